@@ -1,0 +1,323 @@
+"""Settings: a typed registry of dotted keys, the reader of node.conf, and the look-up order.
+
+A key is declared once with its parser, its default and a sentence; `qa config` and the manual page
+come from these declarations. Look-up: database > file > default, except that `nodename`,
+`database.*`, `log.*` and `path.*` are the file's alone (protocol.md 6). Defaults and values may
+refer to other keys as `${other.key}`.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
+from typing import Generic, TypeVar
+
+import javaproperties
+
+from appliance.errors import ConfigError
+
+T = TypeVar("T")
+
+REGISTRY: dict[str, Key[object]] = {}
+FILE_ONLY = ("nodename", "database.", "log.", "path.")
+REFERENCE = re.compile(r"\$\{([^}]*)\}")
+
+
+@dataclass(frozen=True, slots=True)
+class Key(Generic[T]):
+    """One setting: how its text is read, what holds when nobody sets it, and what it is for."""
+
+    name: str
+    parse: Callable[[str], T]
+    default: str | None
+    doc: str
+
+    @property
+    def file_only(self) -> bool:
+        """Whether only node.conf may set it: it is needed before the database can be read."""
+        return is_file_only(self.name)
+
+
+def is_file_only(name: str) -> bool:
+    """Whether the database may not set the key `name`."""
+    return name.startswith(FILE_ONLY)
+
+
+def declare(name: str, parse: Callable[[str], T], default: str | None, doc: str) -> Key[T]:
+    """Add a key to the registry. Without a default, it must be set before it is read."""
+    key = Key(name, parse, default, doc)
+    REGISTRY[name] = key  # type: ignore[assignment]
+    return key
+
+
+def boolean(text: str) -> bool:
+    """yes/no, y/n, true/false, on/off, 1/0; empty is no.
+
+    :raises ValueError: another word
+    """
+    word = text.strip().lower()
+    if word in {"1", "y", "yes", "true", "on"}:
+        return True
+    if word in {"", "0", "n", "no", "false", "off"}:
+        return False
+    raise ValueError("write yes or no")
+
+
+def port(text: str) -> int:
+    """A TCP port."""
+    number = int(text)
+    if not 0 < number < 65_536:
+        raise ValueError("a port is between 1 and 65535")
+    return number
+
+
+def seconds(text: str) -> float:
+    """A positive duration in seconds."""
+    duration = float(text)
+    if not 0 < duration < float("inf"):
+        raise ValueError("a duration is a positive number of seconds")
+    return duration
+
+
+def count(text: str) -> int:
+    """A whole number, 1 or more."""
+    number = int(text)
+    if number < 1:
+        raise ValueError("write a whole number, 1 or more")
+    return number
+
+
+def natural(text: str) -> int:
+    """A whole number, 0 or more."""
+    number = int(text)
+    if number < 0:
+        raise ValueError("write a whole number, 0 or more")
+    return number
+
+
+def words(text: str) -> tuple[str, ...]:
+    """A comma list."""
+    return tuple(word.strip() for word in text.split(",") if word.strip())
+
+
+def optional(text: str) -> str | None:
+    """Any text; empty means none."""
+    return text.strip() or None
+
+
+def prefix_length(text: str) -> int:
+    """A netmask as prefix length or dotted mask."""
+    return IPv4Network(f"0.0.0.0/{text.strip()}").prefixlen
+
+
+def path(text: str) -> Path:
+    """An absolute path."""
+    where = Path(text)
+    if not where.is_absolute():
+        raise ValueError("write an absolute path")
+    return where
+
+
+class Settings:
+    """The values in force: `settings[KEY]` is typed, `settings.text(name)` is what was written."""
+
+    def __init__(
+        self, file: Mapping[str, str], database: Mapping[str, str] | None = None, *, source: str = "node.conf"
+    ) -> None:
+        self._file = dict(file)
+        self._database = dict(database or {})
+        self._source = source
+
+    def with_database(self, database: Mapping[str, str]) -> Settings:
+        """The same file under other rows of `configs`."""
+        return Settings(self._file, database, source=self._source)
+
+    def __getitem__(self, key: Key[T]) -> T:
+        """The value of a declared key.
+
+        :raises ConfigError: it is not set, or what is set cannot be read
+        """
+        written, where = self._look_up(key.name)
+        if written is None:
+            raise ConfigError(
+                f"{key.name} is not set", hint=f"set it in {self._source} or with qa config set"
+            )
+        text = self._expanded(written, (key.name,))
+        try:
+            return key.parse(text)
+        except ValueError as exc:
+            raise ConfigError(f"{key.name} = {text!r} (from {where}) is wrong: {exc}") from exc
+
+    def text(self, name: str) -> str | None:
+        """The text in force for any key, references resolved; None if it is set nowhere."""
+        written, _ = self._look_up(name)
+        return None if written is None else self._expanded(written, (name,))
+
+    def names(self) -> list[str]:
+        """Every key that is declared or set, sorted."""
+        return sorted({*REGISTRY, *self._file, *self._database})
+
+    def _look_up(self, name: str) -> tuple[str | None, str]:
+        if name in self._database and not is_file_only(name):
+            return self._database[name], "the database"
+        if name in self._file:
+            return self._file[name], self._source
+        declared = REGISTRY.get(name)
+        return (declared.default if declared else None), "the defaults"
+
+    def _expanded(self, text: str, chain: tuple[str, ...]) -> str:
+        def value(match: re.Match[str]) -> str:
+            name = match.group(1)
+            if name in chain:
+                raise ConfigError(f"{chain[0]} refers to itself through {' -> '.join((*chain, name))}")
+            written, _ = self._look_up(name)
+            if written is None:
+                raise ConfigError(f"{chain[-1]} refers to {name}, which is not set")
+            return self._expanded(written, (*chain, name))
+
+        return REFERENCE.sub(value, text)
+
+
+def read_file(file: Path) -> Settings:
+    """The settings of a node.conf, before the database is known.
+
+    :raises ConfigError: it is missing or not in the properties syntax
+    """
+    try:
+        with file.open(encoding="utf-8") as stream:
+            values = javaproperties.load(stream)
+    except FileNotFoundError as exc:
+        raise ConfigError(
+            f"there is no configuration file {file}", hint="give --config FILE or set QVD_CONFIG"
+        ) from exc
+    except (OSError, ValueError) as exc:
+        raise ConfigError(f"the configuration file {file} cannot be read: {exc}") from exc
+    return Settings(values, source=str(file))
+
+
+NODENAME = declare("nodename", str, socket.gethostname(), "Name of this node, as in the table hosts.")
+DATABASE_URL = declare("database.url", str, "sqlite:///${path.storage.root}/qvd.db", "Where the database is.")
+LOG_LEVEL = declare("log.level", str, "INFO", "ALL, DEBUG, INFO, WARN, ERROR, FATAL or OFF.")
+LOG_FILENAME = declare(
+    "log.filename", optional, "", "A file that receives the log besides stderr; empty for none."
+)
+
+PATH_RUN = declare("path.run", path, "/var/run/qvd", "Sockets, locks and pid files.")
+PATH_LOG = declare("path.log", path, "/var/log", "Directory of log files.")
+PATH_CONTROL = declare("path.control", path, "${path.run}/appliance.sock", "The control socket.")
+PATH_STORAGE_ROOT = declare("path.storage.root", path, "/var/lib/qvd/storage", "Root of everything stored.")
+PATH_STORAGE_STAGING = declare(
+    "path.storage.staging", path, "${path.storage.root}/staging", "Uploaded images."
+)
+PATH_STORAGE_IMAGES = declare(
+    "path.storage.images", path, "${path.storage.root}/images", "Registered images."
+)
+PATH_STORAGE_BASEFS = declare("path.storage.basefs", path, "${path.storage.root}/basefs", "Unpacked images.")
+PATH_STORAGE_ROOTFS = declare("path.storage.rootfs", path, "${path.storage.root}/rootfs", "Running roots.")
+PATH_STORAGE_HOMEFS = declare("path.storage.homefs", path, "${path.storage.root}/homefs", "Homes.")
+PATH_STORAGE_KEPT = declare("path.storage.kept", path, "${path.storage.root}/kept", "Roots put aside.")
+PATH_STORAGE_TRASH = declare(
+    "path.storage.trash", path, "${path.storage.root}/trash", "Deleted things, for a while."
+)
+PATH_RUN_LXC = declare("path.run.lxc", path, "${path.run}/lxc", "Configurations of containers.")
+PATH_SSL = declare(
+    "path.l7r.ssl", path, "${path.run}/l7r/ssl", "Where the TLS files are written (mode 0700)."
+)
+PATH_CGROUP = declare("path.cgroup", path, "/sys/fs/cgroup", "Mount point of the control groups.")
+
+POOL_FILE = declare(
+    "storage.pool.file", path, "/var/lib/qvd/pool.btrfs", "File of the btrfs pool, if one is made."
+)
+POOL_SIZE = declare("storage.pool.size", str, "20G", "Size of that file.")
+
+L7R_ADDRESS = declare("l7r.address", str, "*", "Address on which the L7R listens; * for all.")
+L7R_PORT = declare("l7r.port", port, "8443", "TCP port on which the L7R listens.")
+L7R_USE_SSL = declare("l7r.use_ssl", boolean, "1", "Whether clients speak TLS.")
+L7R_AUTH_PLUGINS = declare("l7r.auth.plugins", words, "default", "Authenticators, in the order tried.")
+LOGIN_CASE_SENSITIVE = declare(
+    "model.user.login.case-sensitive", boolean, "0", "Whether case matters in logins."
+)
+L7R_TIMEOUT_VM_START = declare(
+    "internal.l7r.timeout.vm_start", seconds, "270", "Longest wait for a VM to run."
+)
+L7R_TIMEOUT_X_START = declare("internal.l7r.timeout.x_start", seconds, "10", "Longest wait for X to listen.")
+L7R_TIMEOUT_VMA = declare("internal.l7r.timeout.vma", seconds, "4", "Longest wait for an answer of the VMA.")
+L7R_TIMEOUT_TAKEOVER = declare(
+    "internal.l7r.timeout.takeover", seconds, "30", "Longest wait for the other client."
+)
+L7R_RETRY_X_START = declare("internal.l7r.retry.x_start", natural, "20", "Further attempts at starting X.")
+L7R_POLL_X = declare("internal.l7r.poll_time.x", seconds, "1", "Pause between looks at the X session.")
+L7R_POLL_VM = declare(
+    "internal.l7r.poll_time.vm", seconds, "2", "Pause between looks at a VM nobody announced."
+)
+L7R_TIMEOUT_IDLE = declare(
+    "internal.l7r.timeout.idle", seconds, "1800", "Idle limit of a connection before NX."
+)
+
+VM_HYPERVISOR = declare("vm.hypervisor", str, "lxc", "Backend of an OSF that names none.")
+VM_STARTING_MAX = declare("hkd.vm.starting.max", count, "6", "How many VMs may boot at once.")
+VM_HEAVY_MAX = declare("internal.hkd.max_heavy", count, "10", "How many VMs may be stopped at once.")
+VM_OVERLAY_PERSISTENT = declare("vm.overlay.persistent", boolean, "0", "Whether roots survive a restart.")
+HKD_POLL = declare("internal.hkd.poll_time", seconds, "5", "Pause between looks that no bell asked for.")
+HKD_TICK = declare("internal.hkd.agent.ticker.delay", seconds, "120", "Pause between signs of life.")
+VMA_TIMEOUT = declare("internal.hkd.agent.rpc.timeout", seconds, "3", "Longest wait for an answer to a ping.")
+VMA_GRACE_STARTING = declare(
+    "internal.hkd.vmhandler.vma.failed.max_time.on.starting",
+    seconds,
+    "180",
+    "How long a VMA may take to answer first.",
+)
+VMA_GRACE_RUNNING = declare(
+    "internal.hkd.vmhandler.vma.failed.max_time.on.running", seconds, "320", "How long a VMA may be silent."
+)
+VMA_DELAY_OK = declare(
+    "internal.hkd.vmhandler.vma_monitor.delay.after.ok", seconds, "120", "Pause after an answered ping."
+)
+VMA_DELAY_ERROR = declare(
+    "internal.hkd.vmhandler.vma_monitor.delay.after.error", seconds, "10", "Pause after an unanswered ping."
+)
+STOP_SHUTDOWN_S = declare(
+    "internal.hkd.lxc.timeout.on_state.stopping.shutdown",
+    seconds,
+    "60",
+    "How long a guest may take to power off.",
+)
+STOP_SIGNAL_S = declare(
+    "internal.hkd.lxc.timeout.on_state.stopping.stop",
+    seconds,
+    "30",
+    "How long it may take once its init is told.",
+)
+ZOMBIE_DELAY_S = declare(
+    "internal.hkd.lxc.timeout.on_state.zombie.delay", seconds, "60", "Pause before a zombie is tried again."
+)
+VMA_PORT = declare("internal.vm.port.vma", port, "3030", "Port of the VMA in a guest.")
+NXAGENT_DISPLAY = declare("internal.nxagent.display", natural, "100", "Display number of nxagent in a guest.")
+
+NETWORK_BRIDGE = declare("vm.network.bridge", str, "qvdnet", "The bridge of the guests.")
+NETWORK_IP_START = declare("vm.network.ip.start", IPv4Address, None, "First address of guests.")
+NETWORK_NETMASK = declare("vm.network.netmask", prefix_length, None, "Prefix length or dotted mask.")
+NETWORK_GATEWAY = declare("vm.network.gateway", IPv4Address, None, "The bridge's own address.")
+NETWORK_DNS = declare("vm.network.dns_server", optional, "", "Resolver written into guests; empty for none.")
+NETWORK_DOMAIN = declare("vm.network.domain", optional, "", "Domain of guests.")
+NETWORK_MAC_PREFIX = declare("vm.network.mac.prefix", str, "54:52:00", "First half of guests' MAC addresses.")
+NETWORK_DEVICE_PREFIX = declare("internal.vm.network.device.prefix", str, "qvd", "Prefix of host-side links.")
+NETWORK_NAT_IFACE = declare(
+    "vm.network.firewall.nat.iface",
+    optional,
+    "",
+    "Link through which guests reach the world; empty: any but the bridge.",
+)
+NETWORK_FIREWALL = declare(
+    "internal.vm.network.firewall.enable", boolean, "1", "Whether rules are set at all."
+)
+
+OSF_DEFAULT_MEMORY = declare("osf.default.memory", count, "256", "Memory of an OSF in MiB, if not given.")
+OSF_DEFAULT_OVERLAY = declare("osf.default.overlay", boolean, "1", "Overlay of an OSF, if not given.")
+
+WITHOUT_EFFECT = ("log4perl.", "l7r.as_user", "l7r.pid_file", "hkd.as_user")
+"""Keys of QVD that are accepted, warned about once, and ignored."""

@@ -1,0 +1,113 @@
+"""The error taxonomy: grouped by whose fault it is, because that decides who is told.
+
+Every message is one clear line that names the thing, the reason and, in `hint`, the remedy.
+Third-party exceptions are translated where they enter (`raise … from exc`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class ApplianceError(Exception):
+    """A failure with a message for a person and, if there is one, the remedy in `hint`."""
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message} ({self.hint})" if self.hint else self.message
+
+
+class AdminError(ApplianceError):
+    """The administrator's request is wrong."""
+
+
+class UsageError(AdminError):
+    """The words of a command are wrong: exit status 2."""
+
+
+class NotFoundError(AdminError):
+    """A named object does not exist."""
+
+
+class ConflictError(AdminError):
+    """The request contradicts what is there."""
+
+
+class DaemonDownError(AdminError):
+    """The request needs the running daemon: exit status 3."""
+
+
+class ProtocolError(ApplianceError):
+    """The client is wrong, or cannot be served: answered with an HTTP status (protocol.md 1.10)."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class ConfigError(ApplianceError):
+    """A setting is wrong: names the key and where it was set."""
+
+
+class HostError(ApplianceError):
+    """This machine is wrong or lacks something."""
+
+
+class ToolError(HostError):
+    """A program failed: its command line, exit status and the tail of what it said."""
+
+    def __init__(self, argv: Sequence[str], status: int, stderr: str, *, hint: str | None = None) -> None:
+        said = stderr.strip().splitlines()
+        reason = said[-1] if said else "it said nothing"
+        super().__init__(f"{argv[0]} failed with status {status}: {reason}", hint=hint)
+        self.argv = tuple(argv)
+        self.status = status
+        self.stderr = stderr
+
+
+class MissingToolError(HostError):
+    """A program that the appliance needs is not installed."""
+
+
+class BackendError(HostError):
+    """A hypervisor or one of its parts cannot do its work."""
+
+
+class VolumeError(HostError):
+    """The storage pool, an image or a home cannot be used."""
+
+
+class NetworkError(HostError):
+    """The bridge, an address or the ruleset cannot be set up."""
+
+
+class GuestError(ApplianceError):
+    """The guest is wrong."""
+
+
+class ImageError(GuestError):
+    """The disk image is the cause: it cannot be resolved, unpacked or booted."""
+
+
+class VmaUnreachableError(GuestError):
+    """The VMA gave no answer."""
+
+
+class VmaRefusedError(GuestError):
+    """The VMA answered with a failure; the message is the VMA's own."""
+
+
+class StoreError(ApplianceError):
+    """The database is wrong."""
+
+
+class SchemaVersionError(StoreError):
+    """The database has another schema than this program."""
+
+
+class UnexpectedEventError(AssertionError):
+    """We are wrong: an event met a phase that declares nothing about it. Never caught to carry on."""

@@ -1,0 +1,175 @@
+"""Store: read and write transactions over the one database.
+
+Only one transaction of this process writes at a time. It ends in a commit or a rollback that no
+cancellation can interrupt, so that a caller who vanishes in the middle leaves no half transaction.
+A transaction must never span an `await` on anything but the database.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Self
+
+from sqlalchemy import select
+from sqlalchemy.exc import DatabaseError, OperationalError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from appliance.clock import Calendar
+from appliance.errors import SchemaVersionError, StoreError
+from appliance.storage import schema
+from appliance.storage.db import BEGIN_READ, BEGIN_WRITE, CommitWatch, database_file, make_engine
+from appliance.storage.hosts import Hosts
+from appliance.storage.images import Images
+from appliance.storage.log import EventLog
+from appliance.storage.osfs import Osfs
+from appliance.storage.properties import Properties
+from appliance.storage.runtimes import Runtimes
+from appliance.storage.sessions import Sessions
+from appliance.storage.settings import SettingRows
+from appliance.storage.users import Users
+from appliance.storage.vms import Vms
+
+
+class Tx:
+    """One transaction: the repositories, and the instant at which it began."""
+
+    def __init__(self, connection: AsyncConnection, at: datetime) -> None:
+        self.connection = connection
+        self.at = at
+
+    @cached_property
+    def settings(self) -> SettingRows:
+        return SettingRows(self.connection)
+
+    @cached_property
+    def hosts(self) -> Hosts:
+        return Hosts(self.connection, self.at)
+
+    @cached_property
+    def users(self) -> Users:
+        return Users(self.connection)
+
+    @cached_property
+    def osfs(self) -> Osfs:
+        return Osfs(self.connection)
+
+    @cached_property
+    def images(self) -> Images:
+        return Images(self.connection, self.at)
+
+    @cached_property
+    def vms(self) -> Vms:
+        return Vms(self.connection)
+
+    @cached_property
+    def runtimes(self) -> Runtimes:
+        return Runtimes(self.connection, self.at)
+
+    @cached_property
+    def sessions(self) -> Sessions:
+        return Sessions(self.connection, self.at)
+
+    @cached_property
+    def properties(self) -> Properties:
+        return Properties(self.connection)
+
+    @cached_property
+    def log(self) -> EventLog:
+        return EventLog(self.connection, self.at)
+
+
+class Store:
+    """The database, opened."""
+
+    def __init__(self, engine: AsyncEngine, file: Path, calendar: Calendar) -> None:
+        self._engine = engine
+        self._file = file
+        self._calendar = calendar
+        self._writing = asyncio.Lock()
+
+    @classmethod
+    async def open(cls, url: str, calendar: Calendar) -> Self:
+        """Open an initialised database.
+
+        :raises StoreError: there is none, or it cannot be read
+        :raises SchemaVersionError: its schema is not ours
+        """
+        file = database_file(url)
+        if not file.exists():
+            raise StoreError(f"there is no database {file}", hint="run qa admin init")
+        store = cls(make_engine(url), file, calendar)
+        try:
+            await store._check_version()
+        except BaseException:
+            await store.close()
+            raise
+        return store
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._engine.dispose()
+
+    @contextlib.asynccontextmanager
+    async def read(self) -> AsyncIterator[Tx]:
+        """A consistent view of one moment; nothing may be written."""
+        async with self._transaction(BEGIN_READ) as tx:
+            yield tx
+
+    @contextlib.asynccontextmanager
+    async def write(self) -> AsyncIterator[Tx]:
+        """A transaction that commits when the block ends, and rolls back when it raises."""
+        async with self._writing, self._transaction(BEGIN_WRITE) as tx:
+            yield tx
+
+    async def watch_commits(self) -> CommitWatch:
+        """Follow the commits of every process; the caller closes it."""
+        return await CommitWatch.open(self._file)
+
+    @contextlib.asynccontextmanager
+    async def _transaction(self, begin: str) -> AsyncIterator[Tx]:
+        try:
+            connection = await self._engine.connect()
+            try:
+                await connection.exec_driver_sql(begin)
+                yield Tx(connection, self._calendar.now())
+                await _to_the_end(connection.commit())
+            except BaseException:
+                await _to_the_end(connection.rollback())
+                raise
+            finally:
+                await _to_the_end(connection.close())
+        except OperationalError as exc:
+            raise StoreError(f"the database {self._file} refuses: {exc.orig}") from exc
+
+    async def _check_version(self) -> None:
+        try:
+            async with self.read() as tx:
+                found = await tx.connection.scalar(
+                    select(schema.versions.c.version).where(schema.versions.c.component == "schema")
+                )
+        except (DatabaseError, StoreError) as exc:
+            raise StoreError(
+                f"{self._file} is not an initialised database", hint="run qa admin init"
+            ) from exc
+        if found != schema.SCHEMA_VERSION:
+            raise SchemaVersionError(
+                f"the database has schema {found}, this program needs {schema.SCHEMA_VERSION}",
+                hint="run qa admin init to migrate it",
+            )
+
+
+async def _to_the_end(work: Awaitable[None]) -> None:
+    """Finish `work` even if the caller is cancelled meanwhile; the cancellation follows after."""
+    task = asyncio.ensure_future(work)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        while not task.done():
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait([task])
+        raise
