@@ -41,7 +41,7 @@ class FakeBackend:
         """End a guest, as if by itself."""
         if self.running.pop(vm_id, None) and vm_id in self._followed:
             self._followed.discard(vm_id)
-            self._departed.put_nowait(Departure(vm_id))
+            self._departed.put_nowait(Departure(vm_id=vm_id))
 
     def _called(self, call: str, vm_id: VmId) -> None:
         self.calls.append((call, vm_id))
