@@ -224,7 +224,9 @@ class Vm:
     ip: str | None
     subid_slot: int
     runtime: VmRuntime
+    real_user: str | None = None
     host: str | None = None
+    l7r_host: str | None = None
     di: str | None = None
     next_di: str | None = None
     next_di_id: DiId | None = None

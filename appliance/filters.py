@@ -1,0 +1,163 @@
+r"""The `-f` grammar of `qa` and of the filter bar, as values; nothing here knows columns or SQL.
+
+`key=value[,key=value…]`, all of which must hold. In a value, `*` stands for any text and `?` for one
+character. Beyond QVD's grammar: `!=`, `<`, `<=`, `>`, `>=`, an empty value for "absent", and a
+backslash before a character that would mean something else (`\,` `\*` `\?` `\\`).
+
+The law: `Filter.parse(str(f)) == f`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Self
+
+from appliance.errors import UsageError
+
+GRAMMAR = "write key=value[,key=value…]"
+
+
+class Op(StrEnum):
+    """How a condition compares."""
+
+    EQUAL = "="
+    DIFFERENT = "!="
+    LESS = "<"
+    AT_MOST = "<="
+    MORE = ">"
+    AT_LEAST = ">="
+
+
+class Wild(StrEnum):
+    """What a wildcard stands for."""
+
+    ANY = "*"
+    ONE = "?"
+
+
+@dataclass(frozen=True, slots=True)
+class Pattern:
+    """The right side of a condition: literal texts and wildcards, in order."""
+
+    parts: tuple[str | Wild, ...]
+
+    @property
+    def literal(self) -> str | None:
+        """The text, if it holds no wildcard."""
+        if any(isinstance(part, Wild) for part in self.parts):
+            return None
+        return "".join(self.parts)
+
+    def __str__(self) -> str:
+        return "".join(
+            part.value if isinstance(part, Wild) else re.sub(r"([\\,*?])", r"\\\1", part)
+            for part in self.parts
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """One `key=value`."""
+
+    key: str
+    op: Op
+    value: Pattern
+
+    def __str__(self) -> str:
+        key = re.sub(r"([\\,=!<>])", r"\\\1", self.key)
+        text = str(self.value)
+        if self.op in (Op.LESS, Op.MORE) and text.startswith("="):
+            text = "\\" + text
+        return f"{key}{self.op}{text}"
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Conditions that must all hold; none at all lets everything pass."""
+
+    conditions: tuple[Condition, ...] = ()
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read an expression.
+
+        :raises UsageError: it does not follow the grammar
+        """
+        if not text.strip():
+            return cls()
+        return cls(tuple(_condition(words, text) for words in _split(text)))
+
+    @classmethod
+    def by_id(cls, number: int) -> Self:
+        """The filter that one object passes."""
+        return cls((Condition("id", Op.EQUAL, Pattern((str(number),))),))
+
+    def __str__(self) -> str:
+        return ",".join(map(str, self.conditions))
+
+    def __bool__(self) -> bool:
+        return bool(self.conditions)
+
+
+@dataclass(frozen=True, slots=True)
+class _Char:
+    """One character, and whether a backslash made it literal."""
+
+    char: str
+    quoted: bool
+
+    def means(self, wanted: str) -> bool:
+        return not self.quoted and self.char in wanted
+
+
+def _characters(text: str) -> Iterator[_Char]:
+    characters = iter(text)
+    for char in characters:
+        if char != "\\":
+            yield _Char(char, False)
+            continue
+        following = next(characters, None)
+        if following is None:
+            raise UsageError(f"the filter {text!r} ends in a lone backslash", hint="write two for one")
+        yield _Char(following, True)
+
+
+def _split(text: str) -> Iterator[list[_Char]]:
+    words: list[_Char] = []
+    for char in _characters(text):
+        if char.means(","):
+            yield words
+            words = []
+        else:
+            words.append(char)
+    yield words
+
+
+def _condition(words: list[_Char], whole: str) -> Condition:
+    at = next((place for place, char in enumerate(words) if char.means("=!<>")), None)
+    shown = "".join(char.char for char in words)
+    if at is None:
+        raise UsageError(f"the filter {whole!r} has no '=' in {shown!r}", hint=GRAMMAR)
+    length = 2 if len(words) > at + 1 and words[at].means("!<>") and words[at + 1].means("=") else 1
+    sign = "".join(char.char for char in words[at : at + length])
+    if sign not in list(Op):
+        raise UsageError(f"the filter {whole!r} has no '=' after '!' in {shown!r}", hint=GRAMMAR)
+    key = "".join(char.char for char in words[:at]).strip()
+    if not key:
+        raise UsageError(f"the filter {whole!r} names no key before {sign!r}", hint=GRAMMAR)
+    return Condition(key, Op(sign), _pattern(words[at + length :]))
+
+
+def _pattern(words: list[_Char]) -> Pattern:
+    parts: list[str | Wild] = []
+    for char in words:
+        if char.means("*?"):
+            parts.append(Wild(char.char))
+        elif parts and not isinstance(parts[-1], Wild):
+            parts[-1] += char.char
+        else:
+            parts.append(char.char)
+    return Pattern(tuple(parts))

@@ -1,0 +1,101 @@
+"""Repository of `hosts` with their runtime rows and counters."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Row, Select, func, insert, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from appliance.errors import NotFoundError
+from appliance.filters import Filter
+from appliance.model import Host, HostId
+from appliance.storage.schema import host_counters, host_properties, host_runtimes, hosts, vm_runtimes
+from appliance.storage.where import Keys, property_of, where
+
+KEYS: Keys = {
+    "id": hosts.c.id,
+    "name": hosts.c.name,
+    "address": hosts.c.address,
+    "frontend": hosts.c.frontend,
+    "backend": hosts.c.backend,
+    "state": host_runtimes.c.state,
+    "blocked": host_runtimes.c.blocked,
+}
+
+
+class Hosts:
+    """The nodes."""
+
+    def __init__(self, connection: AsyncConnection, at: datetime) -> None:
+        self._connection = connection
+        self._at = at
+
+    async def get(self, host_id: HostId) -> Host:
+        """One host.
+
+        :raises NotFoundError: there is none with this id
+        """
+        found = await self.find(Filter.by_id(host_id))
+        if not found:
+            raise NotFoundError(f"there is no host with id {host_id}")
+        return found[0]
+
+    async def by_name(self, name: str) -> Host | None:
+        """The host of this name, if there is one."""
+        row = (await self._connection.execute(_hosts().where(hosts.c.name == name))).one_or_none()
+        return None if row is None else _host(row)
+
+    async def find(self, filter_: Filter | None = None) -> list[Host]:
+        """The hosts that pass, by id."""
+        passes = where(filter_, KEYS, property_of(host_properties, hosts.c.id))
+        rows = await self._connection.execute(_hosts().where(passes).order_by(hosts.c.id))
+        return [_host(row) for row in rows]
+
+    async def add(self, name: str, address: str) -> HostId:
+        """A new host with its runtime and counter rows; name and address must be free."""
+        row = insert(hosts).values(name=name, address=address).returning(hosts.c.id)
+        host_id = HostId((await self._connection.execute(row)).scalar_one())
+        await self._connection.execute(insert(host_runtimes).values(host_id=host_id))
+        await self._connection.execute(insert(host_counters).values(host_id=host_id))
+        return host_id
+
+    async def count(self, host_id: HostId, counter: str) -> None:
+        """Add one to a counter, in the database itself (trap T11)."""
+        column = host_counters.c[counter]
+        await self._connection.execute(
+            update(host_counters).where(host_counters.c.host_id == host_id).values({column: column + 1})
+        )
+
+
+def _hosts() -> Select[Any]:
+    assigned = (
+        select(func.count())
+        .select_from(vm_runtimes)
+        .where(vm_runtimes.c.host_id == hosts.c.id)
+        .scalar_subquery()
+    )
+    return select(hosts, *_runtime_columns(), assigned.label("vms")).join(host_runtimes)
+
+
+def _runtime_columns() -> list[Any]:
+    return [column for column in host_runtimes.c if column is not host_runtimes.c.host_id]
+
+
+def _host(row: Row[Any]) -> Host:
+    return Host(
+        id=HostId(row.id),
+        name=row.name,
+        address=row.address,
+        backend=row.backend,
+        frontend=row.frontend,
+        state=row.state,
+        blocked=row.blocked,
+        pid=row.pid,
+        ok_ts=row.ok_ts,
+        usable_ram=row.usable_ram,
+        usable_cpu=row.usable_cpu,
+        boot_id=row.boot_id,
+        vms=row.vms,
+    )

@@ -1,0 +1,178 @@
+"""Repository of `dis`, `di_tags` and `tag_history`: the disk images and what points at them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Row, delete, func, insert, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from appliance.errors import NotFoundError
+from appliance.filters import Filter
+from appliance.model import Di, DiId, OsfId
+from appliance.storage.schema import di_properties, di_tags, dis, osfs, tag_history, vm_runtimes
+from appliance.storage.where import Keys, property_of, through, where
+
+KEYS: Keys = {
+    "id": dis.c.id,
+    "osf_id": dis.c.osf_id,
+    "osf": osfs.c.name,
+    "path": dis.c.path,
+    "version": dis.c.version,
+    "sha256": dis.c.sha256,
+    "created": dis.c.created,
+    "tag": through(di_tags.c.tag, di_tags.c.di_id == dis.c.id),
+}
+
+
+class Images:
+    """The disk images and their tags."""
+
+    def __init__(self, connection: AsyncConnection, at: datetime) -> None:
+        self._connection = connection
+        self._at = at
+
+    async def get(self, di_id: DiId) -> Di:
+        """One DI.
+
+        :raises NotFoundError: there is none with this id
+        """
+        found = await self.find(Filter.by_id(di_id))
+        if not found:
+            raise NotFoundError(f"there is no DI with id {di_id}")
+        return found[0]
+
+    async def resolve(self, osf_id: OsfId, tag: str) -> Di | None:
+        """The DI at which `tag` points now within the OSF."""
+        di_id = await self._connection.scalar(
+            select(di_tags.c.di_id).where(di_tags.c.osf_id == osf_id, di_tags.c.tag == tag)
+        )
+        return None if di_id is None else await self.get(DiId(di_id))
+
+    async def find(self, filter_: Filter | None = None) -> list[Di]:
+        """The DIs that pass, by id, with their tags."""
+        passes = where(filter_, KEYS, property_of(di_properties, dis.c.id))
+        rows = (
+            await self._connection.execute(
+                select(dis, osfs.c.name.label("osf"))
+                .join(osfs, osfs.c.id == dis.c.osf_id)
+                .where(passes)
+                .order_by(dis.c.id)
+            )
+        ).all()
+        tags = await self._tags_of([row.id for row in rows])
+        return [_di(row, tags.get(row.id, ())) for row in rows]
+
+    async def reserve_id(self, osf_id: OsfId) -> DiId:
+        """A DI number that nobody else gets, before there is a row: ids are never used again."""
+        row = insert(dis).values(
+            osf_id=osf_id, path="", version="", sha256="", size_bytes=0, created=self._at
+        )
+        di_id = DiId((await self._connection.execute(row.returning(dis.c.id))).scalar_one())
+        await self.delete([di_id])
+        return di_id
+
+    async def add(
+        self, di_id: DiId, osf_id: OsfId, *, version: str, path: str, sha256: str, size_bytes: int
+    ) -> None:
+        """Register a DI under its reserved number; its version must be free within the OSF."""
+        await self._connection.execute(
+            insert(dis).values(
+                id=di_id,
+                osf_id=osf_id,
+                version=version,
+                path=path,
+                sha256=sha256,
+                size_bytes=size_bytes,
+                created=self._at,
+            )
+        )
+
+    async def delete(self, ids: Collection[DiId]) -> int:
+        """Remove DIs that nothing runs, with their tags; returns how many."""
+        return (await self._connection.execute(delete(dis).where(dis.c.id.in_(ids)))).rowcount
+
+    async def taken_names(self, osf_id: OsfId) -> set[str]:
+        """Versions and tags of the OSF: a version becomes a tag, so both share one name space."""
+        versions = await self._connection.scalars(select(dis.c.version).where(dis.c.osf_id == osf_id))
+        tags = await self._connection.scalars(select(di_tags.c.tag).where(di_tags.c.osf_id == osf_id))
+        return {*versions, *tags}
+
+    async def tag_target(self, osf_id: OsfId, tag: str) -> tuple[DiId, bool] | None:
+        """The DI at which a tag points, and whether it is fixed there."""
+        row = (
+            await self._connection.execute(
+                select(di_tags.c.di_id, di_tags.c.fixed).where(
+                    di_tags.c.osf_id == osf_id, di_tags.c.tag == tag
+                )
+            )
+        ).one_or_none()
+        return None if row is None else (DiId(row.di_id), row.fixed)
+
+    async def point(
+        self, osf_id: OsfId, tag: str, di_id: DiId | None, *, by: str, fixed: bool = False
+    ) -> DiId | None:
+        """Let a tag point at a DI, or with None at nothing; returns where it pointed before.
+
+        The move enters the tag's history.
+        """
+        before = await self.tag_target(osf_id, tag)
+        was = None if before is None else before[0]
+        if was == di_id:
+            return was
+        of_tag = (di_tags.c.osf_id == osf_id, di_tags.c.tag == tag)
+        if di_id is None:
+            await self._connection.execute(delete(di_tags).where(*of_tag))
+        elif before is None:
+            await self._connection.execute(
+                insert(di_tags).values(osf_id=osf_id, tag=tag, di_id=di_id, fixed=fixed)
+            )
+        else:
+            await self._connection.execute(update(di_tags).where(*of_tag).values(di_id=di_id))
+        await self._connection.execute(
+            insert(tag_history).values(
+                at=self._at, by=by, osf_id=osf_id, tag=tag, from_di_id=was, to_di_id=di_id
+            )
+        )
+        return was
+
+    async def newest(self, osf_id: OsfId) -> DiId | None:
+        """The DI added last to an OSF."""
+        found = await self._connection.scalar(select(func.max(dis.c.id)).where(dis.c.osf_id == osf_id))
+        return None if found is None else DiId(found)
+
+    async def in_use(self, ids: Collection[DiId]) -> list[tuple[DiId, int]]:
+        """Which of these DIs are booted by how many VMs now."""
+        rows = await self._connection.execute(
+            select(vm_runtimes.c.current_di_id, func.count())
+            .where(vm_runtimes.c.current_di_id.in_(ids))
+            .group_by(vm_runtimes.c.current_di_id)
+        )
+        return [(DiId(di_id), number) for di_id, number in rows]
+
+    async def _tags_of(self, ids: Iterable[int]) -> dict[int, tuple[str, ...]]:
+        rows = await self._connection.execute(
+            select(di_tags.c.di_id, di_tags.c.tag)
+            .where(di_tags.c.di_id.in_(list(ids)))
+            .order_by(di_tags.c.tag)
+        )
+        found: dict[int, tuple[str, ...]] = {}
+        for di_id, tag in rows:
+            found[di_id] = (*found.get(di_id, ()), tag)
+        return found
+
+
+def _di(row: Row[Any], tags: tuple[str, ...]) -> Di:
+    return Di(
+        id=DiId(row.id),
+        osf_id=OsfId(row.osf_id),
+        osf=row.osf,
+        version=row.version,
+        path=row.path,
+        sha256=row.sha256,
+        size_bytes=row.size_bytes,
+        created=row.created,
+        tags=tags,
+    )

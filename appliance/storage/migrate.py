@@ -1,0 +1,98 @@
+"""Brings a database to the schema of this program; used by `qa admin init` alone.
+
+The daemon never migrates: it refuses a schema that is not its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from alembic.util.exc import CommandError
+from sqlalchemy import Connection, create_engine, event, text
+from sqlalchemy.exc import DatabaseError
+from sqlalchemy.pool import NullPool
+
+from appliance.errors import SchemaVersionError, StoreError
+from appliance.storage import schema
+from appliance.storage.db import BEGIN_WRITE, database_file, parse_url, prepare_connection
+
+SCRIPTS = Path(__file__).parent / "migrations"
+
+
+def upgrade(url: str, revision: str = "head") -> bool:
+    """Create the database behind `url` or migrate it, in one transaction; whether there was anything to do.
+
+    :raises StoreError: it cannot be written
+    :raises SchemaVersionError: it was made by a newer program
+    """
+    file = database_file(url)
+    try:
+        file.touch(mode=0o600, exist_ok=True)
+        with begin(url) as connection:
+            before = MigrationContext.configure(connection).get_current_revision()
+            command.upgrade(alembic_config(connection), revision)
+            after = MigrationContext.configure(connection).get_current_revision()
+            if after == head():
+                connection.execute(
+                    text("INSERT OR REPLACE INTO versions (component, version) VALUES ('schema', :version)"),
+                    {"version": schema.SCHEMA_VERSION},
+                )
+    except (OSError, DatabaseError, sqlite3.Error) as exc:
+        reason = exc.orig if isinstance(exc, DatabaseError) else exc
+        raise StoreError(f"the database {file} cannot be set up: {reason}") from exc
+    except CommandError as exc:
+        raise SchemaVersionError(
+            f"the database {file} was made by another version of this program: {exc}",
+            hint="use the program that made it, or a newer one",
+        ) from exc
+    return before != after
+
+
+def downgrade(url: str, revision: str) -> None:
+    """Take the database back to an older schema, or with "base" to none."""
+    with begin(url) as connection:
+        command.downgrade(alembic_config(connection), revision)
+
+
+def head() -> str | None:
+    """The newest revision that this program knows."""
+    return ScriptDirectory(str(SCRIPTS)).get_current_head()
+
+
+def alembic_config(connection: Connection) -> Config:
+    """Alembic's configuration, without a file: the scripts of this package on an open connection."""
+    config = Config()
+    config.set_main_option("script_location", str(SCRIPTS).replace("%", "%%"))
+    config.attributes["connection"] = connection
+    return config
+
+
+@contextlib.contextmanager
+def begin(url: str) -> Iterator[Connection]:
+    """A synchronous write transaction on the database behind `url`."""
+    engine = create_engine(parse_url(url).set(drivername="sqlite"), poolclass=NullPool)
+    event.listen(engine, "connect", prepare_connection)
+    try:
+        with engine.connect() as connection:
+            # SQLite checks foreign keys of rebuilt tables only when asked to, and cannot switch inside.
+            connection.exec_driver_sql("PRAGMA foreign_keys = OFF")
+            connection.commit()
+            connection.exec_driver_sql(BEGIN_WRITE)
+            yield connection
+            _check_foreign_keys(connection)
+            connection.commit()
+    finally:
+        engine.dispose()
+
+
+def _check_foreign_keys(connection: Connection) -> None:
+    broken = connection.exec_driver_sql("PRAGMA foreign_key_check").first()
+    if broken is not None:
+        raise StoreError(f"the table {broken[0]} would refer to rows that are not there")

@@ -1,0 +1,101 @@
+"""Every path below `path.storage.*` and `path.run`, in one place.
+
+Names are those of the disk layout that other tools and administrators know; nothing here touches a disk.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+
+from appliance import config
+from appliance.config import Settings
+from appliance.model import DiId, VmId
+
+
+class Paths:
+    """Where everything is, under the settings in force."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.root = settings[config.PATH_STORAGE_ROOT]
+        self.staging = settings[config.PATH_STORAGE_STAGING]
+        self.images = settings[config.PATH_STORAGE_IMAGES]
+        self.all_basefs = settings[config.PATH_STORAGE_BASEFS]
+        self.all_rootfs = settings[config.PATH_STORAGE_ROOTFS]
+        self.all_homefs = settings[config.PATH_STORAGE_HOMEFS]
+        self.kept = settings[config.PATH_STORAGE_KEPT]
+        self.trash = settings[config.PATH_STORAGE_TRASH]
+        self.run = settings[config.PATH_RUN]
+        self.lxc = settings[config.PATH_RUN_LXC]
+        self.ssl = settings[config.PATH_SSL]
+        self.control = settings[config.PATH_CONTROL]
+        self.cgroup = settings[config.PATH_CGROUP]
+
+    @property
+    def storage(self) -> tuple[Path, ...]:
+        """The directories on the pool, in the order in which they are made."""
+        return (
+            self.staging,
+            self.images,
+            self.all_basefs,
+            self.all_rootfs,
+            self.all_homefs,
+            self.kept,
+            self.trash,
+        )
+
+    @property
+    def doorbell(self) -> Path:
+        """The daemon's doorbell socket."""
+        return self.run / "doorbell"
+
+    @property
+    def hkd_lock(self) -> Path:
+        """Held by the one daemon of this installation; beside what it guards, whatever `path.run` is."""
+        return self.root / "hkd.lock"
+
+    @property
+    def consoles(self) -> Path:
+        """Sockets, logs and captures of the guests' consoles."""
+        return self.run / "consoles"
+
+    def image(self, di_id: DiId, name: str) -> Path:
+        """The archive of a DI, as registered under its base name."""
+        return self.images / image_name(di_id, name)
+
+    def image_part(self, di_id: DiId) -> Path:
+        """The archive of a DI while it is being copied."""
+        return self.images / f".{di_id}.part"
+
+    def image_lock(self, di_id: DiId) -> Path:
+        """Locked by whoever adds this DI, for as long as that process lives."""
+        return self.images / f".{di_id}.adding"
+
+    def basefs(self, di_id: DiId) -> Path:
+        """The read-only subvolume of a DI."""
+        return self.all_basefs / str(di_id)
+
+    def rootfs(self, vm_id: VmId) -> Path:
+        """The root of a running VM."""
+        return self.all_rootfs / f"{vm_id}-fs"
+
+    def homefs(self, vm_id: VmId) -> Path:
+        """The home of a VM's user; it outlives the VM."""
+        return self.all_homefs / f"{vm_id}-fs"
+
+    def root_lock(self, vm_id: VmId) -> Path:
+        """Inherited by the monitor of the one guest that runs on this root."""
+        return self.all_rootfs / f"{vm_id}.lock"
+
+    def kept_root(self, vm_id: VmId, at: datetime) -> Path:
+        """Where a root is put aside at the instant `at`."""
+        return self.kept / f"{vm_id}-{at:%Y%m%dT%H%M%SZ}"
+
+    def console_log(self, vm_id: VmId) -> Path:
+        """The boot messages of a VM's guest."""
+        return self.consoles / f"{vm_id}.log"
+
+
+def image_name(di_id: DiId, name: str) -> str:
+    """The name under which the archive `name` is registered: `dis.path`."""
+    return f"{di_id}-{name}"

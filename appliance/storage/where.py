@@ -1,0 +1,153 @@
+"""Filter -> SQL predicates: which keys a noun knows, and how the text of a condition meets a typed column.
+
+Absent values count: `key=` finds them, and `key!=x` includes them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any, TypeAlias
+
+from sqlalchemy import Boolean, ColumnElement, Enum, Float, Integer, String, Table, and_, cast, exists, true
+
+from appliance.config import boolean
+from appliance.errors import UsageError
+from appliance.filters import Condition, Filter, Op, Pattern, Wild
+from appliance.storage.schema import Instant
+
+Predicate: TypeAlias = ColumnElement[bool]
+Apply: TypeAlias = Callable[[Condition], Predicate]
+Keys: TypeAlias = Mapping[str, ColumnElement[Any] | Apply]
+
+PROPERTY = "property."
+
+
+def where(filter_: Filter | None, keys: Keys, properties: Apply | None = None) -> Predicate:
+    """The predicate that holds where every condition does.
+
+    :raises UsageError: an unknown key, or a value that its column cannot have
+    """
+    if filter_ is None:
+        return true()
+    return and_(true(), *(_predicate(condition, keys, properties) for condition in filter_.conditions))
+
+
+def through(column: ColumnElement[Any], *links: Predicate) -> Apply:
+    """A key whose values are in another table: some row of it that fulfils `links` must match."""
+
+    def apply(condition: Condition) -> Predicate:
+        found = exists().where(*links, compare(column, _positive(condition))).correlate_except(column.table)
+        return ~found if condition.op is Op.DIFFERENT else found
+
+    return apply
+
+
+def property_of(table: Table, owner: ColumnElement[Any]) -> Apply:
+    """The keys `property.<name>` of a noun; each condition looks for its own row (trap T42)."""
+    owner_id = next(iter(table.primary_key.columns))
+
+    def apply(condition: Condition) -> Predicate:
+        name = condition.key.removeprefix(PROPERTY)
+        return through(table.c.value, owner_id == owner, table.c.key == name)(condition)
+
+    return apply
+
+
+def compare(column: ColumnElement[Any], condition: Condition) -> Predicate:
+    """One condition on one column."""
+    literal = condition.value.literal
+    if literal is None:
+        return _like(column, condition)
+    if literal == "":
+        return _absent(column, condition)
+    value = _typed(column, literal, condition)
+    match condition.op:
+        case Op.EQUAL:
+            return column == value
+        case Op.DIFFERENT:
+            return column.is_distinct_from(value)
+        case Op.LESS:
+            return column < value
+        case Op.AT_MOST:
+            return column <= value
+        case Op.MORE:
+            return column > value
+        case Op.AT_LEAST:
+            return column >= value
+
+
+def _predicate(condition: Condition, keys: Keys, properties: Apply | None) -> Predicate:
+    if properties is not None and condition.key.startswith(PROPERTY):
+        return properties(condition)
+    target = keys.get(condition.key)
+    if target is None:
+        known = sorted(keys) + [f"{PROPERTY}<key>"] * (properties is not None)
+        raise UsageError(f"there is no filter key {condition.key!r}", hint=f"one of {', '.join(known)}")
+    return compare(target, condition) if isinstance(target, ColumnElement) else target(condition)
+
+
+def _positive(condition: Condition) -> Condition:
+    if condition.op is Op.DIFFERENT:
+        return Condition(condition.key, Op.EQUAL, condition.value)
+    return condition
+
+
+def _like(column: ColumnElement[Any], condition: Condition) -> Predicate:
+    text = column if isinstance(column.type, String) else cast(column, String)
+    matches: Predicate = text.op("GLOB", is_comparison=True)(_glob(condition.value))
+    if condition.op is Op.EQUAL:
+        return matches
+    if condition.op is Op.DIFFERENT:
+        return ~matches | column.is_(None)
+    raise UsageError(f"{condition}: {condition.op} takes no wildcard", hint="use = or !=")
+
+
+def _glob(pattern: Pattern) -> str:
+    """The pattern for GLOB, which is LIKE with case, `*` and `?` (SQLite's LIKE ignores case)."""
+    return "".join(
+        part.value if isinstance(part, Wild) else "".join(f"[{c}]" if c in "*?[" else c for c in part)
+        for part in pattern.parts
+    )
+
+
+def _absent(column: ColumnElement[Any], condition: Condition) -> Predicate:
+    missing: Predicate = column.is_(None)
+    if isinstance(column.type, String) and not isinstance(column.type, Enum):
+        missing = missing | (column == "")
+    if condition.op is Op.EQUAL:
+        return missing
+    if condition.op is Op.DIFFERENT:
+        return ~missing
+    raise UsageError(f"{condition}: there is nothing to compare with", hint=f"{condition.key}= finds absence")
+
+
+def _typed(column: ColumnElement[Any], text: str, condition: Condition) -> object:
+    kind = column.type
+    try:
+        if isinstance(kind, Boolean):
+            return boolean(text)
+        if isinstance(kind, Integer):
+            return int(text)
+        if isinstance(kind, Float):
+            return float(text)
+        if isinstance(kind, Instant):
+            return _instant(text)
+        if isinstance(kind, Enum):
+            return _word(kind, text)
+    except ValueError as exc:
+        raise UsageError(f"{condition}: {exc}") from exc
+    return text
+
+
+def _instant(text: str) -> datetime:
+    instant = datetime.fromisoformat(text)
+    return instant.astimezone(UTC)
+
+
+def _word(kind: Enum, text: str) -> object:
+    assert kind.enum_class is not None
+    try:
+        return kind.enum_class(text)
+    except ValueError:
+        raise ValueError(f"one of {', '.join(kind.enums)}") from None
