@@ -8,7 +8,21 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, Select, and_, case, delete, func, insert, null, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Row,
+    Select,
+    and_,
+    case,
+    delete,
+    exists,
+    func,
+    insert,
+    null,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from appliance.errors import NotFoundError
@@ -86,6 +100,11 @@ class Vms:
         rows = await self._connection.execute(_SELECT.where(passes).order_by(vms.c.id))
         return [_vm(row) for row in rows]
 
+    async def by_name(self, name: str) -> Vm | None:
+        """The VM of this name, if there is one."""
+        row = (await self._connection.execute(_SELECT.where(vms.c.name == name))).one_or_none()
+        return None if row is None else _vm(row)
+
     async def add(
         self, *, uuid: str, name: str, user_id: UserId, osf_id: OsfId, di_tag: str, ip: str, subid_slot: int
     ) -> VmId:
@@ -142,27 +161,37 @@ class Vms:
                 vm_cmd=VmCmd.START,
                 host_id=chosen,
                 started_by=started_by,
-                run=vm_runtimes.c.run + 1,
             )
         )
         return await self._changed(row)
 
+    async def without_host(self, ids: Collection[VmId]) -> bool:
+        """Whether any of these VMs is stopped and waits for nothing: its start was wished in vain."""
+        waits = (vm_runtimes.c.vm_state == VmState.STOPPED) & vm_runtimes.c.vm_cmd.is_(None)
+        return bool(
+            await self._connection.scalar(select(exists().where(vm_runtimes.c.vm_id.in_(ids), waits)))
+        )
+
     async def wish_stop(self, ids: Collection[VmId], *, restart: bool) -> list[VmId]:
         """Ask for VMs to be stopped, and with `restart` to be started again; returns which were asked for.
 
-        A start that nobody has taken yet is withdrawn (unless a restart is wished), and a stop without
-        `restart` also calls off the start that would have followed a stop under way.
+        A start that nobody has taken yet is withdrawn, unless a restart is wished. For a stop under way
+        the wish decides anew whether a start follows.
         """
         runtime = vm_runtimes.c
         waiting = and_(runtime.vm_state == VmState.STOPPED, runtime.vm_cmd == VmCmd.START)
         alive = runtime.vm_state.in_([VmState.STARTING, VmState.RUNNING, VmState.DEBUGGING])
         ending = runtime.vm_state.in_(ENDING)
-        concerned = or_(alive, ending) if restart else or_(alive, waiting, and_(ending, runtime.restart))
+        concerned = (
+            or_(alive, ending)
+            if restart
+            else or_(alive, waiting, and_(ending, or_(runtime.restart, runtime.vm_cmd == VmCmd.STOP)))
+        )
         row = (
             update(vm_runtimes)
             .where(runtime.vm_id.in_(ids), concerned)
             .values(
-                vm_cmd=case((alive, VmCmd.STOP), else_=null()),
+                vm_cmd=case((waiting, null()), else_=VmCmd.STOP),
                 host_id=case((waiting, null()), else_=runtime.host_id),
                 started_by=case((waiting, null()), else_=runtime.started_by),
                 restart=restart,

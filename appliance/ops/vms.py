@@ -1,0 +1,220 @@
+"""What people do with VMs: add, edit and delete them, and wish them started, stopped or left alone.
+
+Each function works inside the caller's transaction; the caller commits, then rings the bell.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping, Sequence
+from ipaddress import AddressValueError, IPv4Address, IPv4Network
+from uuid import uuid4
+
+from appliance import config
+from appliance.config import Settings
+from appliance.errors import ConflictError, UsageError
+from appliance.model import SUBID_SLOTS, TAG_DEFAULT, OsfId, StartedBy, UserId, Vm, VmId, VmState
+from appliance.storage.store import Tx
+
+HOST_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
+EDITABLE = ("name", "di_tag", "ip")
+"""What `edit` may change (trap T43)."""
+
+
+async def start(tx: Tx, vm_ids: Collection[VmId], *, by: str, started_by: StartedBy) -> int:
+    """Wish stopped VMs started; returns how many wishes there are now among them.
+
+    :raises ConflictError: there is no host that could run them
+    """
+    asked = await tx.vms.wish_start(vm_ids, started_by)
+    if not asked and await tx.vms.without_host(vm_ids):
+        raise ConflictError("no host may start VMs", hint="qa host list shows which are blocked")
+    await _note(tx, asked, by=by, what="vm start")
+    return len(asked)
+
+
+async def stop(tx: Tx, vm_ids: Collection[VmId], *, by: str, restart: bool = False) -> int:
+    """Wish VMs stopped, or with `restart` stopped and started again; returns how many were concerned."""
+    asked = await tx.vms.wish_stop(vm_ids, restart=restart)
+    await _note(tx, asked, by=by, what="vm restart" if restart else "vm stop")
+    return len(asked)
+
+
+async def disconnect(tx: Tx, vm_ids: Collection[VmId], *, by: str) -> int:
+    """Wish the sessions of VMs ended; returns how many there were."""
+    asked = await tx.vms.wish_disconnect(vm_ids)
+    await _note(tx, asked, by=by, what="vm disconnect_user")
+    return len(asked)
+
+
+async def add(
+    tx: Tx,
+    settings: Settings,
+    *,
+    name: str,
+    user_id: UserId,
+    osf_id: OsfId,
+    ip: IPv4Address | None = None,
+    di_tag: str = TAG_DEFAULT,
+    by: str,
+) -> Vm:
+    """A new VM: stopped, with an address and a range of host ids of its own.
+
+    :raises UsageError: the name is no host name, or the address cannot be a guest's
+    :raises ConflictError: name or address are taken, or none is left
+    """
+    _check_name(name)
+    await _check_name_is_free(tx, name)
+    taken = await tx.vms.addresses()
+    address = free_address(settings, taken) if ip is None else _checked_address(settings, ip, taken)
+    vm_id = await tx.vms.add(
+        uuid=str(uuid4()),
+        name=name,
+        user_id=user_id,
+        osf_id=osf_id,
+        di_tag=_checked_tag(di_tag),
+        ip=str(address),
+        subid_slot=_free_slot(await tx.vms.subid_slots()),
+    )
+    await tx.log.append(by=by, what="vm add", object=f"vm {vm_id}", now=name)
+    return await tx.vms.get(vm_id)
+
+
+async def edit(tx: Tx, settings: Settings, vms: Sequence[Vm], changes: Mapping[str, str], *, by: str) -> int:
+    """Change the settings of VMs, all or none; returns how many.
+
+    :raises UsageError: a new value is not valid
+    :raises ConflictError: a name or address is taken, or the address of a VM that runs would change
+    """
+    columns: dict[str, object] = {}
+    if len(vms) > 1 and (unique := [key for key in ("name", "ip") if key in changes]):
+        raise ConflictError(f"{len(vms)} VMs cannot share one {unique[0]}", hint="choose one VM with -f id=")
+    if "name" in changes:
+        _check_name(changes["name"])
+        if any(vm.name != changes["name"] for vm in vms):
+            await _check_name_is_free(tx, changes["name"])
+        columns["name"] = changes["name"]
+    if "di_tag" in changes:
+        columns["di_tag"] = _checked_tag(changes["di_tag"])
+    if "ip" in changes:
+        for vm in vms:
+            columns["ip"] = await _new_address(tx, settings, vm, changes["ip"])
+    await tx.vms.edit([vm.id for vm in vms], columns)
+    for vm in vms:
+        for key, value in columns.items():
+            await tx.log.append(
+                by=by, what=f"vm edit {key}", object=f"vm {vm.id}", was=getattr(vm, key), now=str(value)
+            )
+    return len(vms)
+
+
+async def delete(tx: Tx, vms: Sequence[Vm], *, by: str) -> int:
+    """Delete VMs, all or none; their homes stay on disk.
+
+    :raises ConflictError: one of them is not stopped, or about to start
+    """
+    alive = [vm for vm in vms if vm.runtime.vm_state is not VmState.STOPPED or vm.runtime.vm_cmd is not None]
+    if alive:
+        shown = ", ".join(f"{vm.name} ({vm.runtime.vm_cmd or vm.runtime.vm_state})" for vm in alive[:5])
+        more = f" and {len(alive) - 5} more" if len(alive) > 5 else ""
+        raise ConflictError(
+            f"only stopped VMs can be deleted: {shown}{more}",
+            hint="qa vm stop them first; nothing was deleted",
+        )
+    await tx.vms.delete([vm.id for vm in vms])
+    await _note(tx, [vm.id for vm in vms], by=by, what="vm del", was={vm.id: vm.name for vm in vms})
+    return len(vms)
+
+
+def network(settings: Settings) -> IPv4Network:
+    """The network of the guests."""
+    gateway = settings[config.NETWORK_GATEWAY]
+    return IPv4Network((gateway, settings[config.NETWORK_NETMASK]), strict=False)
+
+
+def free_address(settings: Settings, taken: Collection[str]) -> IPv4Address:
+    """The highest address that no VM has.
+
+    :raises ConflictError: there is none
+    """
+    first, last = _bounds(settings)
+    for number in range(int(last), int(first) - 1, -1):
+        address = IPv4Address(number)
+        if address != settings[config.NETWORK_GATEWAY] and str(address) not in taken:
+            return address
+    raise ConflictError(
+        f"no address is left between {first} and {last}",
+        hint="delete VMs, or widen vm.network.netmask or vm.network.ip.start",
+    )
+
+
+def parse_address(text: str) -> IPv4Address:
+    """An IPv4 address as people write it.
+
+    :raises UsageError: it is none
+    """
+    try:
+        return IPv4Address(text)
+    except AddressValueError as exc:
+        raise UsageError(f"ip={text}: this is no IPv4 address") from exc
+
+
+def _bounds(settings: Settings) -> tuple[IPv4Address, IPv4Address]:
+    guests = network(settings)
+    first = max(settings[config.NETWORK_IP_START], guests.network_address + 1)
+    return first, guests.broadcast_address - 1
+
+
+def _checked_address(settings: Settings, address: IPv4Address, taken: Mapping[str, str]) -> IPv4Address:
+    first, last = _bounds(settings)
+    if address == settings[config.NETWORK_GATEWAY]:
+        raise UsageError(f"ip={address}: this is the gateway's address (vm.network.gateway)")
+    if not first <= address <= last:
+        raise UsageError(f"ip={address}: guests have addresses from {first} to {last}")
+    if str(address) in taken:
+        raise ConflictError(f"ip={address}: the VM {taken[str(address)]} has this address")
+    return address
+
+
+async def _new_address(tx: Tx, settings: Settings, vm: Vm, text: str) -> str:
+    address = parse_address(text)
+    if str(address) == vm.ip:
+        return str(address)
+    if vm.runtime.vm_state is not VmState.STOPPED:
+        raise ConflictError(
+            f"the address of {vm.name} cannot change while it is {vm.runtime.vm_state}", hint="stop it first"
+        )
+    return str(_checked_address(settings, address, await tx.vms.addresses()))
+
+
+def _check_name(name: str) -> None:
+    if not HOST_NAME.fullmatch(name):
+        raise UsageError(
+            f"name={name}: this cannot be the guest's host name",
+            hint="up to 63 letters, digits and hyphens, no hyphen at either end",
+        )
+
+
+async def _check_name_is_free(tx: Tx, name: str) -> None:
+    if await tx.vms.by_name(name) is not None:
+        raise ConflictError(f"name={name}: there is a VM of this name")
+
+
+def _checked_tag(tag: str) -> str:
+    if not tag.strip() or len(tag) > 128 or "," in tag:
+        raise UsageError(f"di_tag={tag}: this cannot be a tag", hint="1 to 128 characters without a comma")
+    return tag
+
+
+def _free_slot(taken: set[int]) -> int:
+    for slot in range(SUBID_SLOTS):
+        if slot not in taken:
+            return slot
+    raise ConflictError(f"no range of host ids is left: there are {SUBID_SLOTS} VMs")
+
+
+async def _note(
+    tx: Tx, vm_ids: Collection[VmId], *, by: str, what: str, was: Mapping[VmId, str] | None = None
+) -> None:
+    for vm_id in vm_ids:
+        await tx.log.append(by=by, what=what, object=f"vm {vm_id}", was=(was or {}).get(vm_id))
