@@ -91,9 +91,9 @@ class Filter:
         return cls(tuple(_condition(words, text) for words in _split(text)))
 
     @classmethod
-    def by_id(cls, number: int) -> Self:
-        """The filter that one object passes."""
-        return cls((Condition("id", Op.EQUAL, Pattern((str(number),))),))
+    def where(cls, **values: object) -> Self:
+        """The filter of what has exactly these values."""
+        return cls(tuple(Condition(key, Op.EQUAL, Pattern((str(value),))) for key, value in values.items()))
 
     def __str__(self) -> str:
         return ",".join(map(str, self.conditions))

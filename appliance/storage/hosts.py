@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from appliance.errors import NotFoundError
 from appliance.filters import Filter
-from appliance.model import Host, HostId
+from appliance.model import Host, HostId, HostState
 from appliance.storage.schema import host_counters, host_properties, host_runtimes, hosts, vm_runtimes
 from appliance.storage.where import Keys, property_of, where
 
@@ -37,7 +37,7 @@ class Hosts:
 
         :raises NotFoundError: there is none with this id
         """
-        found = await self.find(Filter.by_id(host_id))
+        found = await self.find(Filter.where(id=host_id))
         if not found:
             raise NotFoundError(f"there is no host with id {host_id}")
         return found[0]
@@ -67,6 +67,21 @@ class Hosts:
         await self._connection.execute(
             update(host_counters).where(host_counters.c.host_id == host_id).values({column: column + 1})
         )
+
+    async def declare(self, host_id: HostId, state: HostState, *, pid: int | None, boot_id: str) -> None:
+        """Say what the HKD of this host is doing, and since which boot."""
+        await self._connection.execute(
+            update(host_runtimes)
+            .where(host_runtimes.c.host_id == host_id)
+            .values(state=state, pid=pid, boot_id=boot_id, ok_ts=self._at)
+        )
+
+    async def tick(self, host_id: HostId) -> bool:
+        """A sign of life; false if the row is gone (trap T15)."""
+        ticked = await self._connection.execute(
+            update(host_runtimes).where(host_runtimes.c.host_id == host_id).values(ok_ts=self._at)
+        )
+        return ticked.rowcount == 1
 
 
 def _hosts() -> Select[Any]:

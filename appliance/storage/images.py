@@ -39,7 +39,7 @@ class Images:
 
         :raises NotFoundError: there is none with this id
         """
-        found = await self.find(Filter.by_id(di_id))
+        found = await self.find(Filter.where(id=di_id))
         if not found:
             raise NotFoundError(f"there is no DI with id {di_id}")
         return found[0]

@@ -36,7 +36,7 @@ class Osfs:
 
         :raises NotFoundError: there is none with this id
         """
-        found = await self.find(Filter.by_id(osf_id))
+        found = await self.find(Filter.where(id=osf_id))
         if not found:
             raise NotFoundError(f"there is no OSF with id {osf_id}")
         return found[0]

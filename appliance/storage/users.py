@@ -37,7 +37,7 @@ class Users:
 
         :raises NotFoundError: there is none with this id
         """
-        found = await self.find(Filter.by_id(user_id))
+        found = await self.find(Filter.where(id=user_id))
         if not found:
             raise NotFoundError(f"there is no user with id {user_id}")
         return found[0]

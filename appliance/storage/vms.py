@@ -89,7 +89,7 @@ class Vms:
 
         :raises NotFoundError: there is none with this id
         """
-        found = await self.find(Filter.by_id(vm_id))
+        found = await self.find(Filter.where(id=vm_id))
         if not found:
             raise NotFoundError(f"there is no VM with id {vm_id}")
         return found[0]
