@@ -1,6 +1,7 @@
 """`vma.conf`: Java-properties syntax, the defaults of protocol.md 4.9, and typed access.
 
-The file is read once, at start. Names outside the table are kept (hooks may refer to them) and have no effect.
+The file is read once, at start. Names outside the table are kept (hooks may refer to them) and have no
+effect.
 """
 
 from __future__ import annotations
@@ -108,7 +109,9 @@ class Conf:
         if key in within:
             raise ConfError(f"{key} refers to itself")
         if key not in self._values:
-            raise ConfError(f"{within[-1]} refers to {key}, which is not set" if within else f"{key} is not set")
+            raise ConfError(
+                f"{within[-1]} refers to {key}, which is not set" if within else f"{key} is not set"
+            )
         out, rest = "", self._values[key]
         while True:
             before, opening, rest = rest.partition("${")

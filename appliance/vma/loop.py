@@ -1,11 +1,12 @@
 """One thread that waits for everything: descriptors, timers, children and signals.
 
-The VMA forks (launches, hooks) and must answer within milliseconds of the guest's first breath; threads forbid the
-one and asyncio's import the other, hence this small loop.
+The VMA forks (launches, hooks) and must answer within milliseconds of the guest's first breath; threads
+forbid the one and asyncio's import the other, hence this small loop.
 """
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import os
 import selectors
@@ -28,7 +29,7 @@ class Timer:
 
 
 class Loop:
-    """Runs callbacks one at a time until `stop()`; a callback that raises is reported and the loop goes on."""
+    """Runs callbacks one at a time until `stop()`; one that raises is reported, and the loop goes on."""
 
     def __init__(self) -> None:
         self._selector = selectors.DefaultSelector()
@@ -42,7 +43,7 @@ class Loop:
         self.on_read(self._wake, self._woken)
         self.on_signal(signal.SIGCHLD, self._reap)
 
-    def on_read(self, fd: Any, callback: Callable[[], None]) -> None:
+    def on_read(self, fd: Any, callback: Callable[[], object]) -> None:
         self._selector.register(fd, selectors.EVENT_READ, callback)
 
     def forget(self, fd: Any) -> None:
@@ -58,11 +59,15 @@ class Loop:
         heapq.heappush(self._timers, (now() + seconds, self._count, timer))
         return timer
 
-    def fork(self, work: Callable[[], None], ended: Callable[[int], None]) -> int:
-        """Run `work` in a child process of its own session; `ended` gets its wait status."""
+    def fork(self, work: Callable[[], None], ended: Callable[[int], None], keep: int = -1) -> int:
+        """Run `work` in a child process of its own session; `ended` gets its wait status.
+
+        The child has no descriptor of ours but the standard three and `keep`: a launch that outlives the
+        VMA must not hold its port.
+        """
         pid = os.fork()
         if pid == 0:
-            _become(work)
+            _become(work, keep)
         self._children[pid] = ended
         return pid
 
@@ -101,23 +106,29 @@ class Loop:
                 ended(status)
 
 
-def _call(callback: Callable[[], None]) -> None:
+def _call(callback: Callable[[], object]) -> None:
     try:
         callback()
     except Exception:
         traceback.print_exc()
 
 
-def _become(work: Callable[[], None]) -> None:
+def _become(work: Callable[[], None], keep: int) -> None:
     """Body of the child: never returns into the parent's code."""
     status = 1
     try:
         signal.set_wakeup_fd(-1)
+        for fd in [int(name) for name in os.listdir("/proc/self/fd")]:
+            if fd > 2 and fd != keep:
+                with contextlib.suppress(OSError):
+                    os.close(fd)
         for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGPIPE):
             signal.signal(number, signal.SIG_DFL)
         os.setsid()
         work()
         status = 0
+    except SystemExit:
+        pass  # said already
     except BaseException:
         traceback.print_exc()
     finally:

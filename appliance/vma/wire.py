@@ -1,8 +1,8 @@
 """The RPC between host and guest as bytes: its names, states, requests and replies.
 
-Nothing here performs I/O, and nothing is imported beyond the standard library: this is the one file of the VMA
-that the host may import. The dialect is QVD's (protocol.md 1.2 and 3.2): HTTP/1.1 without `Host`, line ends CRLF
-or bare LF, GET only, replies with an exact `Content-Length` and never chunked.
+Nothing here performs I/O, and nothing is imported beyond the standard library: this is the one file of the
+VMA that the host may import. The dialect is QVD's (protocol.md 1.2 and 3.2): HTTP/1.1 without `Host`, line
+ends CRLF or bare LF, GET only, replies with an exact `Content-Length` and never chunked.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class CallFailed(Exception):
     """The other side carried out the protocol and says that the method failed."""
 
 
-# -- heads ----------------------------------------------------------------------------------------------------
+# -- heads -------------------------------------------------------------------------------------------------
 
 
 class _Head:
@@ -119,7 +119,7 @@ def _headers(lines: list[str]) -> Mapping[str, str]:
     return found
 
 
-# -- requests -------------------------------------------------------------------------------------------------
+# -- requests ----------------------------------------------------------------------------------------------
 
 
 class Request(NamedTuple):
@@ -143,7 +143,7 @@ class Request(NamedTuple):
 
 
 class RequestParser:
-    """The server's ear: bytes in any portions, requests out. Raises HeadError, after which it is of no use."""
+    """The server's ear: bytes in any portions, requests out. Of no use any more once it raised HeadError."""
 
     def __init__(self) -> None:
         self._head = _Head()
@@ -209,7 +209,7 @@ def encode_call(method: str, params: Mapping[str, str]) -> bytes:
     return f"GET {url} HTTP/1.1\r\nUser-Agent: QVD-Appliance\r\n\r\n".encode("ascii")
 
 
-# -- replies --------------------------------------------------------------------------------------------------
+# -- replies -----------------------------------------------------------------------------------------------
 
 REASONS = {
     101: "Switching Protocols",
@@ -225,7 +225,7 @@ REASONS = {
 _EXPLANATIONS = {
     400: "This is not a request of the protocol spoken here.",
     404: "There is no such method; only GET requests below /vma/ are served.",
-    426: "This method needs the header lines \"Connection: Upgrade\" and \"Upgrade: VNC\".",
+    426: 'This method needs the header lines "Connection: Upgrade" and "Upgrade: VNC".',
     505: "The only version of HTTP spoken here is 1.1.",
 }
 
@@ -246,8 +246,8 @@ def refusal(status: int, text: str = "") -> bytes:
     return _reply(status, "text/plain", body.encode("ascii", "replace"))
 
 
-def interim(status: int, headers: Mapping[str, str]) -> bytes:
-    """A 1xx: status line and headers, never a body or its length."""
+def head(status: int, headers: Mapping[str, str]) -> bytes:
+    """Status line and headers; for a 1xx that is all there is."""
     lines = [f"HTTP/1.1 {status} {REASONS[status]}", *(f"{name}: {value}" for name, value in headers.items())]
     return ("\r\n".join(lines) + "\r\n\r\n").encode("ascii")
 
@@ -257,8 +257,7 @@ def _body(*elements: Any) -> bytes:
 
 
 def _reply(status: int, content_type: str, body: bytes) -> bytes:
-    head = f"HTTP/1.1 {status} {REASONS[status]}\r\nContent-Type: {content_type}\r\nContent-Length: {len(body)}\r\n\r\n"
-    return head.encode("ascii") + body
+    return head(status, {"Content-Type": content_type, "Content-Length": str(len(body))}) + body
 
 
 class Reply(NamedTuple):

@@ -1,18 +1,19 @@
 """The X session as a pure machine: an event in, the next session and the actions out. Nothing here does I/O.
 
-Theory of operation. One session lives in a VM. nxagent's log lines are the only source of truth about it (port
-4100 is never probed: a bare connection aborts a first start and suspends a resuming session). The words it
-prints move the session from phase to phase; requests (`x_start` …) order actions, and what they did is learnt from
-the next words. Every phase that may not last has a limit; the shell arms a timer for `deadline()` and posts
-`Tick`. In short:
+Theory of operation. One session lives in a VM. nxagent's log lines are the only source of truth about it
+(port 4100 is never probed: a bare connection aborts a first start and suspends a resuming session). The
+words it prints move the session from phase to phase; requests (`x_start` …) order actions, and what they
+did is learnt from the next words. Every phase that may not last has a limit; the shell arms a timer for
+`deadline()` and posts `Tick`. In short:
 
     stopped ──x_start──> launching ⇄ provisioning ──"Starting"──> listening ──"started"──> connected
-    connected ──HUP or client gone──> suspending ──> suspended ──x_start──> preparing ──HUP──> resuming ──> connected
+    connected ──HUP or client gone──> suspending ──> suspended
+    suspended ──x_start──> preparing ──HUP──> waking ──"Resuming"──> resuming ──> connected
     any ──x_stop, limit, "Terminating", "Aborting"──> stopping ──the launch has ended──> stopped
 
 HUP toggles inside nxagent, so it is sent once per phase. Where nobody connects to a session that was to be
-resumed, HUP suspends it again and the user's programs live on; only a first start is ended, as QVD does with both.
-Events of an earlier launch carry its number and are dropped.
+resumed, HUP suspends it again and the user's programs live on; only a first start is ended, as QVD does
+with both. Events of an earlier launch carry its number and are dropped.
 """
 
 from __future__ import annotations
@@ -90,11 +91,16 @@ LIMITS = tuple(sorted(set(_LIMIT_NAMES.values())))
 
 
 class Session(NamedTuple):
-    """The session as it is known: `launch` numbers the launches, `since` is the (monotonic) entry into the phase."""
+    """The session as it is known.
+
+    `since` is the (monotonic) entry into the phase; `launch` numbers the launches, `attempt` the resumes of
+    one.
+    """
 
     phase: Phase = Phase.STOPPED
     since: float = 0.0
     launch: int = 0
+    attempt: int = 0
 
     @property
     def x_state(self) -> XState:
@@ -106,7 +112,7 @@ class Session(NamedTuple):
         return None if name is None else self.since + limits[name]
 
 
-# -- events: what is asked and what is seen -------------------------------------------------------------------
+# -- events: what is asked and what is seen ----------------------------------------------------------------
 
 
 class StartWanted(NamedTuple):
@@ -135,6 +141,7 @@ class Prepared(NamedTuple):
 
     at: float
     launch: int
+    attempt: int
     ok: bool
 
 
@@ -154,7 +161,7 @@ class Tick(NamedTuple):
 Event = Union[StartWanted, SuspendWanted, StopWanted, Word, Prepared, Ended, Tick]
 
 
-# -- actions: orders to the shell -----------------------------------------------------------------------------
+# -- actions: orders to the shell --------------------------------------------------------------------------
 
 
 class Answer(NamedTuple):
@@ -178,6 +185,7 @@ class Prepare(NamedTuple):
     """Make ready to resume; ends in `Prepared`."""
 
     launch: int
+    attempt: int
     params: Mapping[str, str]
 
 
@@ -205,7 +213,7 @@ Action = Union[Answer, Refuse, Launch, Prepare, HangUp, Terminate, Kill, Entered
 Step = Tuple[Session, Tuple[Action, ...]]
 
 
-# -- the machine ----------------------------------------------------------------------------------------------
+# -- the machine -------------------------------------------------------------------------------------------
 
 
 def step(session: Session, event: Event) -> Step:
@@ -237,8 +245,9 @@ def _start(session: Session, event: StartWanted) -> Step:
         started, actions = _enter(fresh, Phase.LAUNCHING, event.at)
         return started, (Answer("starting"), *actions, Launch(fresh.launch, event.params))
     if session.phase is Phase.SUSPENDED:
-        prepare = Prepare(session.launch, event.params)
-        return _enter(session, Phase.PREPARING, event.at, Answer("starting"), prepare)
+        again = session._replace(attempt=session.attempt + 1)
+        prepare = Prepare(again.launch, again.attempt, event.params)
+        return _enter(again, Phase.PREPARING, event.at, Answer("starting"), prepare)
     refused = f"Can't connect to X session in state {session.x_state}"
     if session.phase is Phase.CONNECTED:
         retry = Refuse(f"{refused}, suspending it, retry later")
@@ -273,7 +282,7 @@ def _word(session: Session, event: Word) -> Step:
 
 
 def _prepared(session: Session, event: Prepared) -> Step:
-    if session.phase is not Phase.PREPARING:
+    if session.phase is not Phase.PREPARING or event.attempt != session.attempt:
         return session, ()
     if not event.ok:
         return _enter(session, Phase.SUSPENDED, event.at)
