@@ -40,9 +40,18 @@ class Wild(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Pattern:
-    """The right side of a condition: literal texts and wildcards, in order."""
+    """The right side of a condition: literal texts and wildcards, in order; neighbouring texts are one."""
 
     parts: tuple[str | Wild, ...]
+
+    def __post_init__(self) -> None:
+        joined: list[str | Wild] = []
+        for part in self.parts:
+            if isinstance(part, Wild) or not joined or isinstance(joined[-1], Wild):
+                joined.append(part)
+            else:
+                joined[-1] += part
+        object.__setattr__(self, "parts", tuple(part for part in joined if part))
 
     @property
     def literal(self) -> str | None:
@@ -67,7 +76,7 @@ class Condition:
     value: Pattern
 
     def __str__(self) -> str:
-        key = re.sub(r"([\\,=!<>])", r"\\\1", self.key)
+        key = re.sub(r"([\\,=!<>\s])", r"\\\1", self.key)
         text = str(self.value)
         if self.op in (Op.LESS, Op.MORE) and text.startswith("="):
             text = "\\" + text
@@ -145,19 +154,16 @@ def _condition(words: list[_Char], whole: str) -> Condition:
     sign = "".join(char.char for char in words[at : at + length])
     if sign not in list(Op):
         raise UsageError(f"the filter {whole!r} has no '=' after '!' in {shown!r}", hint=GRAMMAR)
-    key = "".join(char.char for char in words[:at]).strip()
+    key = "".join(char.char for char in _stripped(words[:at]))
     if not key:
         raise UsageError(f"the filter {whole!r} names no key before {sign!r}", hint=GRAMMAR)
     return Condition(key, Op(sign), _pattern(words[at + length :]))
 
 
+def _stripped(words: list[_Char]) -> list[_Char]:
+    inked = [place for place, char in enumerate(words) if char.quoted or not char.char.isspace()]
+    return words[inked[0] : inked[-1] + 1] if inked else []
+
+
 def _pattern(words: list[_Char]) -> Pattern:
-    parts: list[str | Wild] = []
-    for char in words:
-        if char.means("*?"):
-            parts.append(Wild(char.char))
-        elif parts and not isinstance(parts[-1], Wild):
-            parts[-1] += char.char
-        else:
-            parts.append(char.char)
-    return Pattern(tuple(parts))
+    return Pattern(tuple(Wild(char.char) if char.means("*?") else char.char for char in words))

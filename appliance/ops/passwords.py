@@ -24,8 +24,7 @@ async def hashed(password: Secret) -> Secret:
 
 async def matches(stored: Secret | None, password: Secret) -> bool:
     """Whether a password is the stored one. Without a stored hash it takes as long, and is not."""
-    known = stored or await asyncio.to_thread(_nobodys_hash)
-    fits = await asyncio.to_thread(_verify, known.reveal(), password.reveal())
+    fits = await asyncio.to_thread(_verify, stored, password)
     return fits and stored is not None
 
 
@@ -40,8 +39,9 @@ def _nobodys_hash() -> Secret:
     return Secret(_hasher.hash("nobody"))
 
 
-def _verify(stored: str, password: str) -> bool:
+def _verify(stored: Secret | None, password: Secret) -> bool:
+    known = _nobodys_hash() if stored is None else stored
     try:
-        return _hasher.verify(stored, password)
+        return _hasher.verify(known.reveal(), password.reveal())
     except (VerificationError, InvalidHashError):
         return False

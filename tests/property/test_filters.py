@@ -1,0 +1,28 @@
+"""Filters: what is written can be read back, and nothing but a usage error comes of nonsense."""
+
+from __future__ import annotations
+
+import contextlib
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from appliance.errors import UsageError
+from appliance.filters import Condition, Filter, Op, Pattern, Wild
+
+awkward = st.text(alphabet=st.sampled_from("ab \\,=!<>*?é\n")) | st.text()
+patterns = st.builds(lambda parts: Pattern(tuple(parts)), st.lists(awkward | st.sampled_from(Wild)))
+conditions = st.builds(Condition, awkward.filter(bool), st.sampled_from(Op), patterns)
+filters = st.builds(lambda found: Filter(tuple(found)), st.lists(conditions))
+
+
+@given(filters)
+def test_what_is_written_can_be_read_back(written: Filter) -> None:
+    assert Filter.parse(str(written)) == written
+
+
+@given(awkward)
+def test_any_text_is_a_filter_or_a_usage_error(text: str) -> None:
+    with contextlib.suppress(UsageError):
+        parsed = Filter.parse(text)
+        assert Filter.parse(str(parsed)) == parsed
