@@ -74,6 +74,11 @@ class ConsoleLine(Protocol):
 class Backend(Protocol):
     """A hypervisor."""
 
+    @property
+    def sees_departures(self) -> bool:
+        """Whether it notices by itself that a guest has ended; not so where others run the guests."""
+        ...
+
     async def check(self) -> None:
         """Whether it can work here at all.
 

@@ -1,0 +1,168 @@
+"""What can be done about a VM: the only output of the VM machine.
+
+Each action ends in exactly one event. The actions of one VM are carried out in order. A
+`Background` action runs beside them, and for as long as the phase in which it was ordered lasts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import ClassVar
+
+from appliance.model import BackendKind, StartedBy, VmId, VmState
+from appliance.runtime.backend import GuestSpec
+
+
+class Deadline(StrEnum):
+    """The waits of the machine; how long each lasts is a setting."""
+
+    STARTING = "starting"
+    SHUTDOWN = "shutdown"
+    SIGNAL = "signal"
+    RETRY = "retry"
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """An order. It fails when `limit_s` seconds have passed."""
+
+    limit_s: ClassVar[float] = 60.0
+    survives: ClassVar[bool] = False
+    """Whether it is still carried out when the machine has entered another phase meanwhile."""
+
+
+@dataclass(frozen=True, slots=True)
+class Background(Action):
+    """An order that lasts at most as long as its phase."""
+
+    limit_s: ClassVar[float] = float("inf")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SaveState(Action):
+    """Write the machine's state into the row; always the first order of a new state."""
+
+    survives: ClassVar[bool] = True
+
+    state: VmState
+    phase: str
+    restart: bool = False
+    run: int
+    started_by: StartedBy | None = None
+    guest: GuestSpec | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RecordFailure(Action):
+    """Keep the reason and the console's last lines on the VM."""
+
+    survives: ClassVar[bool] = True
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class PrepareRoot(Action):
+    """Resolve the tag, clone the image, see to the home. Ends in `RootReady`."""
+
+    limit_s: ClassVar[float] = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class DefineGuest(Action):
+    """Write the guest's configuration."""
+
+    guest: GuestSpec
+
+
+@dataclass(frozen=True, slots=True)
+class FenceGuest(Action):
+    """Put the guest's anti-spoofing rules in force."""
+
+    guest: GuestSpec
+
+
+@dataclass(frozen=True, slots=True)
+class LaunchGuest(Action):
+    """Start the guest. Ends in `GuestLaunched`."""
+
+
+@dataclass(frozen=True, slots=True)
+class AdoptGuest(Action):
+    """Take up a guest that was found running."""
+
+    guest: GuestSpec
+
+
+@dataclass(frozen=True, slots=True)
+class WatchVma(Background):
+    """Ping the VMA: until its first answer (`VmaAnswered`), or until it is silent too long (`VmaSilent`)."""
+
+    guest: GuestSpec
+    starting: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Arm(Background):
+    """Wait. Ends in `TimeUp`."""
+
+    deadline: Deadline
+
+
+@dataclass(frozen=True, slots=True)
+class AskPoweroff(Action):
+    """Ask the VMA to power the guest off."""
+
+    guest: GuestSpec
+
+
+@dataclass(frozen=True, slots=True)
+class StopGuest(Action):
+    """Ask the guest's init to end it."""
+
+
+@dataclass(frozen=True, slots=True)
+class KillGuest(Action):
+    """End the guest without asking."""
+
+
+@dataclass(frozen=True, slots=True)
+class UnfenceGuest(Action):
+    """Remove the guest's rules."""
+
+
+@dataclass(frozen=True, slots=True)
+class EraseGuest(Action):
+    """Remove the guest's root and configuration. Ends in `GuestErased`."""
+
+    limit_s: ClassVar[float] = 120.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """An action with the VM it is for, and the entry into a phase that gave it."""
+
+    action: Action
+    vm_id: VmId
+    backend: BackendKind
+    entry: int
+    cause: str
+
+
+ACTION_TYPES: tuple[type[Action], ...] = (
+    SaveState,
+    RecordFailure,
+    PrepareRoot,
+    DefineGuest,
+    FenceGuest,
+    LaunchGuest,
+    AdoptGuest,
+    WatchVma,
+    Arm,
+    AskPoweroff,
+    StopGuest,
+    KillGuest,
+    UnfenceGuest,
+    EraseGuest,
+)

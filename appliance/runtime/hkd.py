@@ -1,0 +1,178 @@
+"""The house-keeping daemon: takes up what it finds, turns wishes into events, and keeps looking.
+
+Start-up (protocol.md 5.1): sessions of a former process are reset, every guest with our mark is
+looked for and adopted, and only then are wishes claimed. What carries our mark but has no row is
+reported and left alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import uuid
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from appliance.clock import Clock
+from appliance.config import HKD_POLL, HKD_TICK, Settings
+from appliance.errors import StoreError
+from appliance.log import facts
+from appliance.model import BackendKind, Host, HostState, InstallationId, VmCmd, VmId, VmState
+from appliance.runtime.adopt import adopt
+from appliance.runtime.backend import Sighting
+from appliance.runtime.events import GuestDeparted, StartWanted, StopWanted
+from appliance.runtime.guests import describe
+from appliance.runtime.performer import Equipment
+from appliance.runtime.supervisor import Supervisor
+from appliance.signals import ChangeFeed, Doorbell
+from appliance.storage.runtimes import Claim
+from appliance.storage.store import Store, Tx
+
+logger = logging.getLogger(__name__)
+
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+class Hkd:
+    """The life of one host's VMs."""
+
+    def __init__(
+        self,
+        store: Store,
+        file_settings: Settings,
+        host: Host,
+        installation: InstallationId,
+        equipment: Mapping[BackendKind, Equipment],
+        supervisor: Supervisor,
+        feed: ChangeFeed,
+        bell: Doorbell,
+        clock: Clock,
+        settings_changed: Callable[[Settings], None],
+    ) -> None:
+        self._store = store
+        self._file_settings = file_settings
+        self._settings = file_settings
+        self._host = host
+        self._installation = installation
+        self._equipment = equipment
+        self._supervisor = supervisor
+        self._feed = feed
+        self._bell = bell
+        self._clock = clock
+        self._settings_changed = settings_changed
+
+    async def take_up(self) -> None:
+        """Adopt what runs and begin again what should; afterwards the rows and the host agree."""
+        boot_id = BOOT_ID.read_text().strip()
+        rebooted = self._host.boot_id not in {None, boot_id}
+        sightings = await self._survey()
+        async with self._store.write() as tx:
+            await self._read_settings(tx)
+            reset = await tx.runtimes.reset_sessions(self._host.id)
+            await tx.hosts.declare(self._host.id, HostState.STARTING, pid=None, boot_id=boot_id)
+            vms = await tx.vms.find()
+            osfs = {osf.id: osf for osf in await tx.osfs.find()}
+        if reset:
+            logger.info("sessions reset", extra=facts(count=reset))
+        for vm in vms:
+            if vm.runtime.vm_state is not VmState.STOPPED and vm.runtime.host_id not in {None, self._host.id}:
+                continue
+            kind, guest = vm.backend, None
+            seen = sightings.get(vm.id)
+            if seen is not None and seen[1].mark.vm_uuid == vm.uuid:
+                kind, sighting = sightings.pop(vm.id)
+                di_id = sighting.mark.di_id
+                guest = describe(vm, osfs[vm.osf_id], di_id, self._settings, self._installation)
+                if vm.runtime.vm_state is VmState.STOPPED:
+                    logger.warning("found running though its row says stopped", extra=facts(vm=vm.id))
+            step = adopt(vm, guest, backend=kind, rebooted=rebooted)
+            if step is not None:
+                self._supervisor.adopt(*step, cause="adopted")
+        for vm_id, (_, sighting) in sightings.items():
+            logger.error(
+                "a guest with our mark has no row: left alone",
+                extra=facts(vm=vm_id, uuid=sighting.mark.vm_uuid, init=sighting.init_pid),
+            )
+
+    async def declare(self, state: HostState, pid: int | None) -> None:
+        """Write this host's state."""
+        async with self._store.write() as tx:
+            await tx.hosts.declare(self._host.id, state, pid=pid, boot_id=BOOT_ID.read_text().strip())
+
+    async def serve_wishes(self) -> None:
+        """Claim wishes whenever the bell rings or somebody has committed something, for ever."""
+        commits = await self._store.watch_commits()
+        overdue = False
+        try:
+            while True:
+                if await commits.changed() or overdue:
+                    overdue = not await self._look()
+                await self._bell.wait(self._settings[HKD_POLL])
+        finally:
+            await commits.close()
+
+    async def follow(self, kind: BackendKind) -> None:
+        """Tell the machines which guests are gone, for ever."""
+        async for departure in self._equipment[kind].backend.departures():
+            self._supervisor.post(
+                GuestDeparted(vm_id=departure.vm_id, at=self._clock.now(), cause="departed")
+            )
+
+    async def tick(self) -> None:
+        """Show that this host lives, for ever."""
+        while True:
+            await self._clock.sleep(self._settings[HKD_TICK])
+            try:
+                async with self._store.write() as tx:
+                    alive = await tx.hosts.tick(self._host.id)
+                if not alive:
+                    logger.error("the row of this host is gone", extra=facts(host=self._host.name))
+            except StoreError as exc:
+                logger.error("no sign of life could be written", extra=facts(error=exc))
+
+    async def _look(self) -> bool:
+        """Read the settings and claim the wishes; false if the database could not be asked."""
+        try:
+            async with self._store.write() as tx:
+                await self._read_settings(tx)
+                claims = await tx.runtimes.claim(self._host.id)
+        except StoreError as exc:
+            logger.error("wishes cannot be claimed", extra=facts(error=exc))
+            return False
+        for claim in claims:
+            self._want(claim)
+        self._feed.announce_all()
+        return True
+
+    def _want(self, claim: Claim) -> None:
+        cause = uuid.uuid4().hex[:6]
+        logger.info(
+            "wish claimed",
+            extra=facts(vm=claim.vm_id, wish=claim.wish, restart=claim.restart or None, cause=cause),
+        )
+        if claim.wish is VmCmd.STOP:
+            event: StartWanted | StopWanted = StopWanted(
+                vm_id=claim.vm_id, at=self._clock.now(), cause=cause, restart=claim.restart
+            )
+        else:
+            event = StartWanted(
+                vm_id=claim.vm_id,
+                at=self._clock.now(),
+                cause=cause,
+                backend=claim.backend,
+                started_by=claim.started_by,
+                run=claim.run,
+            )
+        self._supervisor.post(event)
+
+    async def _survey(self) -> dict[VmId, tuple[BackendKind, Sighting]]:
+        found: dict[VmId, tuple[BackendKind, Sighting]] = {}
+        for kind, kit in self._equipment.items():
+            for vm_id, sighting in (await kit.backend.survey()).items():
+                found[vm_id] = (kind, sighting)
+        return found
+
+    async def _read_settings(self, tx: Tx) -> None:
+        settings = self._file_settings.with_database(await tx.settings.all())
+        self._settings = settings
+        self._settings_changed(settings)

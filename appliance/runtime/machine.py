@@ -1,0 +1,372 @@
+"""The VM machine: `step(machine, event) -> (machine, actions)`, without clock, I/O or logging.
+
+Theory of operation. A VM waits for a boot slot (QUEUED), gets its root (CLONING), is configured,
+fenced and started (LAUNCHING), and counts as running once its VMA has answered (AWAITING_VMA, then
+MONITORING). A stop asks the VMA, then the guest's init (SHUTTING_DOWN). Whatever way a run ends, it
+goes through CLEANING, which kills what may still run and removes what is left; only if that fails
+the VM becomes a zombie (REAPING) and is tried again until nothing is left.
+
+Laws:
+- Each entry into a phase has a number, and its first action saves the state, so that the row runs
+  ahead of the effects. Answers to orders of an earlier entry are dropped.
+- Every pair of phase and event is in exactly one of TRANSITIONS, DELAYED (kept until the phase
+  changes) and IGNORED.
+- A wish to restart survives in the machine and in the row alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Any, TypeAlias
+
+from appliance.errors import UnexpectedEventError
+from appliance.model import BackendKind, StartedBy, VmId, VmState
+from appliance.runtime.actions import (
+    Action,
+    AdoptGuest,
+    Arm,
+    AskPoweroff,
+    Deadline,
+    DefineGuest,
+    EraseGuest,
+    FenceGuest,
+    KillGuest,
+    LaunchGuest,
+    PrepareRoot,
+    RecordFailure,
+    SaveState,
+    StopGuest,
+    UnfenceGuest,
+    WatchVma,
+)
+from appliance.runtime.backend import GuestSpec
+from appliance.runtime.events import (
+    EVENT_TYPES,
+    ActionFailed,
+    Done,
+    Event,
+    GuestDeparted,
+    GuestErased,
+    GuestLaunched,
+    RootReady,
+    SlotGranted,
+    StartWanted,
+    StopWanted,
+    TimeUp,
+    VmaAnswered,
+    VmaSilent,
+)
+
+
+class Phase(StrEnum):
+    """Before the slash: vm_state, as stored. After it: the HKD's private sub-step."""
+
+    STOPPED = "stopped"
+    QUEUED = "starting/queued"
+    CLONING = "starting/cloning"
+    LAUNCHING = "starting/launching"
+    AWAITING_VMA = "starting/awaiting-vma"
+    MONITORING = "running/monitoring"
+    SHUTTING_DOWN = "stopping/shutting-down"
+    CLEANING = "stopping/cleaning"
+    REAPING = "zombie/reaping"
+
+    @property
+    def vm_state(self) -> VmState:
+        """The state that the row shows."""
+        return VmState(self.value.partition("/")[0])
+
+
+BOOTING = frozenset({Phase.CLONING, Phase.LAUNCHING, Phase.AWAITING_VMA})
+"""The phases that occupy a boot slot."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VmMachine:
+    """Where a VM is in its life."""
+
+    vm_id: VmId
+    backend: BackendKind
+    phase: Phase = Phase.STOPPED
+    entry: int = 0
+    run: int = 0
+    started_by: StartedBy | None = None
+    guest: GuestSpec | None = None
+    restart: bool = False
+    signalled: bool = False
+    """Whether init was told to end the guest, after the VMA was asked or could not be."""
+
+
+Step: TypeAlias = tuple[VmMachine, tuple[Action, ...]]
+Transition: TypeAlias = Callable[[VmMachine, Any], Step]
+
+TRANSITIONS: dict[tuple[Phase, type[Event]], Transition] = {}
+
+
+def on(*phases: Phase, event: type[Event]) -> Callable[[Transition], Transition]:
+    """Declare what `event` means in `phases`."""
+
+    def register(transition: Transition) -> Transition:
+        for phase in phases:
+            assert (phase, event) not in TRANSITIONS, f"declared twice: {phase} {event.__name__}"
+            TRANSITIONS[phase, event] = transition
+        return transition
+
+    return register
+
+
+def is_stale(vm: VmMachine, event: Event) -> bool:
+    """Whether `event` answers an order of an earlier entry into a phase."""
+    return event.entry is not None and event.entry != vm.entry
+
+
+def is_delayed(vm: VmMachine, event: Event) -> bool:
+    """Whether `event` is to be kept until the phase changes."""
+    return (vm.phase, type(event)) in DELAYED
+
+
+def step(vm: VmMachine, event: Event) -> Step:
+    """What `event` makes of the VM, and what is to be done about it.
+
+    :raises UnexpectedEventError: nothing is declared about it, or it is to be delayed
+    """
+    if is_stale(vm, event) or (vm.phase, type(event)) in IGNORED:
+        return vm, ()
+    try:
+        transition = TRANSITIONS[vm.phase, type(event)]
+    except KeyError:
+        raise UnexpectedEventError(f"VM {vm.vm_id}: {type(event).__name__} in {vm.phase}") from None
+    return transition(vm, event)
+
+
+def enter(vm: VmMachine, phase: Phase, *actions: Action, **changes: Any) -> Step:
+    """Enter `phase` anew: another entry number, the state saved first."""
+    entered = replace(vm, phase=phase, entry=vm.entry + 1, **changes)
+    return entered, (save(entered), *actions)
+
+
+def save(vm: VmMachine) -> SaveState:
+    """The order to write the machine's state into its row."""
+    return SaveState(
+        state=vm.phase.vm_state,
+        phase=vm.phase,
+        restart=vm.restart,
+        run=vm.run,
+        started_by=vm.started_by,
+        guest=vm.guest,
+    )
+
+
+# --- entries --------------------------------------------------------------------------------------
+
+
+def queue(vm: VmMachine, *, started_by: StartedBy, run: int) -> Step:
+    """Begin a run."""
+    return enter(vm, Phase.QUEUED, started_by=started_by, run=run, guest=None, restart=False, signalled=False)
+
+
+def rest(vm: VmMachine) -> Step:
+    """Nothing of the guest is left: stop here, or begin the run that was asked for meanwhile."""
+    if vm.restart:
+        return queue(vm, started_by=vm.started_by or StartedBy.COMMAND, run=vm.run + 1)
+    return enter(vm, Phase.STOPPED, guest=None, started_by=None, signalled=False)
+
+
+def clean(vm: VmMachine, reason: str | None = None) -> Step:
+    """End the run: make sure that nothing runs, and remove what is left."""
+    record = (RecordFailure(reason),) if reason else ()
+    return enter(vm, Phase.CLEANING, *record, *removal())
+
+
+def removal() -> tuple[Action, ...]:
+    """The orders that leave nothing of a guest but its home."""
+    return (KillGuest(), UnfenceGuest(), EraseGuest())
+
+
+def shut_down(vm: VmMachine, *, restart: bool, reason: str | None = None) -> Step:
+    """Ask the guest to end: through its VMA if that is alive, else through its init."""
+    record = (RecordFailure(reason),) if reason else ()
+    if vm.guest is not None and vm.phase is Phase.MONITORING and reason is None:
+        asking: tuple[Action, ...] = (AskPoweroff(vm.guest), Arm(Deadline.SHUTDOWN))
+        return enter(vm, Phase.SHUTTING_DOWN, *asking, restart=restart, signalled=False)
+    telling: tuple[Action, ...] = (StopGuest(), Arm(Deadline.SIGNAL))
+    return enter(vm, Phase.SHUTTING_DOWN, *record, *telling, restart=restart, signalled=True)
+
+
+# --- starting -------------------------------------------------------------------------------------
+
+
+@on(Phase.STOPPED, event=StartWanted)
+def _begin(vm: VmMachine, event: StartWanted) -> Step:
+    return queue(replace(vm, backend=event.backend), started_by=event.started_by, run=event.run)
+
+
+@on(Phase.QUEUED, event=SlotGranted)
+def _clone(vm: VmMachine, event: SlotGranted) -> Step:
+    return enter(vm, Phase.CLONING, PrepareRoot())
+
+
+@on(Phase.QUEUED, event=StopWanted)
+def _leave_the_queue(vm: VmMachine, event: StopWanted) -> Step:
+    return rest(replace(vm, restart=event.restart))
+
+
+@on(Phase.CLONING, event=RootReady)
+def _launch(vm: VmMachine, event: RootReady) -> Step:
+    guest = event.guest
+    return enter(vm, Phase.LAUNCHING, DefineGuest(guest), FenceGuest(guest), LaunchGuest(), guest=guest)
+
+
+@on(Phase.LAUNCHING, event=GuestLaunched)
+def _await_vma(vm: VmMachine, event: GuestLaunched) -> Step:
+    assert vm.guest is not None
+    return enter(vm, Phase.AWAITING_VMA, WatchVma(vm.guest, starting=True), Arm(Deadline.STARTING))
+
+
+@on(Phase.AWAITING_VMA, event=VmaAnswered)
+def _run(vm: VmMachine, event: VmaAnswered) -> Step:
+    assert vm.guest is not None
+    return enter(vm, Phase.MONITORING, WatchVma(vm.guest, starting=False))
+
+
+@on(Phase.AWAITING_VMA, event=TimeUp)
+def _give_up_waiting(vm: VmMachine, event: TimeUp) -> Step:
+    return clean(vm, "the VMA gave no answer in time: is it in the image, and started at boot?")
+
+
+@on(Phase.AWAITING_VMA, event=GuestDeparted)
+def _ended_while_booting(vm: VmMachine, event: GuestDeparted) -> Step:
+    return clean(vm, "the guest ended while it was booting")
+
+
+@on(Phase.CLONING, Phase.LAUNCHING, event=StopWanted)
+def _abandon_start(vm: VmMachine, event: StopWanted) -> Step:
+    return clean(replace(vm, restart=event.restart))
+
+
+@on(Phase.CLONING, Phase.LAUNCHING, Phase.AWAITING_VMA, Phase.QUEUED, event=ActionFailed)
+def _start_failed(vm: VmMachine, event: ActionFailed) -> Step:
+    return clean(vm, event.error)
+
+
+# --- running --------------------------------------------------------------------------------------
+
+
+@on(Phase.MONITORING, Phase.AWAITING_VMA, event=StopWanted)
+def _stop(vm: VmMachine, event: StopWanted) -> Step:
+    return shut_down(vm, restart=event.restart)
+
+
+@on(Phase.MONITORING, event=VmaSilent)
+def _stop_silent(vm: VmMachine, event: VmaSilent) -> Step:
+    return shut_down(vm, restart=False, reason=f"the VMA has been silent for {event.silent_s:.0f} s")
+
+
+@on(Phase.MONITORING, event=GuestDeparted)
+def _ended_by_itself(vm: VmMachine, event: GuestDeparted) -> Step:
+    return clean(vm, "the guest ended by itself")
+
+
+@on(Phase.MONITORING, event=ActionFailed)
+def _try_again_later(vm: VmMachine, event: ActionFailed) -> Step:
+    return vm, (Arm(Deadline.RETRY),)
+
+
+@on(Phase.MONITORING, event=TimeUp)
+def _converge(vm: VmMachine, event: TimeUp) -> Step:
+    assert vm.guest is not None
+    return vm, (save(vm), AdoptGuest(vm.guest), FenceGuest(vm.guest))
+
+
+# --- stopping -------------------------------------------------------------------------------------
+
+
+@on(Phase.SHUTTING_DOWN, event=GuestDeparted)
+def _ended_as_asked(vm: VmMachine, event: GuestDeparted) -> Step:
+    return clean(vm)
+
+
+@on(Phase.SHUTTING_DOWN, event=TimeUp)
+def _press_on(vm: VmMachine, event: TimeUp) -> Step:
+    return clean(vm) if vm.signalled else shut_down(vm, restart=vm.restart)
+
+
+@on(Phase.SHUTTING_DOWN, event=ActionFailed)
+def _cannot_ask(vm: VmMachine, event: ActionFailed) -> Step:
+    return clean(vm) if vm.signalled else shut_down(vm, restart=vm.restart)
+
+
+@on(Phase.SHUTTING_DOWN, Phase.CLEANING, Phase.REAPING, event=StopWanted)
+def _note_restart(vm: VmMachine, event: StopWanted) -> Step:
+    noted = replace(vm, restart=event.restart)
+    return noted, (save(noted),)
+
+
+@on(Phase.CLEANING, Phase.REAPING, event=GuestErased)
+def _cleaned(vm: VmMachine, event: GuestErased) -> Step:
+    return rest(vm)
+
+
+@on(Phase.CLEANING, event=ActionFailed)
+def _cannot_clean(vm: VmMachine, event: ActionFailed) -> Step:
+    return enter(vm, Phase.REAPING, RecordFailure(event.error), Arm(Deadline.RETRY))
+
+
+@on(Phase.REAPING, event=ActionFailed)
+def _cannot_reap(vm: VmMachine, event: ActionFailed) -> Step:
+    return enter(vm, Phase.REAPING, Arm(Deadline.RETRY))
+
+
+@on(Phase.REAPING, event=TimeUp)
+def _reap(vm: VmMachine, event: TimeUp) -> Step:
+    return enter(vm, Phase.REAPING, *removal())
+
+
+@on(Phase.STOPPED, event=StopWanted)
+def _start_after_all(vm: VmMachine, event: StopWanted) -> Step:
+    return rest(replace(vm, restart=event.restart))
+
+
+@on(Phase.STOPPED, event=ActionFailed)
+def _save_again(vm: VmMachine, event: ActionFailed) -> Step:
+    return vm, (Arm(Deadline.RETRY),)
+
+
+@on(Phase.STOPPED, event=TimeUp)
+def _still_stopped(vm: VmMachine, event: TimeUp) -> Step:
+    return vm, (save(vm),)
+
+
+# --- what changes nothing -------------------------------------------------------------------------
+
+DELAYED: frozenset[tuple[Phase, type[Event]]] = frozenset(
+    {
+        (Phase.LAUNCHING, GuestDeparted),
+        (Phase.SHUTTING_DOWN, StartWanted),
+        (Phase.CLEANING, StartWanted),
+        (Phase.REAPING, StartWanted),
+    }
+)
+"""Kept, and looked at again when the phase has changed."""
+
+IGNORED: frozenset[tuple[Phase, type[Event]]] = frozenset(
+    {(phase, Done) for phase in Phase}
+    | {
+        (phase, StartWanted)
+        for phase in (Phase.QUEUED, Phase.CLONING, Phase.LAUNCHING, Phase.AWAITING_VMA, Phase.MONITORING)
+    }
+    | {(phase, SlotGranted) for phase in Phase if phase is not Phase.QUEUED}
+    | {(phase, RootReady) for phase in Phase if phase is not Phase.CLONING}
+    | {(phase, GuestLaunched) for phase in Phase if phase is not Phase.LAUNCHING}
+    | {(phase, VmaAnswered) for phase in Phase if phase is not Phase.AWAITING_VMA}
+    | {(phase, VmaSilent) for phase in Phase if phase is not Phase.MONITORING}
+    | {(phase, GuestErased) for phase in Phase if phase not in (Phase.CLEANING, Phase.REAPING)}
+    | {
+        (phase, GuestDeparted)
+        for phase in (Phase.STOPPED, Phase.QUEUED, Phase.CLONING, Phase.CLEANING, Phase.REAPING)
+    }
+    | {(phase, TimeUp) for phase in (Phase.QUEUED, Phase.CLONING, Phase.LAUNCHING, Phase.CLEANING)}
+)
+"""Without meaning in that phase."""

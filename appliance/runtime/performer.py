@@ -1,0 +1,228 @@
+"""Action -> effect -> event: the one dispatch. Whatever an effect raises becomes `ActionFailed`."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from appliance.clock import Clock
+from appliance.config import (
+    STOP_SHUTDOWN_S,
+    STOP_SIGNAL_S,
+    VM_HEAVY_MAX,
+    VMA_GRACE_STARTING,
+    VMA_TIMEOUT,
+    ZOMBIE_DELAY_S,
+    Key,
+    Settings,
+)
+from appliance.errors import ApplianceError, BackendError, ImageError
+from appliance.log import facts
+from appliance.model import BackendKind, InstallationId, VmId
+from appliance.runtime import vma_monitor
+from appliance.runtime.actions import (
+    AdoptGuest,
+    Arm,
+    AskPoweroff,
+    Deadline,
+    DefineGuest,
+    EraseGuest,
+    FenceGuest,
+    KillGuest,
+    LaunchGuest,
+    Order,
+    PrepareRoot,
+    RecordFailure,
+    SaveState,
+    StopGuest,
+    UnfenceGuest,
+    WatchVma,
+)
+from appliance.runtime.backend import Backend, Disks, Fences, GuestSpec
+from appliance.runtime.events import (
+    ActionFailed,
+    Done,
+    Event,
+    GuestErased,
+    GuestLaunched,
+    RootReady,
+    TimeUp,
+    VmaAnswered,
+    VmaSilent,
+)
+from appliance.runtime.guests import describe, placement
+from appliance.signals import ChangeFeed
+from appliance.storage.store import Store
+from appliance.vma_client import VmaClient
+
+logger = logging.getLogger(__name__)
+
+CONSOLE_LINES = 40
+E = TypeVar("E", bound=Event)
+
+DEADLINES: Mapping[Deadline, Key[float]] = {
+    Deadline.STARTING: VMA_GRACE_STARTING,
+    Deadline.SHUTDOWN: STOP_SHUTDOWN_S,
+    Deadline.SIGNAL: STOP_SIGNAL_S,
+    Deadline.RETRY: ZOMBIE_DELAY_S,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Equipment:
+    """What runs the VMs of one kind."""
+
+    backend: Backend
+    disks: Disks
+    fences: Fences
+
+
+class Performer:
+    """Carries out orders."""
+
+    def __init__(
+        self,
+        store: Store,
+        settings: Callable[[], Settings],
+        installation: InstallationId,
+        equipment: Mapping[BackendKind, Equipment],
+        feed: ChangeFeed,
+        clock: Clock,
+    ) -> None:
+        self._store = store
+        self._settings = settings
+        self._installation = installation
+        self._equipment = equipment
+        self._feed = feed
+        self._clock = clock
+        self._heavy = asyncio.Semaphore(settings()[VM_HEAVY_MAX])
+
+    async def __call__(self, order: Order) -> Event:
+        """Carry out `order`; the event says how it ended."""
+        limit = order.action.limit_s
+        try:
+            async with asyncio.timeout(None if limit == float("inf") else limit):
+                return await self._perform(order)
+        except ApplianceError as exc:
+            return self._event(order, ActionFailed, action=order.action, error=str(exc))
+        except TimeoutError:
+            error = f"{type(order.action).__name__} did not end within {limit:g} s"
+            return self._event(order, ActionFailed, action=order.action, error=error)
+        except Exception as exc:
+            logger.exception("effect raised")
+            error = f"{type(order.action).__name__} failed: {type(exc).__name__}: {exc}"
+            return self._event(order, ActionFailed, action=order.action, error=error)
+
+    async def _perform(self, order: Order) -> Event:
+        match order.action:
+            case SaveState() as action:
+                await self._save(order.vm_id, action)
+            case RecordFailure(reason):
+                await self._record_failure(order, reason)
+            case PrepareRoot():
+                return self._event(order, RootReady, guest=await self._prepare_root(order))
+            case DefineGuest(guest):
+                await self._kit(order).backend.define(guest)
+            case FenceGuest(guest):
+                await self._kit(order).fences.fence(guest)
+            case LaunchGuest():
+                await self._kit(order).backend.launch(order.vm_id)
+                return self._event(order, GuestLaunched)
+            case AdoptGuest(guest):
+                await self._kit(order).backend.adopt(guest)
+            case WatchVma(guest, starting):
+                return await self._watch(order, guest, starting=starting)
+            case Arm(deadline):
+                await self._clock.sleep(self._settings()[DEADLINES[deadline]])
+                return self._event(order, TimeUp)
+            case AskPoweroff(guest):
+                await self._ask_poweroff(order, guest)
+            case StopGuest():
+                await self._kit(order).backend.stop(order.vm_id)
+            case KillGuest():
+                async with self._heavy:
+                    await self._kit(order).backend.kill(order.vm_id)
+            case UnfenceGuest():
+                await self._kit(order).fences.unfence(order.vm_id)
+            case EraseGuest():
+                async with self._heavy:
+                    await self._kit(order).backend.erase(order.vm_id)
+                    await self._kit(order).disks.erase_root(order.vm_id)
+                return self._event(order, GuestErased)
+            case other:
+                raise AssertionError(f"nobody performs {other}")
+        return self._event(order, Done)
+
+    def _event(self, order: Order, kind: type[E], **values: Any) -> E:
+        return kind(vm_id=order.vm_id, at=self._clock.now(), cause=order.cause, entry=order.entry, **values)
+
+    def _kit(self, order: Order) -> Equipment:
+        try:
+            return self._equipment[order.backend]
+        except KeyError:
+            raise BackendError(
+                f"this host has no backend {order.backend}", hint="see backend= of the VM's OSF"
+            ) from None
+
+    async def _save(self, vm_id: VmId, action: SaveState) -> None:
+        place = placement(action.guest, self._settings()) if action.guest else None
+        async with self._store.write() as tx:
+            await tx.runtimes.save(
+                vm_id,
+                state=action.state,
+                phase=action.phase,
+                restart=action.restart,
+                run=action.run,
+                started_by=action.started_by,
+                placement=place,
+            )
+        self._feed.announce(vm_id)
+
+    async def _record_failure(self, order: Order, reason: str) -> None:
+        try:
+            tail = await self._kit(order).backend.console_tail(order.vm_id, CONSOLE_LINES)
+        except ApplianceError as exc:
+            tail = f"the console cannot be read: {exc}"
+        async with self._store.write() as tx:
+            await tx.runtimes.record_failure(order.vm_id, reason, tail)
+        self._feed.announce(order.vm_id)
+        logger.warning("run failed", extra=facts(vm=order.vm_id, cause=order.cause, reason=reason))
+
+    async def _prepare_root(self, order: Order) -> GuestSpec:
+        settings = self._settings()
+        async with self._store.write() as tx:
+            vm = await tx.vms.get(order.vm_id)
+            osf = await tx.osfs.get(vm.osf_id)
+            di = await tx.images.resolve(vm.osf_id, vm.di_tag)
+            if di is None:
+                raise ImageError(
+                    f"no image of OSF {vm.osf} carries the tag {vm.di_tag}",
+                    hint=f"qa di tag di_id=N tag={vm.di_tag}",
+                )
+            guest = describe(vm, osf, di.id, settings, self._installation)
+            await tx.runtimes.place(vm.id, placement(guest, settings))
+        disks = self._kit(order).disks
+        await disks.clone_root(guest.mark, keep=guest.keep_root)
+        await disks.ensure_home(guest.mark, size_mib=guest.home_mib)
+        return guest
+
+    async def _watch(self, order: Order, guest: GuestSpec, *, starting: bool) -> Event:
+        settings = self._settings()
+        place = placement(guest, settings)
+        if starting:
+            await vma_monitor.until_answer(place, settings, self._clock)
+            return self._event(order, VmaAnswered)
+        silent = await vma_monitor.until_silence(place, settings, self._clock)
+        return self._event(order, VmaSilent, silent_s=silent)
+
+    async def _ask_poweroff(self, order: Order, guest: GuestSpec) -> None:
+        settings = self._settings()
+        place = placement(guest, settings)
+        try:
+            await VmaClient(place.address, place.vma_port, timeout_s=settings[VMA_TIMEOUT]).poweroff()
+        finally:
+            if not self._kit(order).backend.sees_departures:
+                await self._kit(order).backend.stop(order.vm_id)

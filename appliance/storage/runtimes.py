@@ -1,0 +1,245 @@
+"""The HKD's rows: wishes claimed, states saved, sessions reset, failures recorded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import and_, case, literal, null, or_, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from appliance.model import (
+    BackendKind,
+    DiId,
+    HostId,
+    StartedBy,
+    UserState,
+    VmCmd,
+    VmId,
+    VmState,
+)
+from appliance.storage.schema import osfs, vm_counters, vm_runtimes, vms
+
+ROW = vm_runtimes.c
+UNDER_WAY = (VmState.STARTING, VmState.RUNNING, VmState.DEBUGGING)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """A wish taken from a row: nobody else will take it."""
+
+    vm_id: VmId
+    backend: BackendKind
+    wish: VmCmd
+    restart: bool
+    started_by: StartedBy
+    run: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placement:
+    """Where a run of a VM can be reached, and from which image it was made."""
+
+    di_id: DiId
+    address: str
+    vma_port: int
+    x_port: int
+
+
+class Runtimes:
+    """The runtime rows as the HKD writes them."""
+
+    def __init__(self, connection: AsyncConnection, at: datetime) -> None:
+        self._connection = connection
+        self._at = at
+
+    async def claim(self, host_id: HostId) -> list[Claim]:
+        """Take every wish of this host's VMs: stops first, each kind in one UPDATE (protocol.md 5.3).
+
+        A claimed stop says `stopping`, and whether a start follows, in the same UPDATE; a stop of a VM
+        that has stopped meanwhile is nothing, or the start that was to follow.
+        """
+        stops = await self._claimed(
+            and_(ROW.host_id == host_id, ROW.vm_cmd == VmCmd.STOP, ROW.vm_state != VmState.STOPPED),
+            vm_cmd=null(),
+            vm_state=case(
+                (ROW.vm_state.in_(UNDER_WAY), literal(VmState.STOPPING, ROW.vm_state.type)),
+                else_=ROW.vm_state,
+            ),
+            vm_state_ts=case(
+                (ROW.vm_state.in_(UNDER_WAY), literal(self._at, ROW.vm_state_ts.type)), else_=ROW.vm_state_ts
+            ),
+        )
+        await self._connection.execute(
+            update(vm_runtimes)
+            .where(ROW.host_id == host_id, ROW.vm_cmd == VmCmd.STOP, ROW.vm_state == VmState.STOPPED)
+            .values(
+                vm_cmd=case((ROW.restart, literal(VmCmd.START, ROW.vm_cmd.type)), else_=null()), restart=False
+            )
+        )
+        starts = await self._claimed(
+            and_(ROW.host_id == host_id, ROW.vm_cmd == VmCmd.START, ROW.vm_state == VmState.STOPPED),
+            vm_cmd=null(),
+            vm_state=VmState.STARTING,
+            vm_state_ts=self._at,
+            vm_phase="starting/queued",
+            run=ROW.run + 1,
+        )
+        return [
+            *(self._as_claim(row, VmCmd.STOP) for row in stops),
+            *(self._as_claim(row, VmCmd.START) for row in starts),
+        ]
+
+    async def save(
+        self,
+        vm_id: VmId,
+        *,
+        state: VmState,
+        phase: str,
+        restart: bool,
+        run: int,
+        started_by: StartedBy | None,
+        placement: Placement | None,
+    ) -> None:
+        """Write where a VM is in its life.
+
+        A wish that arrives while the VM ends is kept: a restart becomes a start.
+        """
+        before = (
+            await self._connection.execute(select(ROW.vm_state, ROW.vm_phase).where(ROW.vm_id == vm_id))
+        ).first()
+        if before is None:
+            return
+        values: dict[str, Any] = {
+            "vm_state": state,
+            "vm_phase": phase,
+            "run": run,
+            "started_by": started_by,
+            "restart": or_(literal(restart), and_(ROW.vm_cmd == VmCmd.STOP, ROW.restart))
+            if state is not VmState.STOPPED
+            else False,
+        }
+        if before.vm_state is not state:
+            values["vm_state_ts"] = self._at
+        if state is VmState.STOPPED:
+            values |= self._stopped_values()
+        else:
+            values["vm_cmd"] = case((ROW.vm_cmd == VmCmd.START, null()), else_=ROW.vm_cmd)
+        if state is VmState.STARTING and placement is None:
+            values |= self._unplaced() | {"failure": None, "failure_console": None}
+        elif placement is not None and state is not VmState.STOPPED:
+            values |= {
+                "current_di_id": placement.di_id,
+                "vm_address": placement.address,
+                "vm_vma_port": placement.vma_port,
+                "vm_x_port": placement.x_port,
+            }
+        await self._connection.execute(update(vm_runtimes).where(ROW.vm_id == vm_id).values(**values))
+        if before.vm_phase != phase:
+            await self._count(vm_id, phase, before.vm_state, state)
+
+    async def place(self, vm_id: VmId, placement: Placement) -> None:
+        """Say which image a starting VM is being made from, before anything is made."""
+        await self._connection.execute(
+            update(vm_runtimes)
+            .where(ROW.vm_id == vm_id, ROW.vm_state != VmState.STOPPED)
+            .values(
+                current_di_id=placement.di_id,
+                vm_address=placement.address,
+                vm_vma_port=placement.vma_port,
+                vm_x_port=placement.x_port,
+            )
+        )
+
+    async def record_failure(self, vm_id: VmId, reason: str, console: str) -> None:
+        """Keep why a run ended, and what the console showed last."""
+        await self._connection.execute(
+            update(vm_runtimes)
+            .where(ROW.vm_id == vm_id)
+            .values(failure=reason, failure_console=console or None)
+        )
+
+    async def saw_vma(self, vm_id: VmId) -> None:
+        """The VMA has answered now."""
+        await self._connection.execute(
+            update(vm_runtimes).where(ROW.vm_id == vm_id).values(vma_ok_ts=self._at)
+        )
+
+    async def reset_sessions(self, host_id: HostId) -> int:
+        """Client connections died with the process that held them: say so in every row of this host (T9)."""
+        result = await self._connection.execute(
+            update(vm_runtimes)
+            .where(
+                ROW.user_state != UserState.DISCONNECTED,
+                or_(ROW.l7r_host_id == host_id, ROW.l7r_host_id.is_(None)),
+            )
+            .values(
+                user_state=UserState.DISCONNECTED,
+                user_state_ts=self._at,
+                user_cmd=null(),
+                l7r_host_id=None,
+                l7r_pid=None,
+                l7r_session=None,
+            )
+        )
+        return result.rowcount
+
+    async def _claimed(self, which: Any, **values: Any) -> list[Any]:
+        result = await self._connection.execute(
+            update(vm_runtimes)
+            .where(which)
+            .values(**values)
+            .returning(ROW.vm_id, ROW.restart, ROW.started_by, ROW.run)
+        )
+        rows = result.all()
+        if not rows:
+            return []
+        kinds = await self._connection.execute(
+            select(vms.c.id, osfs.c.backend)
+            .join(osfs, vms.c.osf_id == osfs.c.id)
+            .where(vms.c.id.in_([row.vm_id for row in rows]))
+        )
+        backend = {row.id: row.backend for row in kinds}
+        return [(row, backend[row.vm_id]) for row in rows]
+
+    @staticmethod
+    def _as_claim(claimed: Any, wish: VmCmd) -> Claim:
+        row, backend = claimed
+        return Claim(
+            vm_id=VmId(row.vm_id),
+            backend=backend,
+            wish=wish,
+            restart=row.restart,
+            started_by=row.started_by or StartedBy.COMMAND,
+            run=row.run,
+        )
+
+    @staticmethod
+    def _unplaced() -> dict[str, Any]:
+        ports = ("vm_vma_port", "vm_x_port", "vm_ssh_port", "vm_vnc_port", "vm_mon_port", "vm_serial_port")
+        return {"current_di_id": None, "vm_address": None, **dict.fromkeys(ports)}
+
+    @classmethod
+    def _stopped_values(cls) -> dict[str, Any]:
+        """A stopped VM holds nothing: no host (trap T7) unless a restart asked for meanwhile needs it."""
+        start_follows = or_(ROW.vm_cmd == VmCmd.START, and_(ROW.vm_cmd == VmCmd.STOP, ROW.restart))
+        return {
+            **cls._unplaced(),
+            "vm_cmd": case((start_follows, literal(VmCmd.START, ROW.vm_cmd.type)), else_=null()),
+            "host_id": case((start_follows, ROW.host_id), else_=null()),
+            "vma_ok_ts": None,
+            "vm_expiration_soft": None,
+            "vm_expiration_hard": None,
+        }
+
+    async def _count(self, vm_id: VmId, phase: str, before: VmState, state: VmState) -> None:
+        if phase == "starting/cloning":
+            column = vm_counters.c.run_attempts
+        elif state is VmState.RUNNING and before is VmState.STARTING:
+            column = vm_counters.c.run_ok
+        else:
+            return
+        await self._connection.execute(
+            update(vm_counters).where(vm_counters.c.vm_id == vm_id).values({column: column + 1})
+        )

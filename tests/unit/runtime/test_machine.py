@@ -1,0 +1,184 @@
+"""The VM machine, read like a score: given phase, on event, expect phase and actions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from appliance.errors import UnexpectedEventError
+from appliance.model import BackendKind, StartedBy
+from appliance.runtime.actions import (
+    Action,
+    AdoptGuest,
+    Arm,
+    AskPoweroff,
+    Deadline,
+    DefineGuest,
+    EraseGuest,
+    FenceGuest,
+    KillGuest,
+    LaunchGuest,
+    PrepareRoot,
+    RecordFailure,
+    SaveState,
+    StopGuest,
+    UnfenceGuest,
+    WatchVma,
+)
+from appliance.runtime.events import (
+    EVENT_TYPES,
+    ActionFailed,
+    Event,
+    GuestDeparted,
+    GuestErased,
+    GuestLaunched,
+    RootReady,
+    SlotGranted,
+    StartWanted,
+    StopWanted,
+    TimeUp,
+    VmaAnswered,
+    VmaSilent,
+)
+from appliance.runtime.machine import DELAYED, IGNORED, TRANSITIONS, Phase, VmMachine, step
+from tests.support.machines import GUEST, NOW, VM_ID, machine
+
+REMOVAL = [KillGuest, UnfenceGuest, EraseGuest]
+
+
+def event(kind: type[Event], **values: Any) -> Event:
+    return kind(vm_id=VM_ID, at=NOW, cause="test", **values)
+
+
+def start_wanted(run: int = 1) -> Event:
+    return event(StartWanted, backend=BackendKind.LXC, started_by=StartedBy.COMMAND, run=run)
+
+
+def stop_wanted(*, restart: bool = False) -> Event:
+    return event(StopWanted, restart=restart)
+
+
+def failed(action: Action) -> Event:
+    return event(ActionFailed, action=action, error="the pool is full")
+
+
+SCORE: list[tuple[Phase, Event, Phase, list[type[Action]]]] = [
+    (Phase.STOPPED, start_wanted(), Phase.QUEUED, [SaveState]),
+    (Phase.STOPPED, stop_wanted(restart=True), Phase.QUEUED, [SaveState]),
+    (Phase.STOPPED, stop_wanted(), Phase.STOPPED, [SaveState]),
+    (Phase.QUEUED, event(SlotGranted), Phase.CLONING, [SaveState, PrepareRoot]),
+    (Phase.QUEUED, stop_wanted(), Phase.STOPPED, [SaveState]),
+    (Phase.QUEUED, stop_wanted(restart=True), Phase.QUEUED, [SaveState]),
+    (
+        Phase.CLONING,
+        event(RootReady, guest=GUEST),
+        Phase.LAUNCHING,
+        [SaveState, DefineGuest, FenceGuest, LaunchGuest],
+    ),
+    (Phase.CLONING, stop_wanted(), Phase.CLEANING, [SaveState, *REMOVAL]),
+    (Phase.CLONING, failed(PrepareRoot()), Phase.CLEANING, [SaveState, RecordFailure, *REMOVAL]),
+    (Phase.LAUNCHING, event(GuestLaunched), Phase.AWAITING_VMA, [SaveState, WatchVma, Arm]),
+    (Phase.LAUNCHING, failed(LaunchGuest()), Phase.CLEANING, [SaveState, RecordFailure, *REMOVAL]),
+    (Phase.AWAITING_VMA, event(VmaAnswered), Phase.MONITORING, [SaveState, WatchVma]),
+    (Phase.AWAITING_VMA, event(TimeUp), Phase.CLEANING, [SaveState, RecordFailure, *REMOVAL]),
+    (Phase.AWAITING_VMA, event(GuestDeparted), Phase.CLEANING, [SaveState, RecordFailure, *REMOVAL]),
+    (Phase.AWAITING_VMA, stop_wanted(), Phase.SHUTTING_DOWN, [SaveState, StopGuest, Arm]),
+    (Phase.MONITORING, stop_wanted(), Phase.SHUTTING_DOWN, [SaveState, AskPoweroff, Arm]),
+    (
+        Phase.MONITORING,
+        event(VmaSilent, silent_s=321.0),
+        Phase.SHUTTING_DOWN,
+        [SaveState, RecordFailure, StopGuest, Arm],
+    ),
+    (Phase.MONITORING, event(GuestDeparted), Phase.CLEANING, [SaveState, RecordFailure, *REMOVAL]),
+    (Phase.MONITORING, failed(AdoptGuest(GUEST)), Phase.MONITORING, [Arm]),
+    (Phase.MONITORING, event(TimeUp), Phase.MONITORING, [SaveState, AdoptGuest, FenceGuest]),
+    (Phase.SHUTTING_DOWN, event(GuestDeparted), Phase.CLEANING, [SaveState, *REMOVAL]),
+    (Phase.SHUTTING_DOWN, event(TimeUp), Phase.SHUTTING_DOWN, [SaveState, StopGuest, Arm]),
+    (Phase.SHUTTING_DOWN, failed(AskPoweroff(GUEST)), Phase.SHUTTING_DOWN, [SaveState, StopGuest, Arm]),
+    (Phase.CLEANING, event(GuestErased), Phase.STOPPED, [SaveState]),
+    (Phase.CLEANING, failed(KillGuest()), Phase.REAPING, [SaveState, RecordFailure, Arm]),
+    (Phase.REAPING, event(TimeUp), Phase.REAPING, [SaveState, *REMOVAL]),
+    (Phase.REAPING, failed(EraseGuest()), Phase.REAPING, [SaveState, Arm]),
+    (Phase.REAPING, event(GuestErased), Phase.STOPPED, [SaveState]),
+]
+
+
+@pytest.mark.parametrize(("given", "on", "phase", "actions"), SCORE)
+def test_score(given: Phase, on: Event, phase: Phase, actions: list[type[Action]]) -> None:
+    after, ordered = step(machine(given), on)
+    assert after.phase is phase
+    assert [type(action) for action in ordered] == actions
+
+
+def test_every_pair_of_phase_and_event_is_declared_exactly_once() -> None:
+    for phase in Phase:
+        for kind in EVENT_TYPES:
+            homes = [(phase, kind) in table for table in (TRANSITIONS, DELAYED, IGNORED)]
+            assert sum(homes) == 1, f"{phase} {kind.__name__} is declared {sum(homes)} times"
+
+
+def test_an_answer_to_an_earlier_entry_changes_nothing() -> None:
+    vm = machine(Phase.AWAITING_VMA)
+    assert step(vm, event(TimeUp, entry=vm.entry - 1)) == (vm, ())
+
+
+def test_an_undeclared_pair_is_an_error_of_ours() -> None:
+    class Nonsense(Event):
+        pass
+
+    with pytest.raises(UnexpectedEventError, match="Nonsense in stopped"):
+        step(machine(Phase.STOPPED), Nonsense(vm_id=VM_ID, at=NOW, cause="test"))
+
+
+def test_a_signalled_guest_that_does_not_end_is_killed() -> None:
+    asked, _ = step(machine(Phase.MONITORING), stop_wanted())
+    signalled, actions = step(asked, event(TimeUp))
+    assert actions[1:] == (StopGuest(), Arm(Deadline.SIGNAL))
+    killed, _ = step(signalled, event(TimeUp))
+    assert killed.phase is Phase.CLEANING
+
+
+@pytest.mark.parametrize("phase", [Phase.MONITORING, Phase.AWAITING_VMA, Phase.LAUNCHING, Phase.CLONING])
+def test_a_restart_wanted_at_any_time_leads_to_a_second_run(phase: Phase) -> None:
+    vm, _ = step(machine(phase), stop_wanted(restart=True))
+    if vm.phase is Phase.SHUTTING_DOWN:
+        vm, _ = step(vm, event(GuestDeparted))
+    assert vm.restart
+    vm, actions = step(vm, event(GuestErased))
+    assert vm.phase is Phase.QUEUED
+    assert vm.run == machine(phase).run + 1
+    assert not vm.restart
+    assert isinstance(actions[0], SaveState)
+
+
+def test_a_later_stop_cancels_the_restart() -> None:
+    vm, _ = step(machine(Phase.MONITORING), stop_wanted(restart=True))
+    vm, actions = step(vm, stop_wanted())
+    assert not vm.restart
+    assert [type(action) for action in actions] == [SaveState]
+    vm, _ = step(vm, event(GuestDeparted))
+    vm, _ = step(vm, event(GuestErased))
+    assert vm.phase is Phase.STOPPED
+
+
+def test_each_entry_saves_the_state_first() -> None:
+    for given, on, _, _ in SCORE:
+        before = machine(given)
+        after, actions = step(before, on)
+        if after.entry != before.entry:
+            first = actions[0]
+            assert isinstance(first, SaveState)
+            assert (first.state, first.phase) == (after.phase.vm_state, after.phase)
+
+
+def test_phases_map_to_states() -> None:
+    assert {phase.vm_state.value for phase in Phase} == {
+        "stopped",
+        "starting",
+        "running",
+        "stopping",
+        "zombie",
+    }
+    assert isinstance(machine(Phase.STOPPED), VmMachine)
