@@ -8,9 +8,10 @@ refer to other keys as `${other.key}`.
 
 from __future__ import annotations
 
+import difflib
 import re
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
@@ -24,6 +25,9 @@ T = TypeVar("T")
 
 REGISTRY: dict[str, Key[object]] = {}
 FILE_ONLY = ("nodename", "database.", "log.", "path.")
+NEAR = 0.85
+"""How alike (difflib's ratio) an unknown name is to a declared one to be taken for a slip."""
+SECRET_NAME = re.compile(r"passw(or)?d|secret|salt", re.IGNORECASE)
 REFERENCE = re.compile(r"\$\{([^}]*)\}")
 
 
@@ -45,6 +49,34 @@ class Key(Generic[T]):
 def is_file_only(name: str) -> bool:
     """Whether the database may not set the key `name`."""
     return name.startswith(FILE_ONLY)
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a key is for experts: shown only when asked for by name."""
+    return name.startswith("internal.")
+
+
+def is_secret(name: str) -> bool:
+    """Whether the value of a key must not be shown (trap T38)."""
+    return SECRET_NAME.search(name) is not None
+
+
+def vetted(names: Iterable[str], source: str) -> list[str]:
+    """Warnings about names that are set but not declared here.
+
+    :raises ConfigError: a name looks like a slip of a declared one
+    """
+    warnings = []
+    for name in names:
+        if name in REGISTRY:
+            continue
+        if name.startswith(WITHOUT_EFFECT) or name in QVD_KEYS:
+            warnings.append(f"{name} (in {source}) has no effect in this version")
+        elif near := difflib.get_close_matches(name, REGISTRY, n=1, cutoff=NEAR):
+            raise ConfigError(f"there is no setting {name} (in {source})", hint=f"did you mean {near[0]}?")
+        else:
+            warnings.append(f"{name} (in {source}) is not a setting of this version: kept, but not used")
+    return warnings
 
 
 def declare(name: str, parse: Callable[[str], T], default: str | None, doc: str) -> Key[T]:
@@ -156,6 +188,16 @@ class Settings:
         """The text in force for any key, references resolved; None if it is set nowhere."""
         written, _ = self._look_up(name)
         return None if written is None else self._expanded(written, (name,))
+
+    @property
+    def written(self) -> Mapping[str, str]:
+        """What the file says, with `source` as its name."""
+        return self._file
+
+    @property
+    def source(self) -> str:
+        """The name of the file."""
+        return self._source
 
     def names(self) -> list[str]:
         """Every key that is declared or set, sorted."""
@@ -321,3 +363,24 @@ OSF_DEFAULT_OVERLAY = declare("osf.default.overlay", boolean, "1", "Overlay of a
 
 WITHOUT_EFFECT = ("log4perl.", "l7r.as_user", "l7r.pid_file", "hkd.as_user")
 """Keys of QVD that are accepted, warned about once, and ignored."""
+
+QVD_KEYS = frozenset(
+    """
+    database.host database.name database.user database.password database.port path.tmp
+    path.storage.overlays path.storage.homes path.storage.overlayfs path.l7r.ssl.key path.l7r.ssl.cert
+    path.l7r.ssl.ca path.l7r.ssl.crl path.serial.captures path.qvd.bin command.kvm command.kvm-img
+    command.dhcpd l7r.auth.plugin.default.salt l7r.auth.mode l7r.loadbalancer.plugin
+    l7r.loadbalancer.plugin.default.weight.ram l7r.loadbalancer.plugin.default.weight.cpu
+    l7r.loadbalancer.plugin.default.weight.random l7r.client.cert.require hkd.pid_file
+    vm.lxc.unionfs.type vm.kvm.virtio vm.kvm.cpus vm.kvm.accel vm.vnc.redirect vm.vnc.opts
+    vm.serial.redirect vm.serial.capture vm.network.use_dhcp vm.lxc.home.per.user vm.kvm.home.drive.index
+    internal.vm.network.dhcp-hostsfile internal.l7r.timeout.vm_stop internal.l7r.short_session
+    internal.vm.port.ssh internal.vm.port.x internal.hkd.cluster.node.timeout
+    internal.hkd.agent.ticker.timeout internal.hkd.lock.path internal.hkd.vm.lock.path
+    internal.hkd.stopping.l7rs.timeout internal.hkd.stopping.vms.timeout
+    internal.hkd.killing.vms.retry.timeout internal.hkd.command.timeout.lxc-stop
+    internal.vm.debug.enable internal.vm.monitor.redirect internal.vm.reserved_cpu
+    internal.hkd.vmhandler.killer.delay vma.default.client.keyboard vma.default.client.link
+    """.split()
+)
+"""Keys of QVD that this version does not read: accepted, so that its files and scripts still work."""
