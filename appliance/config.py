@@ -9,6 +9,7 @@ refer to other keys as `${other.key}`.
 from __future__ import annotations
 
 import difflib
+import os
 import re
 import socket
 from collections.abc import Callable, Iterable, Mapping
@@ -222,6 +223,11 @@ class Settings:
             return self._expanded(written, (*chain, name))
 
         return REFERENCE.sub(value, text)
+
+
+def find_file(given: Path | None) -> Path:
+    """The node.conf to read: the one given, else `$QVD_CONFIG`, else the usual place (interfaces.md)."""
+    return given or Path(os.environ.get("QVD_CONFIG") or "/etc/qvd/node.conf")
 
 
 def read_file(file: Path) -> Settings:

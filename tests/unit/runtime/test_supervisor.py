@@ -1,0 +1,174 @@
+"""The shell of the machines: order, boot slots, cancellation, stories."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from appliance.clock import ManualClock
+from appliance.model import BackendKind, StartedBy, VmId
+from appliance.runtime.actions import (
+    Arm,
+    EraseGuest,
+    LaunchGuest,
+    Order,
+    PrepareRoot,
+    SaveState,
+    WatchVma,
+)
+from appliance.runtime.events import (
+    Done,
+    Event,
+    GuestErased,
+    GuestLaunched,
+    RootReady,
+    StartWanted,
+    StopWanted,
+    VmaAnswered,
+)
+from appliance.runtime.machine import Phase, VmMachine
+from appliance.runtime.supervisor import Supervisor
+from tests.support.machines import GUEST, NOW
+
+
+class Script:
+    """A performer under control: each action waits until it is allowed, and says when it is cancelled."""
+
+    def __init__(self) -> None:
+        self.begun: list[tuple[VmId, str]] = []
+        self.cancelled: list[str] = []
+        self.gates: dict[str, asyncio.Event] = {}
+        self.machines: dict[VmId, VmMachine] = {}
+
+    def hold(self, action: str) -> None:
+        self.gates[action] = asyncio.Event()
+
+    async def __call__(self, order: Order) -> Event:
+        name = type(order.action).__name__
+        self.begun.append((order.vm_id, name))
+        try:
+            if isinstance(order.action, Arm) or (
+                isinstance(order.action, WatchVma) and not order.action.starting
+            ):
+                await asyncio.Event().wait()
+            if name in self.gates:
+                await self.gates[name].wait()
+        except asyncio.CancelledError:
+            self.cancelled.append(name)
+            raise
+        outcomes: dict[type, Callable[..., Event]] = {
+            PrepareRoot: lambda **base: RootReady(
+                guest=replace(GUEST, mark=replace(GUEST.mark, vm_id=order.vm_id)), **base
+            ),
+            LaunchGuest: GuestLaunched,
+            WatchVma: VmaAnswered,
+            EraseGuest: GuestErased,
+        }
+        make: Callable[..., Event] = outcomes.get(type(order.action), Done)
+        return make(vm_id=order.vm_id, at=NOW, cause=order.cause, entry=order.entry)
+
+
+@pytest.fixture
+def script() -> Script:
+    return Script()
+
+
+@pytest.fixture
+async def supervisor(script: Script) -> AsyncIterator[Supervisor]:
+    async with asyncio.TaskGroup() as tasks:
+        yield Supervisor(
+            script,
+            tasks,
+            ManualClock(NOW),
+            boot_slots=lambda: 2,
+            noticed=lambda vm: script.machines.update({vm.vm_id: vm}),
+        )
+        for task in asyncio.all_tasks() - {asyncio.current_task()}:
+            task.cancel()
+
+
+def start(vm_id: int) -> StartWanted:
+    return StartWanted(
+        vm_id=VmId(vm_id), at=NOW, cause="test", backend=BackendKind.LXC, started_by=StartedBy.COMMAND, run=1
+    )
+
+
+async def settle() -> None:
+    for _ in range(60):
+        await asyncio.sleep(0)
+
+
+def phases(script: Script) -> dict[int, Phase]:
+    return {vm_id: vm.phase for vm_id, vm in script.machines.items()}
+
+
+async def test_a_start_runs_through_to_monitoring_in_order(supervisor: Supervisor, script: Script) -> None:
+    supervisor.post(start(1))
+    await settle()
+    assert phases(script) == {1: Phase.MONITORING}
+    effects = [name for _, name in script.begun if name not in {"SaveState", "Arm", "WatchVma"}]
+    assert effects == ["PrepareRoot", "DefineGuest", "FenceGuest", "LaunchGuest"]
+    assert script.begun[0][1] == "SaveState"
+    assert [chapter.after for chapter in supervisor.story(VmId(1))][0] is Phase.QUEUED
+
+
+async def test_no_more_boot_at_once_than_there_are_slots(supervisor: Supervisor, script: Script) -> None:
+    script.hold("PrepareRoot")
+    for vm_id in (5, 3, 4, 1):
+        supervisor.post(start(vm_id))
+    await settle()
+    assert phases(script) == {5: Phase.CLONING, 3: Phase.CLONING, 4: Phase.QUEUED, 1: Phase.QUEUED}
+    supervisor.post(StopWanted(vm_id=VmId(3), at=NOW, cause="test", restart=False))
+    await settle()
+    assert phases(script)[4] is Phase.CLONING, "the one who waited longest is next"
+    assert phases(script)[1] is Phase.QUEUED
+    script.gates["PrepareRoot"].set()
+    await settle()
+    assert phases(script) == {5: Phase.MONITORING, 3: Phase.STOPPED, 4: Phase.MONITORING, 1: Phase.MONITORING}
+
+
+async def test_leaving_a_phase_cancels_what_it_ordered(supervisor: Supervisor, script: Script) -> None:
+    script.hold("LaunchGuest")
+    supervisor.post(start(1))
+    await settle()
+    assert phases(script) == {1: Phase.LAUNCHING}
+    supervisor.post(StopWanted(vm_id=VmId(1), at=NOW, cause="test", restart=False))
+    await settle()
+    assert script.cancelled == ["LaunchGuest"]
+    assert phases(script) == {1: Phase.STOPPED}
+
+
+async def test_a_state_under_way_to_the_disk_is_never_cancelled(
+    supervisor: Supervisor, script: Script
+) -> None:
+    script.hold("SaveState")
+    supervisor.post(start(1))
+    await settle()
+    supervisor.post(StopWanted(vm_id=VmId(1), at=NOW, cause="test", restart=False))
+    await settle()
+    script.gates["SaveState"].set()
+    await settle()
+    assert "SaveState" not in script.cancelled
+    assert phases(script) == {1: Phase.STOPPED}
+    assert script.begun.count((VmId(1), "SaveState")) == len(
+        [
+            action
+            for chapter in supervisor.story(VmId(1))
+            for action in chapter.actions
+            if isinstance(action, SaveState)
+        ]
+    )
+
+
+async def test_timers_and_watches_end_with_their_phase(supervisor: Supervisor, script: Script) -> None:
+    script.hold("WatchVma")
+    supervisor.post(start(1))
+    await settle()
+    assert phases(script) == {1: Phase.AWAITING_VMA}
+    supervisor.post(StopWanted(vm_id=VmId(1), at=NOW, cause="test", restart=False))
+    await settle()
+    assert sorted(script.cancelled) == ["Arm", "WatchVma"]
