@@ -21,9 +21,10 @@ def tls_context(ca: Path | None, *, verify: bool) -> ssl.SSLContext:
     """
     try:
         context = ssl.create_default_context(cafile=None if ca is None else str(ca))
-    except (OSError, ssl.SSLError) as exc:
-        reason = exc.strerror if isinstance(exc, OSError) and exc.strerror else "it holds no PEM certificate"
-        raise CertificateError(f"cannot use --ca {ca}: {reason}") from exc
+    except ssl.SSLError as exc:
+        raise CertificateError(f"cannot use --ca {ca}: it holds no PEM certificate") from exc
+    except OSError as exc:
+        raise CertificateError(f"cannot use --ca {ca}: {exc.strerror}") from exc
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     if not verify:
         context.check_hostname = False

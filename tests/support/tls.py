@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import datetime
 import ipaddress
+import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -70,15 +71,43 @@ def self_signed(
 
 @asynccontextmanager
 async def serving(serve: Serve, context: ssl.SSLContext | None) -> AsyncIterator[int]:
-    """A server on a free port of 127.0.0.1, which is yielded; `serve` has each connection."""
+    """A server on a free port of 127.0.0.1, which is yielded; `serve` has each connection.
 
-    async def connection(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    Unlike asyncio's own server it ends its connections, failed handshakes too, before it is gone.
+    """
+    loop = asyncio.get_running_loop()
+
+    async def connection(accepted: socket.socket) -> None:
+        reader = asyncio.StreamReader()
+        protocol = asyncio.StreamReaderProtocol(reader)
+        try:
+            transport, _ = await loop.connect_accepted_socket(lambda: protocol, accepted, ssl=context)
+        except OSError:
+            await asyncio.sleep(0)  # the transport closes its socket in the loop's next turn
+            return
+        writer = asyncio.StreamWriter(transport, protocol, reader, loop)
         with suppress(OSError, asyncio.IncompleteReadError):
             await serve(reader, writer)
         writer.close()
         with suppress(OSError):
             await writer.wait_closed()
 
-    server = await asyncio.start_server(connection, "127.0.0.1", 0, ssl=context)
-    async with server:
-        yield server.sockets[0].getsockname()[1]
+    connections: set[asyncio.Task[None]] = set()
+
+    async def accept(listener: socket.socket) -> None:
+        while True:
+            accepted, _ = await loop.sock_accept(listener)
+            connections.add(asyncio.create_task(connection(accepted)))
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.setblocking(False)
+        accepting = asyncio.create_task(accept(listener))
+        try:
+            yield listener.getsockname()[1]
+        finally:
+            accepting.cancel()
+            if connections:
+                await asyncio.wait(connections, timeout=2)
+            for task in connections:
+                task.cancel()
+            await asyncio.gather(accepting, *connections, return_exceptions=True)
