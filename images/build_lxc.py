@@ -1,4 +1,4 @@
-#!/usr/bin/env python3
+#!/usr/bin/python3
 """Build the small LXC desktop image: one command, one root tarball, the same bytes each time.
 
 The image is a Debian root with nxagent, openbox, xterm, a full python3, busybox as init and the VMA.
@@ -19,12 +19,15 @@ import sys
 import tarfile
 import tempfile
 import time
-import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent))
+
+from images.build_vma import zipapp  # noqa: E402
+
 OVERLAY = HERE / "overlay"
 VMA_PLACE = "usr/lib/qvd/qvd-vma.pyz"
 
@@ -147,25 +150,6 @@ def mmdebstrap_command(packages: Sequence[str], sources: Path, files: Path, targ
     ]
 
 
-def vma_zipapp() -> bytes:
-    """The VMA as one file that `python3` runs; the same bytes for the same sources."""
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        package = HERE.parent / "appliance"
-        for path in [package / "__init__.py", *sorted((package / "vma").rglob("*.py"))]:
-            archive.writestr(_zip_entry(path.relative_to(package.parent).as_posix()), path.read_bytes())
-        start = "from appliance.vma.__main__ import main\nraise SystemExit(main())\n"
-        archive.writestr(_zip_entry("__main__.py"), start)
-    return buffer.getvalue()
-
-
-def _zip_entry(name: str) -> zipfile.ZipInfo:
-    entry = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
-    entry.compress_type = zipfile.ZIP_DEFLATED
-    entry.external_attr = 0o644 << 16
-    return entry
-
-
 def digest(parts: Sequence[bytes]) -> str:
     """One SHA-256 over all inputs, each with its length, so that no two lists of parts look alike."""
     total = hashlib.sha256()
@@ -179,7 +163,7 @@ def build(output: Path, packages: Sequence[str], *, with_vma: bool) -> None:
 
     :raises BuildError: not root, a tool or the archive is missing, or mmdebstrap failed
     """
-    extra = {VMA_PLACE: vma_zipapp()} if with_vma else {}
+    extra = {VMA_PLACE: zipapp()} if with_vma else {}
     targets = _archive_targets()
     sources = archive_lines(targets)
     inputs = digest(
