@@ -1,0 +1,476 @@
+"""A trial installation: an appliance in a network namespace of its own, below one directory.
+
+The demo and the host tests are made of it. It leaves the host's network as it was, and its teardown
+finds what is to be removed by looking, not by remembering: it also cleans up after a run that was
+killed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+import re
+import secrets
+import shlex
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Self
+
+ROOT = Path(__file__).resolve().parent.parent
+BIN = ROOT / ".venv" / "bin"
+IN_NETNS = ROOT / "scripts" / "in-netns"
+LOGIN = "alice"
+NETWORK = "10.44.0"
+PORT = 8443
+PING = """
+import socket, ssl, sys
+context = ssl._create_unverified_context()
+with context.wrap_socket(socket.create_connection(("127.0.0.1", int(sys.argv[1])), 5)) as broker:
+    broker.sendall(b"GET /qvd/ping HTTP/1.1\\r\\n\\r\\n")
+    print(broker.recv(4096).decode())
+"""
+
+
+class TrialError(Exception):
+    """Something did not work; the message says what, and what it said."""
+
+
+@dataclasses.dataclass(slots=True)
+class Display:
+    """An X display with a window manager: the client's screen."""
+
+    name: str
+    processes: list[subprocess.Popen[bytes]]
+
+
+class Trial:
+    """One installation: pool, namespace, configuration, daemon and displays."""
+
+    def __init__(
+        self, directory: Path, *, netns: str | None = None, settings: dict[str, str] | None = None
+    ) -> None:
+        self.directory = directory.resolve()
+        mark = hashlib.sha256(str(self.directory).encode()).hexdigest()[:8]
+        self.netns = netns or f"qvd-{mark}"
+        self.storage = self.directory / "storage"
+        self.run = self.directory / "run"
+        self.config = self.directory / "node.conf"
+        self.log = self.directory / "appliance.log"
+        self.pool = self.directory / "pool.btrfs"
+        self.password_file = self.directory / "password"
+        self.certificate = self.directory / "server.pem"
+        self.marker = self.directory / "installation"
+        self.settings = settings or {}
+        self.daemon: subprocess.Popen[bytes] | None = None
+        self.displays: list[Display] = []
+        self.others: list[subprocess.Popen[bytes]] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.tear_down()
+
+    # --- laying out -----------------------------------------------------------------------------
+
+    def lay_out(self, *, pool_size: str = "6G") -> None:
+        """Pool, namespace, configuration and database; whatever an earlier run left goes first."""
+        self.sweep()
+        self.directory.mkdir(parents=True, exist_ok=True)
+        self.directory.chmod(0o700)
+        self.run.mkdir(exist_ok=True)
+        self.make_netns(self.netns)
+        self.make_pool(pool_size)
+        self.write_config()
+        self.qa("admin", "init", "--yes")
+        with contextlib.closing(sqlite3.connect(self.storage / "qvd.db")) as database:
+            (identity,) = database.execute("SELECT id FROM installation").fetchone()
+        self.marker.write_text(identity)
+
+    def make_netns(self, name: str) -> None:
+        """A network namespace with nothing in it but loopback."""
+        command("ip", "netns", "add", name)
+        command("ip", "-n", name, "link", "set", "lo", "up")
+
+    def make_pool(self, size: str) -> None:
+        """A btrfs pool on a loop file, mounted where the storage is."""
+        self.storage.mkdir(exist_ok=True)
+        command("truncate", "-s", size, str(self.pool))
+        command("mkfs.btrfs", "-q", "-f", str(self.pool))
+        command("mount", "-o", "loop,noatime", str(self.pool), str(self.storage))
+
+    def write_config(self, **settings: str) -> None:
+        """node.conf for an installation that touches nothing outside its directory."""
+        self.settings |= {name.replace("__", "."): value for name, value in settings.items()}
+        values = {
+            "nodename": "trial",
+            "path.run": str(self.run),
+            "path.log": str(self.directory),
+            "path.storage.root": str(self.storage),
+            "l7r.port": str(PORT),
+            "vm.network.ip.start": f"{NETWORK}.10",
+            "vm.network.netmask": "24",
+            "vm.network.gateway": f"{NETWORK}.1",
+            "log.level": "DEBUG",
+            **self.settings,
+        }
+        self.config.write_text("".join(f"{key} = {value}\n" for key, value in values.items()))
+
+    # --- the daemon -----------------------------------------------------------------------------
+
+    def start(self, *, netns: str | None = None, config: Path | None = None) -> None:
+        """Start the daemon and wait until its L7R answers.
+
+        :raises TrialError: it ended, or did not answer in time
+        """
+        inside = netns or self.netns
+        with self.log.open("ab") as log:
+            self.daemon = subprocess.Popen(
+                [
+                    str(IN_NETNS),
+                    inside,
+                    str(BIN / "qvd-appliance"),
+                    "run",
+                    "--config",
+                    str(config or self.config),
+                ],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        self.wait_for("the daemon", lambda: self.alive(inside), limit_s=60)
+
+    def alive(self, netns: str | None = None) -> bool:
+        """Whether the L7R says that it is alive.
+
+        :raises TrialError: the daemon has ended
+        """
+        assert self.daemon is not None
+        if self.daemon.poll() is not None:
+            raise TrialError(f"the daemon ended with status {self.daemon.returncode}:\n{self.log_tail()}")
+        answer = subprocess.run(
+            ["ip", "netns", "exec", netns or self.netns, sys.executable, "-c", PING, str(PORT)],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=30,
+        )
+        return " 200 " in answer.stdout
+
+    def stop(self) -> None:
+        """Stop the daemon in good order; its guests go on."""
+        if self.daemon is not None:
+            end(self.daemon)
+            self.daemon = None
+
+    def kill(self) -> None:
+        """kill -9 the daemon."""
+        assert self.daemon is not None
+        self.daemon.kill()
+        self.daemon.wait()
+        self.daemon = None
+
+    def log_tail(self, lines: int = 20) -> str:
+        """What the daemon said last."""
+        return (
+            "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:]) if self.log.exists() else ""
+        )
+
+    # --- its tools ------------------------------------------------------------------------------
+
+    def qa(
+        self, *words: str, check: bool = True, stdin: str | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """Run `qa`.
+
+        :raises TrialError: it failed (with `check`)
+        """
+        done = subprocess.run(
+            [str(BIN / "qa"), "--config", str(self.config), *words],
+            capture_output=True,
+            text=True,
+            check=False,
+            input=stdin,
+            timeout=300,
+        )
+        if check and done.returncode != 0:
+            raise TrialError(f"qa {shlex.join(words)}: exit {done.returncode}: {done.stderr.strip()}")
+        return done
+
+    def listed(self, noun: str, filter_: str = "") -> list[dict[str, Any]]:
+        """What `qa NOUN list -o json` says."""
+        words = [noun, "list", "-o", "json", *(["-f", filter_] if filter_ else [])]
+        rows: list[dict[str, Any]] = json.loads(self.qa(*words).stdout)
+        return rows
+
+    def vm(self, name: str) -> dict[str, Any]:
+        """One row of `qa vm list`."""
+        return self.listed("vm", f"name={name}")[0]
+
+    def wait_for_state(self, name: str, state: str, limit_s: float = 60) -> dict[str, Any]:
+        """Wait until a VM is in a state."""
+        self.wait_for(f"{name} {state}", lambda: self.vm(name)["state"] == state, limit_s)
+        return self.vm(name)
+
+    def add_user(self, login: str, password: str) -> None:
+        """A user with a password."""
+        self.qa("user", "add", f"login={login}", "password-file=-", stdin=password + "\n")
+
+    def furnish(self, archive: Path, *, vm: str = "desk1", memory: int = 512) -> None:
+        """A user with a password, an OSF, the image and a desktop."""
+        password = secrets.token_urlsafe(12)
+        descriptor = os.open(self.password_file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            file.write(password + "\n")
+        self.add_user(LOGIN, password)
+        self.qa("osf", "add", "name=small", f"memory={memory}")
+        self.qa("di", "add", f"path={archive}", "osf=small")
+        self.qa("vm", "add", f"name={vm}", f"user={LOGIN}", "osf=small")
+
+    def save_certificate(self) -> None:
+        """Keep the server's certificate where a client can be told to trust it."""
+        shutil.copyfile(self.run / "l7r" / "ssl" / "cert.pem", self.certificate)
+
+    # --- the client's side ----------------------------------------------------------------------
+
+    def open_display(self, size: str = "1280x900") -> Display:
+        """An Xvfb with a window manager."""
+        reader, writer = os.pipe()
+        screen = subprocess.Popen(
+            ["Xvfb", "-displayfd", str(writer), "-screen", "0", f"{size}x24", "-nolisten", "tcp", "-noreset"],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            pass_fds=[writer],
+            start_new_session=True,
+        )
+        os.close(writer)
+        with os.fdopen(reader) as numbers:
+            name = f":{numbers.readline().strip()}"
+        manager = subprocess.Popen(
+            ["openbox"],
+            env={**os.environ, "DISPLAY": name},
+            start_new_session=True,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        display = Display(name, [manager, screen])
+        self.displays.append(display)
+        self.wait_for("the window manager", lambda: window_manager_runs(name), limit_s=20)
+        return display
+
+    def close_display(self, display: Display) -> None:
+        """End a display and its window manager."""
+        for process in display.processes:
+            end(process)
+        if display in self.displays:
+            self.displays.remove(display)
+
+    def connect(
+        self, display: str, *words: str, login: str = LOGIN, log: Path | None = None, netns: str | None = None
+    ) -> subprocess.Popen[bytes]:
+        """Start `qvd-client` inside the namespace, its picture on `display`."""
+        with (log or self.directory / "client.log").open("ab") as output:
+            client = subprocess.Popen(
+                [
+                    "ip",
+                    "netns",
+                    "exec",
+                    netns or self.netns,
+                    str(BIN / "qvd-client"),
+                    "-h",
+                    "127.0.0.1",
+                    "-p",
+                    str(PORT),
+                    "-u",
+                    login,
+                    "--password-file",
+                    str(self.password_file),
+                    "--ca",
+                    str(self.certificate),
+                    "-g",
+                    "1024x768",
+                    "-o",
+                    "-d",
+                    *words,
+                ],
+                env={**os.environ, "DISPLAY": display},
+                start_new_session=True,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+            )
+        self.others.append(client)
+        return client
+
+    def wait_for(self, what: str, condition: Callable[[], object], limit_s: float = 60) -> None:
+        """Look again and again until `condition` holds.
+
+        :raises TrialError: it does not within `limit_s` seconds
+        """
+        until = time.monotonic() + limit_s
+        while not condition():
+            if time.monotonic() > until:
+                raise TrialError(
+                    f"no sign of {what} within {limit_s:g} s; the daemon said last:\n{self.log_tail()}"
+                )
+            time.sleep(0.1)
+
+    # --- taking down ----------------------------------------------------------------------------
+
+    def tear_down(self) -> None:
+        """End everything that this trial started, and remove what it made but pictures and logs."""
+        for process in self.others:
+            end(process)
+        if self.daemon is not None and self.daemon.poll() is None:
+            with contextlib.suppress(TrialError, subprocess.TimeoutExpired):
+                self.qa("vm", "stop", "--force", check=False)
+                self.wait_for("stopped VMs", self.all_stopped, limit_s=30)
+        self.stop()
+        for display in list(self.displays):
+            self.close_display(display)
+        self.sweep()
+
+    def all_stopped(self) -> bool:
+        """Whether no VM is anything but stopped."""
+        return all(vm["state"] == "stopped" for vm in self.listed("vm"))
+
+    def sweep(self) -> None:
+        """Remove whatever carries this directory's name: guests, daemon, mounts, namespaces, files."""
+        for pid in list(self.processes()):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        until = time.monotonic() + 20
+        while any(True for _ in self.processes()) and time.monotonic() < until:
+            time.sleep(0.05)
+        for mount in mounts_below(self.directory):
+            command("umount", "-l", mount)
+        for device in loop_devices(self.pool):
+            subprocess.run(["losetup", "-d", device], check=False, capture_output=True)
+        for name in self.namespaces():
+            command("ip", "netns", "del", name)
+        self.remove_cgroups()
+        for left in (
+            self.pool,
+            self.config,
+            self.password_file,
+            self.certificate,
+            self.directory / "hold.env",
+        ):
+            left.unlink(missing_ok=True)
+        shutil.rmtree(self.run, ignore_errors=True)
+        if self.storage.is_dir() and not os.path.ismount(self.storage):
+            self.storage.rmdir()
+
+    def processes(self) -> Iterator[int]:
+        """Every process that names this directory in its command line, but for ourselves."""
+        needle = str(self.directory).encode()
+        for entry in Path("/proc").iterdir():
+            if not entry.name.isdigit() or int(entry.name) in {os.getpid(), os.getppid()}:
+                continue
+            with contextlib.suppress(OSError):
+                words = (entry / "cmdline").read_bytes()
+                named = any(needle + end_ in words for end_ in (b"/", b"\0", b" "))
+                if named and any(
+                    tool in words for tool in (b"lxc", b"qvd-appliance", b"qvd-client", b"nxproxy")
+                ):
+                    yield int(entry.name)
+
+    def namespaces(self) -> list[str]:
+        """The network namespaces of this trial."""
+        names = (line.split()[0] for line in output("ip", "netns", "list").splitlines() if line.strip())
+        return [name for name in names if name == self.netns or name.startswith(f"{self.netns}-")]
+
+    def remove_cgroups(self) -> None:
+        """Remove the empty control groups that guests killed from outside leave behind."""
+        if not self.marker.exists():
+            return
+        ours = re.compile(rf"/lxc\.(payload|monitor)\.qvd-{self.marker.read_text()}-\d+(-\d+)?(/|$)")
+        for directory, _, _ in os.walk("/sys/fs/cgroup", topdown=False):
+            if ours.search(directory):
+                with contextlib.suppress(OSError):
+                    Path(directory).rmdir()
+        self.marker.unlink()
+
+
+def command(*words: str, timeout_s: float = 120) -> None:
+    """Run a command that must succeed.
+
+    :raises TrialError: it does not
+    """
+    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=timeout_s)
+    if done.returncode != 0:
+        raise TrialError(f"{shlex.join(words)}: {done.stderr.strip() or f'exit {done.returncode}'}")
+
+
+def output(*words: str) -> str:
+    """What a command prints."""
+    return subprocess.run(words, capture_output=True, text=True, check=False, timeout=60).stdout
+
+
+def end(process: subprocess.Popen[bytes], patience_s: float = 15) -> None:
+    """End a child that leads its own session: TERM, then KILL."""
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(patience_s)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def mounts_below(directory: Path) -> list[str]:
+    """Mount points at or below `directory`, innermost first."""
+    points = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+    return [point for point in reversed(points) if Path(point).is_relative_to(directory)]
+
+
+def loop_devices(file: Path) -> list[str]:
+    """The loop devices on `file`."""
+    lines = output("losetup", "-j", str(file)).splitlines()
+    return [line.split(":")[0] for line in lines]
+
+
+def window_manager_runs(display: str) -> bool:
+    """Whether a window manager looks after `display`."""
+    done = subprocess.run(
+        ["xprop", "-display", display, "-root", "_NET_SUPPORTING_WM_CHECK"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=10,
+    )
+    return "window id" in done.stdout
+
+
+def take_picture(display: str, file: Path) -> None:
+    """Save what `display` shows as PNG."""
+    command("import", "-display", display, "-window", "root", str(file))
+
+
+def read_picture(file: Path) -> str:
+    """The text in a picture, as far as it can be recognised."""
+    return output("tesseract", str(file), "-", "--psm", "11")
+
+
+def type_text(display: str, text: str) -> None:
+    """Type at `display`, as a person would at the client."""
+    environment = {**os.environ, "DISPLAY": display}
+    subprocess.run(
+        ["xdotool", "type", "--delay", "60", text],
+        env=environment,
+        check=True,
+        capture_output=True,
+        timeout=60,
+    )
