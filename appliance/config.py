@@ -305,6 +305,15 @@ L7R_POLL_VM = declare(
 L7R_TIMEOUT_IDLE = declare(
     "internal.l7r.timeout.idle", seconds, "1800", "Idle limit of a connection before NX."
 )
+L7R_TIMEOUT_VM_STOP = declare(
+    "internal.l7r.timeout.vm_stop", seconds, "270", "Longest wait for a VM to stop."
+)
+L7R_SHORT_SESSION = declare(
+    "internal.l7r.short_session", seconds, "120", "A session below this is counted as short."
+)
+L7R_MAX_CONNECTIONS = declare(
+    "internal.l7r.max_connections", count, "2000", "How many clients may be connected at once."
+)
 
 VM_HYPERVISOR = declare("vm.hypervisor", str, "lxc", "Backend of an OSF that names none.")
 VM_STARTING_MAX = declare("hkd.vm.starting.max", count, "6", "How many VMs may boot at once.")
@@ -387,6 +396,6 @@ QVD_KEYS = frozenset(
     internal.hkd.killing.vms.retry.timeout internal.hkd.command.timeout.lxc-stop
     internal.vm.debug.enable internal.vm.monitor.redirect internal.vm.reserved_cpu
     internal.hkd.vmhandler.killer.delay vma.default.client.keyboard vma.default.client.link
-    """.split()
+    """.split()  # noqa: SIM905, a list of sixty words is read more easily so
 )
 """Keys of QVD that this version does not read: accepted, so that its files and scripts still work."""

@@ -1,0 +1,183 @@
+"""The two ends of a session, and the stream between them: bytes both ways, flow control, a tally.
+
+A `Peer` is first read from, piece by piece; once joined with another, what it receives goes straight to
+the other's transport. Nothing is held without a bound: before the join a peer may send `EARLY_MAX` bytes,
+after it a side that cannot write stops the other from reading. When one side ends, what is under way is
+delivered to the other, within `LINGER_S`, and both are closed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable
+from typing import cast
+
+EARLY_MAX = 64 * 1024
+HIGH_WATER = 256 * 1024
+LINGER_S = 30.0
+
+
+class Peer(asyncio.Protocol):
+    """One end of a session."""
+
+    def __init__(self, opened: Callable[[Peer], None] | None = None) -> None:
+        loop = asyncio.get_running_loop()
+        self._loop = loop
+        self._opened = opened
+        self._transport: asyncio.Transport | None = None
+        self._other: Peer | None = None
+        self._early = bytearray()
+        self._reader: asyncio.Future[None] | None = None
+        self._choked = False
+        self.closed: asyncio.Future[None] = loop.create_future()
+        """Done once the connection is gone."""
+        self.ended = False
+        """Whether nothing more will be received."""
+        self.on_end: Callable[[], None] | None = None
+        """Called when nothing more will be received, unless the peer is joined."""
+        self.ended_first = False
+        """Whether this end of a joined pair was the first to end."""
+        self.received = 0
+
+    # -- for the one who talks with the peer
+
+    @property
+    def address(self) -> str:
+        """The IP address of the far side."""
+        name = self._transport.get_extra_info("peername") if self._transport is not None else None
+        return str(name[0]) if name else "unknown"
+
+    async def read(self) -> bytes:
+        """The next bytes; empty at the end. One reader at a time."""
+        while not self._early and not self.ended:
+            self._reader = self._loop.create_future()
+            await self._reader
+        return self.take_early()
+
+    def take_early(self) -> bytes:
+        """What has come and was not read, without waiting."""
+        early = bytes(self._early)
+        self._early.clear()
+        return early
+
+    def write(self, data: bytes) -> None:
+        """Send; what is sent to an end that is closing is lost."""
+        if data and self._transport is not None and not self._transport.is_closing():
+            self._transport.write(data)
+
+    def finish(self) -> None:
+        """Deliver what was written, for at most `LINGER_S`, and close."""
+        if self._transport is not None and not self.closed.done():
+            self._transport.close()
+            timer = self._loop.call_later(LINGER_S, self.abort)
+            self.closed.add_done_callback(lambda _: timer.cancel())
+
+    def abort(self) -> None:
+        """Close at once; what was not sent yet is lost."""
+        if self._transport is not None and not self.closed.done():
+            self._transport.abort()
+
+    # -- asyncio's side
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+        self._transport.set_write_buffer_limits(high=HIGH_WATER)
+        link: socket.socket | None = transport.get_extra_info("socket")
+        if link is not None:
+            link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            link.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        if self._opened is not None:
+            self._opened(self)
+
+    def data_received(self, data: bytes) -> None:
+        self.received += len(data)
+        if self._other is not None:
+            self._other.write(data)
+        elif len(self._early) + len(data) > EARLY_MAX:
+            self.abort()
+        else:
+            self._early += data
+            self._wake_reader()
+
+    def eof_received(self) -> None:
+        self._end()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._end()
+        if not self.closed.done():
+            self.closed.set_result(None)
+
+    def pause_writing(self) -> None:
+        self._choked = True
+        if self._other is not None:
+            self._other._stop_reading()
+
+    def resume_writing(self) -> None:
+        self._choked = False
+        if self._other is not None:
+            self._other._go_on_reading()
+
+    # -- joined
+
+    def _join(self, other: Peer) -> None:
+        self._other = other
+        self.on_end = None
+        if other._choked:
+            self._stop_reading()
+        early = self.take_early()
+        if early:
+            other.write(early)
+        if self.ended:
+            self.ended_first = not other.ended
+            other.finish()
+
+    def _stop_reading(self) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.pause_reading()
+
+    def _go_on_reading(self) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.resume_reading()
+
+    def _end(self) -> None:
+        if self.ended:
+            return
+        self.ended = True
+        self._wake_reader()
+        if self._other is not None:
+            self.ended_first = not self._other.ended
+            self._other.finish()
+            self.finish()
+        elif self.on_end is not None:
+            self.on_end()
+
+    def _wake_reader(self) -> None:
+        if self._reader is not None and not self._reader.done():
+            self._reader.set_result(None)
+
+
+async def dial(address: str, port: int) -> Peer:
+    """Open a connection to a guest.
+
+    :raises OSError: it cannot be reached
+    """
+    loop = asyncio.get_running_loop()
+    _, peer = await loop.create_connection(Peer, address, port)
+    return peer
+
+
+async def forward(client: Peer, guest: Peer, leftover: bytes = b"") -> str:
+    """Carry bytes both ways until both ends are closed; says who ended it.
+
+    `leftover` goes to the guest first. Cancelling cuts both ends at once.
+    """
+    try:
+        guest.write(leftover)
+        client._join(guest)
+        guest._join(client)
+        await asyncio.wait({client.closed, guest.closed}, return_when=asyncio.ALL_COMPLETED)
+        return "the client left" if client.ended_first else "the desktop ended the session"
+    finally:
+        client.abort()
+        guest.abort()

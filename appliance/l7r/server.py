@@ -1,0 +1,114 @@
+"""The listener: accepts clients, gives each a task, and never lets one client end another.
+
+`L7r` is what the daemon sees of the broker.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from appliance import config
+from appliance.clock import Clock
+from appliance.config import Settings
+from appliance.errors import NetworkError
+from appliance.l7r.connection import Connection
+from appliance.l7r.forwarder import LINGER_S, Peer
+from appliance.l7r.services import RowReader, Services, make_authenticator
+from appliance.l7r.tls import server_context
+from appliance.log import facts
+from appliance.signals import ChangeFeed
+from appliance.storage.store import Store
+
+logger = logging.getLogger(__name__)
+
+HANDSHAKE_S = 15.0
+BACKLOG = 512
+EVERY_ADDRESS = "0.0.0.0"  # noqa: S104  that is what `*` asks for
+
+
+class L7r:
+    """The broker: one listening port and its clients."""
+
+    def __init__(
+        self,
+        store: Store,
+        settings: Callable[[], Settings],
+        feed: ChangeFeed,
+        bell: Callable[[], None],
+        clock: Clock,
+        tasks: asyncio.TaskGroup,
+    ) -> None:
+        """Clients are served by tasks of `tasks`; `bell` is rung after each wish written.
+
+        :raises ConfigError: `l7r.auth.plugins` is wrong
+        """
+        self._services = Services(
+            store=store,
+            settings=settings,
+            feed=feed,
+            bell=bell,
+            clock=clock,
+            authenticator=make_authenticator(settings(), store, clock),
+            rows=RowReader(store),
+        )
+        self._tasks = tasks
+        self._server: asyncio.Server | None = None
+        self._serving: set[asyncio.Task[None]] = set()
+
+    async def listen(self) -> None:
+        """Open the port.
+
+        :raises NetworkError: it is taken, or the address is not ours
+        :raises ConfigError: there is no usable certificate
+        """
+        settings = self._services.settings()
+        address, port = settings[config.L7R_ADDRESS], settings[config.L7R_PORT]
+        tls = await server_context(self._services.store, settings) if settings[config.L7R_USE_SSL] else None
+        try:
+            self._server = await asyncio.get_running_loop().create_server(
+                lambda: Peer(self._accept),
+                EVERY_ADDRESS if address == "*" else address,
+                port,
+                backlog=BACKLOG,
+                ssl=tls,
+                ssl_handshake_timeout=HANDSHAKE_S if tls else None,
+                ssl_shutdown_timeout=LINGER_S if tls else None,
+            )
+        except OSError as exc:
+            raise NetworkError(
+                f"the L7R cannot listen on {address}:{port}: {exc.strerror or exc}",
+                hint=f"see who does with ss -ltnp 'sport = {port}', or set l7r.address and l7r.port",
+            ) from exc
+        logger.info("listening", extra=facts(address=address, port=port, tls=tls is not None))
+
+    async def close(self) -> None:
+        """Close the port, end every session, and give their rows back."""
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+        serving = set(self._serving)
+        for task in serving:
+            task.cancel()
+        if serving:
+            await asyncio.wait(serving)
+        self._services.authenticator.close()
+
+    def _accept(self, client: Peer) -> None:
+        limit = self._services.settings()[config.L7R_MAX_CONNECTIONS]
+        if len(self._serving) >= limit or self._server is None:
+            logger.warning("client turned away", extra=facts(client=client.address, connections=limit))
+            client.abort()
+            return
+        task = self._tasks.create_task(self._serve(client), name=f"client {client.address}")
+        self._serving.add(task)
+        task.add_done_callback(self._serving.discard)
+
+    async def _serve(self, client: Peer) -> None:
+        try:
+            await Connection(self._services, client).serve()
+        except Exception:
+            logger.exception("the connection failed", extra=facts(client=client.address))
+        finally:
+            client.finish()

@@ -1,0 +1,80 @@
+"""What all clients of one broker share."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from appliance.clock import Clock
+from appliance.config import L7R_AUTH_PLUGINS, Settings
+from appliance.errors import ConfigError
+from appliance.l7r.auth import Authenticator, LocalPasswords
+from appliance.model import SessionId, VmId
+from appliance.signals import ChangeFeed
+from appliance.storage.sessions import SessionRow
+from appliance.storage.store import Store
+
+
+class RowReader:
+    """Reads rows for many sessions at once: those who ask while a query runs share the next one."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._reading = asyncio.Lock()
+        self._wanted: list[tuple[VmId, asyncio.Future[SessionRow | None]]] = []
+
+    async def read(self, vm_id: VmId) -> SessionRow | None:
+        """The row as it is now, or was committed since the call; None if there is no such VM."""
+        answer: asyncio.Future[SessionRow | None] = asyncio.get_running_loop().create_future()
+        self._wanted.append((vm_id, answer))
+        async with self._reading:
+            if not answer.done():
+                await self._read_all()
+        return answer.result()
+
+    async def _read_all(self) -> None:
+        wanted, self._wanted = self._wanted, []
+        try:
+            async with self._store.read() as tx:
+                rows = await tx.sessions.get_all({vm_id for vm_id, _ in wanted})
+        except BaseException:
+            self._wanted = wanted + self._wanted  # whoever waits for the lock asks again
+            raise
+        for vm_id, answer in wanted:
+            if not answer.done():
+                answer.set_result(rows.get(vm_id))
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """The broker's surroundings."""
+
+    store: Store
+    settings: Callable[[], Settings]
+    feed: ChangeFeed
+    bell: Callable[[], None]
+    """Rung after a commit that holds a wish."""
+    clock: Clock
+    authenticator: Authenticator
+    rows: RowReader
+    newest: dict[VmId, SessionId] = field(default_factory=dict)
+    """The last client that asked for each VM: of those who wait for one, the newest gets it."""
+
+
+AUTHENTICATORS: Mapping[str, Callable[[Store, Clock], Authenticator]] = {"default": LocalPasswords}
+
+
+def make_authenticator(settings: Settings, store: Store, clock: Clock) -> Authenticator:
+    """The authenticator of `l7r.auth.plugins`.
+
+    :raises ConfigError: it names none, or one that there is not
+    """
+    names = settings[L7R_AUTH_PLUGINS]
+    unknown = [name for name in names if name not in AUTHENTICATORS]
+    if unknown or not names:
+        known = ", ".join(AUTHENTICATORS)
+        raise ConfigError(
+            f"l7r.auth.plugins = {','.join(names)!r}: there is no such plugin", hint=f"known: {known}"
+        )
+    return AUTHENTICATORS[names[0]](store, clock)
