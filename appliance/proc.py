@@ -35,14 +35,14 @@ class Completed:
 async def run(
     argv: Sequence[str | Path],
     *,
-    stdin: bytes | None = None,
+    stdin: bytes | int | None = None,
     timeout_s: float = DEFAULT_TIMEOUT_S,
     check: bool = True,
     env: Mapping[str, str] | None = None,
     pass_fds: Sequence[int] = (),
     hint: str | None = None,
 ) -> Completed:
-    """Run `argv` to its end.
+    """Run `argv` to its end; `stdin` is what it reads, or a descriptor that it inherits as such.
 
     Cancelling, or passing `timeout_s`, kills the command and everything in its session.
 
@@ -50,11 +50,13 @@ async def run(
     :raises MissingToolError: there is no such program
     """
     words = [str(word) for word in argv]
+    text = stdin if isinstance(stdin, bytes) else None
+    source = asyncio.subprocess.DEVNULL if stdin is None else stdin
     logger.debug("run %s", shlex.join(words))
     try:
         process = await asyncio.create_subprocess_exec(
             *words,
-            stdin=asyncio.subprocess.PIPE if stdin is not None else asyncio.subprocess.DEVNULL,
+            stdin=asyncio.subprocess.PIPE if isinstance(source, bytes) else source,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
             env=None if env is None else dict(env),
@@ -65,7 +67,7 @@ async def run(
         raise MissingToolError(f"the program {words[0]} is missing", hint="run scripts/setup") from exc
     try:
         async with asyncio.timeout(timeout_s):
-            stdout, stderr = await process.communicate(stdin)
+            stdout, stderr = await process.communicate(text)
     except TimeoutError as exc:
         raise ToolError(words, -signal.SIGKILL, f"no end after {timeout_s:g} s") from exc
     finally:

@@ -1,0 +1,170 @@
+"""The guests' bridge and its ports by netlink: makes what is there equal to a `BridgeSpec`.
+
+Calls block for a moment and are made in a thread. This is the one module that imports pyroute2.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import os
+from contextlib import suppress
+from dataclasses import dataclass
+from ipaddress import IPv4Interface
+from pathlib import Path
+from typing import Any
+
+from pyroute2 import IPRoute
+from pyroute2.netlink.exceptions import NetlinkError
+
+from appliance import config, proc
+from appliance.config import Settings
+from appliance.errors import NetworkError
+
+logger = logging.getLogger(__name__)
+
+SYSCTL = Path("/proc/sys/net")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BridgeSpec:
+    """A bridge as it should be: its name and the gateway's address on it."""
+
+    name: str
+    address: IPv4Interface
+
+    @property
+    def mac(self) -> str:
+        """A hardware address that does not change when ports come and go; locally administered."""
+        return "02:51:56:" + ":".join(f"{octet:02x}" for octet in self.address.ip.packed[1:])
+
+
+def spec(settings: Settings) -> BridgeSpec:
+    """The bridge of the settings in force."""
+    address = f"{settings[config.NETWORK_GATEWAY]}/{settings[config.NETWORK_NETMASK]}"
+    return BridgeSpec(name=settings[config.NETWORK_BRIDGE], address=IPv4Interface(address))
+
+
+async def converge(spec: BridgeSpec) -> None:
+    """Make the bridge, give it its address and no other, bring it up, let this host forward.
+
+    :raises NetworkError: the kernel refuses
+    """
+    await _told(f"the bridge {spec.name} cannot be set up", _converge, spec)
+
+
+async def attach(link: str, bridge: str) -> None:
+    """Make a link a port of the bridge, up, and isolated from the other guests' ports."""
+    await _told(f"{link} cannot be put on the bridge {bridge}", _attach, link, bridge)
+
+
+async def isolate(link: str) -> None:
+    """Let a port of a bridge speak to the bridge itself only."""
+    await _told(f"the port {link} cannot be isolated", _isolate, link)
+
+
+async def remove(link: str) -> None:
+    """Remove a link, if it is there."""
+    await _told(f"the link {link} cannot be removed", _remove, link)
+
+
+async def exists(link: str) -> bool:
+    """Whether there is such a link here."""
+    return bool(await _told(f"the link {link} cannot be looked up", _exists, link))
+
+
+async def fetch(link: str, process: int) -> None:
+    """Bring a link here from the network namespace of another process.
+
+    :raises ToolError: it is not there either
+    """
+    there = ("nsenter", f"--net=/proc/{process}/ns/net")
+    await proc.run([*there, "ip", "link", "set", link, "netns", str(os.getpid())])
+
+
+async def _told(failure: str, work: Any, *args: Any) -> Any:
+    try:
+        return await asyncio.to_thread(work, *args)
+    except NetlinkError as exc:
+        raise NetworkError(f"{failure}: {os.strerror(exc.code)}") from exc
+    except OSError as exc:
+        raise NetworkError(f"{failure}: {exc}") from exc
+
+
+def _converge(spec: BridgeSpec) -> None:
+    with IPRoute() as ip:
+        index = _index(ip, spec.name)
+        if index is None:
+            ip.link("add", ifname=spec.name, kind="bridge", address=spec.mac)
+            index = _index(ip, spec.name)
+            logger.info("bridge made name=%s", spec.name)
+        elif _kind(ip, index) != "bridge":
+            raise NetworkError(
+                f"{spec.name} exists and is not a bridge", hint="give another name as vm.network.bridge"
+            )
+        _set(f"ipv6/conf/{spec.name}/disable_ipv6", "1")
+        _give_addresses(ip, index, spec.address)
+        ip.link("set", index=index, state="up")
+    _set("ipv4/ip_forward", "1")
+
+
+def _give_addresses(ip: Any, index: int | None, wanted: IPv4Interface) -> None:
+    there = False
+    for message in ip.get_addr(index=index):
+        address, length = message.get_attr("IFA_ADDRESS"), message["prefixlen"]
+        if (address, length) == (str(wanted.ip), wanted.network.prefixlen):
+            there = True
+        else:
+            ip.addr("del", index=index, address=address, prefixlen=length)
+    if not there:
+        broadcast = str(wanted.network.broadcast_address)
+        mask = wanted.network.prefixlen
+        ip.addr("add", index=index, address=str(wanted.ip), prefixlen=mask, broadcast=broadcast)
+
+
+def _attach(link: str, bridge: str) -> None:
+    with IPRoute() as ip:
+        ip.link("set", index=_index(ip, link), master=_index(ip, bridge), state="up")
+    _isolate(link)
+
+
+def _isolate(link: str) -> None:
+    with IPRoute() as ip:
+        ip.brport("set", index=_index(ip, link), isolated=1)
+
+
+def _remove(link: str) -> None:
+    with IPRoute() as ip:
+        index = _index(ip, link)
+        if index is None:
+            return
+        try:
+            ip.link("del", index=index)
+        except NetlinkError as exc:
+            if exc.code != errno.ENODEV:
+                raise
+
+
+def _exists(link: str) -> bool:
+    with IPRoute() as ip:
+        return _index(ip, link) is not None
+
+
+def _index(ip: Any, link: str) -> int | None:
+    found = ip.link_lookup(ifname=link)
+    return int(found[0]) if found else None
+
+
+def _kind(ip: Any, index: int) -> str | None:
+    (message,) = ip.get_links(index)
+    information = message.get_attr("IFLA_LINKINFO")
+    return str(information.get_attr("IFLA_INFO_KIND")) if information else None
+
+
+def _set(key: str, value: str) -> None:
+    """Write a setting of our network namespace; a kernel without IPv6 lacks some."""
+    with suppress(FileNotFoundError):
+        file = SYSCTL / key
+        if file.read_text().strip() != value:
+            file.write_text(value)

@@ -1,0 +1,341 @@
+"""Guests as LXC containers: detached from the daemon, found again by their processes.
+
+Nothing here is remembered that cannot be read back: the configuration, the mark and the logs of a
+container are in its folder below `path.run.lxc`, its processes in /proc, its limits in its control
+groups. LXC's own tools are asked for nothing but the start.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import shutil
+import signal
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from appliance import proc
+from appliance.clock import SystemClock, Timers
+from appliance.errors import BackendError, ImageError, VolumeError
+from appliance.model import SUBID_COUNT, SUBID_FIRST, DiId, InstallationId, Mark, Usage, VmId
+from appliance.runtime import bridge, lxc_command, lxc_config, lxc_console, lxc_launch, lxc_process
+from appliance.runtime.backend import Departure, GuestSpec, Sighting
+from appliance.runtime.cgroups import Cgroups
+from appliance.runtime.lxc_console import Line
+from appliance.runtime.lxc_process import Found
+from appliance.runtime.lxc_watch import Watch
+from appliance.storage import marks, openat
+from appliance.storage.paths import Paths
+
+logger = logging.getLogger(__name__)
+
+START_S = 30.0
+LOOK_S = 0.002
+KILL_S = 20.0
+TOOLS = ("lxc-start", "setpriv", "setsid", "unshare", "mount", "nsenter", "ip", "nft", "btrfs", "tar")
+
+
+class Lxc:
+    """The `Backend` of containers."""
+
+    def __init__(self, paths: Paths, installation: InstallationId, *, timers: Timers | None = None) -> None:
+        self._paths = paths
+        self._installation = installation
+        self._timers = timers or SystemClock()
+        self._cgroups = Cgroups(paths.cgroup)
+        self._guests: dict[VmId, GuestSpec] = {}
+        self._watches: dict[VmId, Watch] = {}
+        self._lines: dict[VmId, Line] = {}
+        self._departed: asyncio.Queue[Departure] = asyncio.Queue()
+
+    async def check(self) -> None:
+        """Whether containers can work here.
+
+        :raises BackendError: with the remedy
+        """
+        missing = [tool for tool in TOOLS if shutil.which(tool) is None]
+        if missing:
+            raise BackendError(f"programs are missing: {', '.join(missing)}", hint="run scripts/setup")
+        version = (await proc.run(["lxc-start", "--version"])).stdout.decode().strip()
+        if not version.startswith("5."):
+            raise BackendError(f"LXC {version} is installed", hint="this program speaks to LXC 5")
+        self._cgroups.layout()
+        for file in (Path("/etc/subuid"), Path("/etc/subgid")):
+            _check_range(file)
+
+    async def survey(self) -> Mapping[VmId, Sighting]:
+        """What runs here with our installation's mark, whoever started it and in whichever namespace."""
+        found = await asyncio.to_thread(lxc_process.find_all, self._installation)
+        return {vm_id: self._sighting(vm_id, guest) for vm_id, guest in found.items()}
+
+    async def adopt(self, guest: GuestSpec) -> None:
+        """Follow a guest found running and make its link a port of our bridge.
+
+        :raises BackendError: it does not run
+        """
+        found = await self._find(guest.vm_id)
+        if found is None:
+            raise BackendError(f"VM {guest.vm_id} does not run here")
+        self._guests[guest.vm_id] = guest
+        if guest.vm_id not in self._watches:
+            self._watch(guest.vm_id, found)
+        if found.monitor is not None:
+            if not await bridge.exists(guest.interface):
+                await bridge.fetch(guest.interface, found.monitor)
+            await bridge.attach(guest.interface, guest.bridge)
+
+    async def define(self, guest: GuestSpec) -> None:
+        """Write the container's configuration, and its names and addresses into its root.
+
+        :raises ImageError: the root has no init, or no proper /etc
+        """
+        await asyncio.to_thread(self._write, guest)
+        self._guests[guest.vm_id] = guest
+
+    async def launch(self, vm_id: VmId) -> None:
+        """Start a defined container; returns when its init runs, under the limits that were asked for.
+
+        :raises BackendError: it cannot, or something already runs on that root
+        """
+        guest = self._guests.get(vm_id)
+        if guest is None:
+            raise BackendError(f"VM {vm_id} is not defined")
+        container, folder = self._container(vm_id), self._folder(vm_id)
+        with lxc_launch.locked(self._paths.root_lock(vm_id)) as lock:
+            await self._sweep(vm_id, guest)
+            await asyncio.to_thread(self._clear_logs, vm_id)
+            root, home = self._paths.rootfs(vm_id), self._paths.homefs(vm_id)
+            keeper = await lxc_launch.launch(container, lock=lock, folder=folder, root=root, home=home)
+        try:
+            found = await self._running(container, keeper)
+            self._verify(guest, found)
+            await bridge.isolate(guest.interface)
+            self._watch(vm_id, found)
+        except BaseException:
+            _kill_now(keeper)
+            raise
+
+    async def stop(self, vm_id: VmId) -> None:
+        """Send the image's init the signal at which it powers off."""
+        with self._followed(vm_id, await self._find(vm_id)) as watch:
+            program = lxc_process.program(watch.init) if watch and watch.init else None
+            if watch and program:
+                watch.signal_init(lxc_config.Init.of(program).halt)
+
+    async def kill(self, vm_id: VmId) -> None:
+        """Kill init, then whatever is left; returns when nothing runs and the root is free.
+
+        :raises BackendError: something survives
+        """
+        lock = self._paths.root_lock(vm_id)
+        try:
+            async with asyncio.timeout(KILL_S):
+                while (found := await self._find(vm_id)) or (lock.exists() and lxc_launch.is_locked(lock)):
+                    with self._followed(vm_id, found) as watch:
+                        if watch is None:
+                            await self._timers.sleep(LOOK_S)
+                            continue
+                        watch.kill()
+                        await asyncio.shield(watch.done)
+        except TimeoutError as exc:
+            raise BackendError(f"VM {vm_id} cannot be killed: {found or lock} is still there") from exc
+
+    async def erase(self, vm_id: VmId) -> None:
+        """Remove the container's folder, logs, lock, and what a dead monitor left.
+
+        :raises BackendError: it still runs
+        """
+        lock = self._paths.root_lock(vm_id)
+        with lxc_launch.locked(lock):
+            await self._sweep(vm_id, self._guests.get(vm_id))
+            await asyncio.to_thread(shutil.rmtree, self._folder(vm_id), ignore_errors=True)
+            await asyncio.to_thread(self._clear_logs, vm_id)
+            lock.unlink(missing_ok=True)
+        self._guests.pop(vm_id, None)
+
+    async def departures(self) -> AsyncIterator[Departure]:
+        """Every container launched or adopted here, once, when its monitor has cleaned up."""
+        while True:
+            yield await self._departed.get()
+
+    def console(self, vm_id: VmId) -> Line:
+        """The line to the getty on the guest's tty1."""
+        return self._lines.setdefault(vm_id, Line(self._container(vm_id), lambda: self._monitor(vm_id)))
+
+    async def console_tail(self, vm_id: VmId, lines: int) -> str:
+        """The last lines of what the guest wrote to /dev/console."""
+        return await asyncio.to_thread(lxc_console.tail, self._paths.console_log(vm_id), lines)
+
+    async def sample(self, vm_id: VmId) -> Usage:
+        """What the guest's control groups have counted.
+
+        :raises BackendError: it does not run
+        """
+        watch = self._watches.get(vm_id)
+        init = watch.init if watch else None
+        if init is None:
+            raise BackendError(f"VM {vm_id} does not run here")
+        try:
+            return Usage(cpu_s=self._cgroups.cpu_s(init), memory_bytes=self._cgroups.memory_bytes(init))
+        except OSError as exc:
+            raise BackendError(f"VM {vm_id} ended while it was measured") from exc
+
+    def close(self) -> None:
+        """Let go of every guest; they run on."""
+        for watch in self._watches.values():
+            watch.close()
+        self._watches.clear()
+        for line in self._lines.values():
+            line.close()
+        self._lines.clear()
+
+    def _monitor(self, vm_id: VmId) -> int:
+        watch = self._watches.get(vm_id)
+        if watch is None or watch.monitor is None:
+            raise BackendError(f"VM {vm_id} does not run here")
+        return watch.monitor
+
+    async def _running(self, container: str, keeper: int) -> Found:
+        """The processes of a container that was just launched, once its init runs."""
+        while True:
+            try:
+                connection = lxc_command.dial(container)
+                break
+            except ConnectionRefusedError:
+                if lxc_process.started(keeper) is None:
+                    folder = lxc_config.directory(self._paths, container)
+                    raise BackendError(f"{container} did not start: {lxc_launch.complaint(folder)}") from None
+                await self._timers.sleep(LOOK_S)
+        with connection:
+            monitor = lxc_command.peer(connection)
+            if lxc_process.parent(monitor) != keeper:
+                raise BackendError(f"process {monitor} pretends to be the monitor of {container}")
+            connection.settimeout(START_S)
+            try:
+                state = await asyncio.to_thread(lxc_command.state, connection)
+            except BackendError:
+                state = -1
+        found = lxc_process.of_monitor(monitor, container)
+        if state != lxc_command.RUNNING or found.init is None:
+            complaint = lxc_launch.complaint(lxc_config.directory(self._paths, container))
+            raise BackendError(f"{container} did not start: {complaint}")
+        return found
+
+    def _verify(self, guest: GuestSpec, found: Found) -> None:
+        assert found.init is not None
+        wanted = lxc_config.limits(guest, self._cgroups.layout())
+        if unmet := self._cgroups.unmet(found.init, wanted):
+            raise BackendError(f"the limits of VM {guest.vm_id} are not in force: {'; '.join(unmet)}")
+
+    async def _find(self, vm_id: VmId) -> Found | None:
+        if vm_id in self._watches:
+            watch = self._watches[vm_id]
+            if watch.monitor is not None:
+                return lxc_process.of_monitor(watch.monitor, watch.container)
+        return (await asyncio.to_thread(lxc_process.find_all, self._installation)).get(vm_id)
+
+    def _watch(self, vm_id: VmId, found: Found) -> None:
+        self._watches[vm_id] = Watch(found, lambda: self._ended(vm_id))
+
+    def _ended(self, vm_id: VmId) -> None:
+        self._watches.pop(vm_id, None)
+        if line := self._lines.pop(vm_id, None):
+            line.close()
+        self._departed.put_nowait(Departure(vm_id=vm_id))
+
+    @contextmanager
+    def _followed(self, vm_id: VmId, found: Found | None) -> Iterator[Watch | None]:
+        """The watch over a guest: ours, or one for the moment if nobody adopted the guest."""
+        if ours := self._watches.get(vm_id):
+            yield ours
+        elif found is None:
+            yield None
+        else:
+            watch = Watch(found, lambda: None)
+            try:
+                yield watch
+            finally:
+                watch.close()
+
+    async def _sweep(self, vm_id: VmId, guest: GuestSpec | None) -> None:
+        await asyncio.to_thread(self._cgroups.sweep, self._container(vm_id))
+        if interface := guest.interface if guest else self._recorded_interface(vm_id):
+            await bridge.remove(interface)
+
+    def _recorded_interface(self, vm_id: VmId) -> str | None:
+        with suppress(OSError):
+            return (self._folder(vm_id) / "interface").read_text()
+        return None
+
+    def _write(self, guest: GuestSpec) -> None:
+        root = self._paths.rootfs(guest.vm_id)
+        try:
+            program = openat.resolved(root, "/sbin/init").name
+        except OSError as exc:
+            raise ImageError(f"the image of VM {guest.vm_id} has no /sbin/init: {exc.strerror}") from exc
+        try:
+            for name, text in lxc_config.host_files(guest, openat.read_text(root, "/etc/hosts")).items():
+                openat.write_text(root, "/etc", name, text)
+        except OSError as exc:
+            raise ImageError(f"/etc in the image of VM {guest.vm_id} is unusable: {exc}") from exc
+        init = lxc_config.Init.of(program)
+        text = lxc_config.render(guest, self._paths, init, self._cgroups.layout())
+        folder = self._folder(guest.vm_id)
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._paths.consoles.mkdir(mode=0o700, parents=True, exist_ok=True)
+            (folder / "mark").write_bytes(marks.encoded(guest.mark))
+            (folder / "interface").write_text(guest.interface)
+            (folder / "config").write_text(text)
+            lxc_config.seccomp(self._paths).write_text(lxc_config.SECCOMP_PROFILE)
+        except OSError as exc:
+            raise BackendError(f"the configuration of VM {guest.vm_id} cannot be written: {exc}") from exc
+
+    def _clear_logs(self, vm_id: VmId) -> None:
+        console = self._paths.console_log(vm_id)
+        for file in (console, *console.parent.glob(f"{console.name}.*")):
+            file.unlink(missing_ok=True)
+        for name in ("lxc.log", "start.log"):
+            (self._folder(vm_id) / name).unlink(missing_ok=True)
+
+    def _sighting(self, vm_id: VmId, found: Found) -> Sighting:
+        started = lxc_process.started(found.init) if found.init is not None else None
+        init = found.init if started is not None else None
+        return Sighting(mark=self._mark(vm_id), init_pid=init, init_started=started)
+
+    def _mark(self, vm_id: VmId) -> Mark:
+        """The mark beside the configuration, else that of the root; without either, one that fits no row."""
+        with suppress(OSError, ValueError):
+            return marks.decoded((self._folder(vm_id) / "mark").read_bytes())
+        with suppress(VolumeError):
+            if mark := marks.mark_of(self._paths.rootfs(vm_id)):
+                return mark
+        return Mark(installation=self._installation, vm_id=vm_id, vm_uuid="", di_id=DiId(0))
+
+    def _container(self, vm_id: VmId) -> str:
+        return lxc_config.name(self._installation, vm_id)
+
+    def _folder(self, vm_id: VmId) -> Path:
+        return lxc_config.directory(self._paths, self._container(vm_id))
+
+
+def _kill_now(keeper: int) -> None:
+    """Kill a keeper and so, by their parent-death signals, its monitor and init."""
+    with suppress(ProcessLookupError):
+        os.kill(keeper, signal.SIGKILL)
+
+
+def _check_range(file: Path) -> None:
+    """LXC asks these files if the package uidmap is installed, and also looks there without it."""
+    needed = range(SUBID_FIRST, SUBID_FIRST + SUBID_COUNT)
+    with suppress(OSError):
+        for line in file.read_text().splitlines():
+            owner, _, numbers = line.partition(":")
+            first, _, count = numbers.partition(":")
+            if owner in {"root", "0"} and first.isdigit() and count.isdigit():
+                given = range(int(first), int(first) + int(count))
+                if needed[0] in given and needed[-1] in given:
+                    return
+    raise BackendError(f"{file} gives root no range from {SUBID_FIRST}", hint="run scripts/setup")

@@ -1,0 +1,206 @@
+"""What LXC is told about a guest: `GuestSpec` in, configuration text out. Nothing here performs I/O.
+
+The recipe, for LXC 5: unprivileged with a range of host ids of its own, root and home shown through
+idmapped mounts (files keep their owners on disk), a short list of devices and system calls, the
+login on tty1, /dev/console only into a bounded file, and names that never change.
+"""
+
+from __future__ import annotations
+
+import re
+import signal
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Literal
+
+from appliance.model import SUBID_COUNT, InstallationId, VmId
+from appliance.runtime.backend import GuestSpec
+from appliance.storage.paths import Paths
+
+Version = Literal[1, 2]
+
+VIEW = Path("/mnt")
+"""Where a monitor, in a mount namespace of its own, sees its guest's root and home (see lxc_launch)."""
+ROOT_VIEW = VIEW / "root"
+HOME_VIEW = VIEW / "home"
+
+PIDS_MAX = 4096
+CPU_PERIOD_US = 100_000
+
+DROPPED = (
+    "mac_admin mac_override sys_time sys_module sys_rawio syslog audit_control audit_write audit_read "
+    "wake_alarm block_suspend sys_pacct net_admin net_raw bpf perfmon checkpoint_restore"
+)
+DEVICES = ("c 1:3", "c 1:5", "c 1:7", "c 1:8", "c 1:9", "c 5:0", "c 5:1", "c 5:2", "c 136:*")
+"""null zero full random urandom tty console ptmx, and the terminals behind tty1 and ptmx."""
+
+EPERM_CALLS = (
+    "kexec_load kexec_file_load open_by_handle_at init_module finit_module delete_module bpf "
+    "perf_event_open userfaultfd"
+)
+ENOSYS_CALLS = "add_key keyctl request_key io_uring_setup io_uring_enter io_uring_register"
+SECCOMP_PROFILE = "\n".join(
+    (
+        "2",
+        "denylist allow",
+        "reject_force_umount",
+        "[all]",
+        *(f"{call} errno 1" for call in EPERM_CALLS.split()),
+        *(f"{call} errno 38" for call in ENOSYS_CALLS.split()),
+        "",
+    )
+)
+
+
+class Init(Enum):
+    """The init programs that we know how to ask for a power-off: name in the configuration, signal."""
+
+    BUSYBOX = ("SIGUSR2", signal.SIGUSR2)
+    SYSTEMD = ("SIGRTMIN+3", signal.SIGRTMIN + 3)
+    OTHER = ("SIGPWR", signal.SIGPWR)
+
+    @classmethod
+    def of(cls, program: str) -> Init:
+        """Which one a program of this name is."""
+        return {"busybox": cls.BUSYBOX, "systemd": cls.SYSTEMD}.get(program, cls.OTHER)
+
+    @property
+    def halt(self) -> int:
+        """The number of the signal that asks for a power-off."""
+        return int(self.value[1])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CgroupLayout:
+    """Which version of the control groups this host uses for what; `swap`: it accounts for swap."""
+
+    memory: Version
+    cpu: Version
+    pids: Version
+    devices: Version
+    swap: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """One limit: a file of a control group and what must stand in it."""
+
+    controller: str
+    version: Version
+    file: str
+    value: str
+
+
+def name(installation: InstallationId, vm_id: VmId) -> str:
+    """The container's name."""
+    return f"qvd-{installation}-{vm_id}"
+
+
+def vm_of(installation: InstallationId, container: str) -> VmId | None:
+    """The VM whose container has this name; None if it is not one of this installation."""
+    match = re.fullmatch(rf"qvd-{re.escape(installation)}-([1-9][0-9]*)", container)
+    return VmId(int(match[1])) if match else None
+
+
+def limits(guest: GuestSpec, layout: CgroupLayout) -> tuple[Limit, ...]:
+    """What the guest may use, in the words of this host's control groups. It gets no swap."""
+    memory = str(guest.memory_mib << 20)
+    found = []
+    if layout.memory == 1:
+        found.append(Limit("memory", 1, "memory.limit_in_bytes", memory))
+        if layout.swap:
+            found.append(Limit("memory", 1, "memory.memsw.limit_in_bytes", memory))
+    else:
+        found.append(Limit("memory", 2, "memory.max", memory))
+        if layout.swap:
+            found.append(Limit("memory", 2, "memory.swap.max", "0"))
+    if guest.cpus is not None:
+        quota = str(round(guest.cpus * CPU_PERIOD_US))
+        if layout.cpu == 1:
+            found.append(Limit("cpu", 1, "cpu.cfs_period_us", str(CPU_PERIOD_US)))
+            found.append(Limit("cpu", 1, "cpu.cfs_quota_us", quota))
+        else:
+            found.append(Limit("cpu", 2, "cpu.max", f"{quota} {CPU_PERIOD_US}"))
+    found.append(Limit("pids", layout.pids, "pids.max", str(PIDS_MAX)))
+    return tuple(found)
+
+
+def render(guest: GuestSpec, paths: Paths, init: Init, layout: CgroupLayout) -> str:
+    """The guest's configuration file."""
+    ids = f"0 {guest.subid_first} {SUBID_COUNT}"
+    devices = "lxc.cgroup.devices" if layout.devices == 1 else "lxc.cgroup2.devices"
+    lines = [
+        ("lxc.uts.name", guest.hostname),
+        ("lxc.rootfs.path", f"dir:{ROOT_VIEW}"),
+        ("lxc.rootfs.options", "idmap=container"),
+        ("lxc.idmap", f"u {ids}"),
+        ("lxc.idmap", f"g {ids}"),
+        ("lxc.signal.halt", init.value[0]),
+        ("lxc.net.0.type", "veth"),
+        ("lxc.net.0.link", guest.bridge),
+        ("lxc.net.0.veth.pair", guest.interface),
+        ("lxc.net.0.hwaddr", guest.mac),
+        ("lxc.net.0.name", "eth0"),
+        ("lxc.net.0.flags", "up"),
+        ("lxc.net.0.ipv4.address", str(guest.address)),
+        ("lxc.net.0.ipv4.gateway", guest.gateway),
+        ("lxc.autodev", "1"),
+        ("lxc.tty.max", "1"),
+        ("lxc.pty.max", "256"),
+        ("lxc.console.logfile", str(paths.console_log(guest.vm_id))),
+        ("lxc.console.size", "64KB"),
+        ("lxc.console.rotate", "1"),
+        ("lxc.mount.auto", "proc:mixed sys:ro"),
+        ("lxc.mount.entry", _tmpfs("dev/shm", "size=256m,mode=1777,create=dir")),
+        ("lxc.mount.entry", _tmpfs("tmp", "size=512m,mode=1777,create=dir")),
+        ("lxc.mount.entry", _tmpfs("run", "size=64m,mode=755,create=dir")),
+        ("lxc.mount.entry", f"{HOME_VIEW} home none bind,create=dir,nosuid,nodev,idmap=container 0 0"),
+        ("lxc.cap.drop", DROPPED),
+        ("lxc.seccomp.profile", str(seccomp(paths))),
+        ("lxc.cgroup.relative", "0"),
+        (f"{devices}.deny", "a"),
+        *((f"{devices}.allow", f"{device} rwm") for device in DEVICES),
+        *((_key(limit), limit.value) for limit in limits(guest, layout)),
+    ]
+    return "".join(_line(key, value) for key, value in lines)
+
+
+def directory(paths: Paths, container: str) -> Path:
+    """Where a container's configuration, mark and logs are."""
+    return paths.lxc / container
+
+
+def seccomp(paths: Paths) -> Path:
+    """The list of refused system calls, one for all guests."""
+    return paths.lxc / "seccomp"
+
+
+def host_files(guest: GuestSpec, hosts: str) -> Mapping[str, str]:
+    """The files of /etc by which a guest knows itself, given the image's own `hosts`."""
+    qualified = f"{guest.hostname}.{guest.domain} " if guest.domain else ""
+    kept = [line for line in hosts.splitlines() if not line.endswith(HOSTS_TAG)] or ["127.0.0.1\tlocalhost"]
+    own = f"{guest.address.ip}\t{qualified}{guest.hostname} {HOSTS_TAG}"
+    files = {"hostname": f"{guest.hostname}\n", "hosts": "\n".join((*kept, own, ""))}
+    if guest.resolver:
+        search = f"search {guest.domain}\n" if guest.domain else ""
+        files["resolv.conf"] = f"{search}nameserver {guest.resolver}\n"
+    return files
+
+
+HOSTS_TAG = "# this desktop"
+
+
+def _tmpfs(where: str, options: str) -> str:
+    return f"tmpfs {where} tmpfs rw,nosuid,nodev,{options} 0 0"
+
+
+def _key(limit: Limit) -> str:
+    return f"lxc.cgroup{'' if limit.version == 1 else '2'}.{limit.file}"
+
+
+def _line(key: str, value: str) -> str:
+    if not value.isprintable():
+        raise ValueError(f"{key} = {value!r} cannot be written in one line")
+    return f"{key} = {value}\n"

@@ -1,0 +1,102 @@
+"""Starts a container so that it outlives us and that never two inits run on one root.
+
+The lock of a root is an flock(2) that passes from the daemon, which takes it before it touches anything,
+to the keeper: a shell that holds it for as long as its child, the monitor, lives. The monitor itself
+cannot hold it, because `lxc-start -F` lets the guest's init inherit its descriptors. If the keeper
+is killed, the monitor dies with it (PR_SET_PDEATHSIG), and init with the monitor.
+
+The monitor runs in a mount namespace of its own, where `lxc_config.VIEW` shows this guest's root and
+home and nothing else. So the guest's mapped root needs no permission on any directory that leads to
+the pool, whose parent is closed to everybody, and the mounts vanish with the monitor.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from appliance import proc
+from appliance.errors import BackendError
+from appliance.runtime import lxc_config
+
+KEEPER = f"""
+echo $$
+exec 9<&0 </dev/null >>"$1" 2>&1
+root=$2 home=$3; shift 3
+mount -t tmpfs -o mode=711,size=64k qvd {lxc_config.VIEW} &&
+mount --bind -o X-mount.mkdir "$root" {lxc_config.ROOT_VIEW} &&
+mount --bind -o X-mount.mkdir "$home" {lxc_config.HOME_VIEW} || exit
+setpriv --pdeathsig KILL "$@" 9<&-
+exit
+"""
+
+LXC_ERROR = re.compile(r" ERROR .*? - \S+\.c:\w+:\d+ - (.*)")
+
+
+@contextmanager
+def locked(lock: Path) -> Iterator[int]:
+    """Hold the lock of a root; whoever inherits the descriptor goes on holding it.
+
+    :raises BackendError: a guest runs on that root
+    """
+    while True:
+        try:
+            descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        except OSError as exc:
+            raise BackendError(f"cannot open the lock {lock}: {exc.strerror}") from exc
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as exc:
+                raise BackendError(
+                    f"a guest already runs on the root that {lock} guards", hint="stop it first"
+                ) from exc
+            if _is_still(lock, descriptor):
+                yield descriptor
+                return
+        finally:
+            os.close(descriptor)
+
+
+def is_locked(lock: Path) -> bool:
+    """Whether a guest, or somebody about to start one, holds the root."""
+    try:
+        with locked(lock):
+            return False
+    except BackendError:
+        return True
+
+
+async def launch(container: str, *, lock: int, folder: Path, root: Path, home: Path) -> int:
+    """Start the keeper and its monitor, detached, with the configuration in `folder`; the keeper's number."""
+    start_log = folder / "start.log"
+    monitor = ("lxc-start", "-F", "-n", container, "-P", lxc_config.VIEW, "-f", folder / "config")
+    logging = ("-o", folder / "lxc.log", "-l", "WARN")
+    detached = ("setsid", "--fork", "unshare", "--mount", "--propagation", "slave")
+    keeper = ("sh", "-c", KEEPER, "sh", start_log, root, home, *monitor, *logging)
+    started = await proc.run([*detached, *keeper], stdin=lock)
+    try:
+        return int(started.stdout)
+    except ValueError as exc:
+        raise BackendError(f"the keeper of {container} did not start: {started.stderr.decode()!r}") from exc
+
+
+def complaint(folder: Path) -> str:
+    """Why the last start failed, as LXC's log tells it, in one line."""
+    with suppress(OSError):
+        if match := LXC_ERROR.search((folder / "lxc.log").read_text(errors="replace")):
+            return match[1]
+    with suppress(OSError):
+        if lines := (folder / "start.log").read_text(errors="replace").splitlines():
+            return lines[0]
+    return "LXC gave no reason"
+
+
+def _is_still(lock: Path, descriptor: int) -> bool:
+    with suppress(FileNotFoundError):
+        return lock.stat().st_ino == os.fstat(descriptor).st_ino
+    return False

@@ -1,0 +1,152 @@
+"""Finds guests by their processes in /proc, whatever network namespace or tool started them.
+
+A guest is three processes: the *keeper*, which holds the lock of the root (see lxc_launch), its child
+the *monitor* (`lxc-start -F -n NAME …`), and its child the guest's *init*. A guest may write what it
+likes into its own command lines, so only root's processes in our own pid namespace count as monitors.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from appliance.model import InstallationId, VmId
+from appliance.runtime import lxc_config
+
+PROC = Path("/proc")
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The processes of one guest; those that are gone are None."""
+
+    container: str
+    keeper: int | None
+    monitor: int | None
+    init: int | None
+
+    @property
+    def pids(self) -> list[int]:
+        """Those that are there."""
+        return [pid for pid in (self.init, self.monitor, self.keeper) if pid is not None]
+
+
+def find_all(installation: InstallationId) -> dict[VmId, Found]:
+    """Every guest of the installation of which a process is left."""
+    found: dict[VmId, Found] = {}
+    keepers: dict[VmId, int] = {}
+    for pid in _pids():
+        words = command(pid)
+        if not words:
+            continue
+        if words[0] == "lxc-start" and (vm_id := _named(installation, words)) and _is_ours(pid):
+            found[vm_id] = of_monitor(pid, words[words.index("-n") + 1])
+        elif words[0] == "sh" and (vm_id := _named(installation, words)) and _is_ours(pid):
+            keepers[vm_id] = pid
+        elif orphan := _orphan(installation, pid):
+            found.setdefault(orphan, Found(lxc_config.name(installation, orphan), None, None, pid))
+    for vm_id, keeper in keepers.items():
+        found.setdefault(vm_id, Found(lxc_config.name(installation, vm_id), keeper, None, None))
+    return found
+
+
+def of_monitor(monitor: int, container: str) -> Found:
+    """The guest of a monitor whose number is known."""
+    keeper = parent(monitor)
+    if keeper is not None and command(keeper)[:1] != ["sh"]:
+        keeper = None
+    return Found(container, keeper, monitor, init_of(monitor))
+
+
+def init_of(monitor: int) -> int | None:
+    """The init process that a monitor started."""
+    for child in children(monitor):
+        if _inner_pids(child)[-1:] == ["1"]:
+            return child
+    return None
+
+
+def children(pid: int) -> list[int]:
+    """The child processes of a single-threaded process."""
+    with suppress(OSError):
+        return [int(word) for word in (PROC / str(pid) / "task" / str(pid) / "children").read_text().split()]
+    return []
+
+
+def parent(pid: int) -> int | None:
+    """The parent of a process; None if there is no such process."""
+    fields = _stat(pid)
+    return int(fields[1]) if fields else None
+
+
+def started(pid: int) -> int | None:
+    """When a process started, in clock ticks since boot (proc(5), field 22)."""
+    fields = _stat(pid)
+    return int(fields[19]) if fields else None
+
+
+def program(pid: int) -> str | None:
+    """The name of the file that a process executes, links resolved; None if it is gone."""
+    with suppress(OSError):
+        return (PROC / str(pid) / "exe").readlink().name
+    return None
+
+
+def command(pid: int) -> list[str]:
+    """The words of a process's command line; empty if it has none or is gone."""
+    with suppress(OSError):
+        return (PROC / str(pid) / "cmdline").read_text(errors="replace").split("\0")[:-1]
+    return []
+
+
+def _pids() -> Iterator[int]:
+    for entry in PROC.iterdir():
+        if entry.name.isdigit():
+            yield int(entry.name)
+
+
+def _named(installation: InstallationId, words: list[str]) -> VmId | None:
+    if "lxc-start" not in words or "-n" not in words[:-1]:
+        return None
+    return lxc_config.vm_of(installation, words[words.index("-n") + 1])
+
+
+def _is_ours(pid: int) -> bool:
+    with suppress(OSError):
+        where = PROC / str(pid)
+        own = (PROC / "self" / "ns" / "pid").stat()
+        return where.stat().st_uid == 0 and (where / "ns" / "pid").stat().st_ino == own.st_ino
+    return False
+
+
+def _orphan(installation: InstallationId, pid: int) -> VmId | None:
+    """The VM whose init this is. An init whose guest wants it to can survive its monitor."""
+    inner = _inner_pids(pid)
+    if len(inner) != 2 or inner[-1] != "1":
+        return None
+    with suppress(OSError):
+        groups = (PROC / str(pid) / "cgroup").read_text()
+        payload = rf"/lxc\.payload\.(qvd-{re.escape(installation)}-[0-9]+)(?:-[0-9]+)?(?:/|$)"
+        if match := re.search(payload, groups, re.MULTILINE):
+            return lxc_config.vm_of(installation, match[1])
+    return None
+
+
+def _inner_pids(pid: int) -> list[str]:
+    """A process's numbers, from our pid namespace down to its own."""
+    with suppress(OSError):
+        for line in (PROC / str(pid) / "status").read_text(errors="replace").splitlines():
+            if line.startswith("NSpid:"):
+                return line.split()[1:]
+    return []
+
+
+def _stat(pid: int) -> list[str]:
+    """The fields of /proc/PID/stat after the name; empty if the process is gone or a zombie."""
+    with suppress(OSError):
+        fields = (PROC / str(pid) / "stat").read_text(errors="replace").rpartition(")")[2].split()
+        return [] if fields[0] in "ZX" else fields
+    return []

@@ -1,0 +1,131 @@
+"""Follows one guest to its end by pidfds: init, monitor and keeper.
+
+The guest is gone when none of them runs: the monitor ends some 40 ms after init, once it has removed
+link, mounts and control groups. An init that ends while the monitor stays is a reboot, so the next
+init is followed; when none comes within `GRACE_S`, or one of the three dies alone, the rest is killed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Callable
+from contextlib import suppress
+
+from appliance.runtime import lxc_process
+from appliance.runtime.lxc_process import Found
+
+GRACE_S = 10.0
+LOOK_S = 0.1
+
+
+class Watch:
+    """Calls `ended` once, when nothing of the guest runs any more; `done` is then set."""
+
+    def __init__(self, found: Found, ended: Callable[[], None]) -> None:
+        self.container = found.container
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._ended = ended
+        self._loop = asyncio.get_running_loop()
+        self._pidfds: dict[int, int] = {}
+        self._init = found.init
+        self._monitor = found.monitor
+        self._keeper = found.keeper
+        self._timer: asyncio.TimerHandle | None = None
+        for pid in found.pids:
+            self._follow(pid)
+        self._loop.call_soon(self._look)
+
+    @property
+    def init(self) -> int | None:
+        """The guest's init process, if it lives."""
+        return self._alive(self._init)
+
+    @property
+    def monitor(self) -> int | None:
+        """The guest's monitor, if it lives."""
+        return self._alive(self._monitor)
+
+    def signal_init(self, number: int) -> None:
+        """Send a signal to init, if it lives."""
+        self._signal(self._init, number)
+
+    def kill(self, *, all_at_once: bool = False) -> None:
+        """Kill init, so that the monitor cleans up and ends; or everything."""
+        self._signal(self._init, signal.SIGKILL)
+        if all_at_once or self.init is None:
+            self._kill_rest()
+        else:
+            self._expect_end()
+
+    def close(self) -> None:
+        """Stop following; the guest goes on."""
+        for pid in list(self._pidfds):
+            self._forget(pid)
+        self._disarm()
+        self.done.cancel()
+
+    def _follow(self, pid: int) -> None:
+        try:
+            pidfd = os.pidfd_open(pid)
+        except ProcessLookupError:
+            return
+        self._pidfds[pid] = pidfd
+        self._loop.add_reader(pidfd, self._gone, pid)
+
+    def _forget(self, pid: int) -> None:
+        pidfd = self._pidfds.pop(pid)
+        self._loop.remove_reader(pidfd)
+        os.close(pidfd)
+
+    def _gone(self, pid: int) -> None:
+        self._forget(pid)
+        self._look()
+
+    def _look(self) -> None:
+        if self.done.done():
+            return
+        if not self._pidfds:
+            self._disarm()
+            self.done.set_result(None)
+            self._ended()
+        elif self.monitor is None:
+            self._kill_rest()
+        elif self.init is None:
+            self._look_for_reboot(GRACE_S)
+
+    def _look_for_reboot(self, left_s: float) -> None:
+        if self.done.done() or self.monitor is None:
+            return
+        self._init = lxc_process.init_of(self.monitor)
+        if self._init is not None:
+            self._follow(self._init)
+        elif left_s > 0:
+            self._arm(LOOK_S, lambda: self._look_for_reboot(left_s - LOOK_S))
+        else:
+            self._kill_rest()
+
+    def _expect_end(self) -> None:
+        self._arm(GRACE_S, self._kill_rest)
+
+    def _kill_rest(self) -> None:
+        for pid in (self._init, self._monitor, self._keeper):
+            self._signal(pid, signal.SIGKILL)
+
+    def _signal(self, pid: int | None, number: int) -> None:
+        if pid in self._pidfds:
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._pidfds[pid], number)
+
+    def _alive(self, pid: int | None) -> int | None:
+        return pid if pid in self._pidfds else None
+
+    def _arm(self, delay_s: float, call: Callable[[], None]) -> None:
+        self._disarm()
+        self._timer = self._loop.call_later(delay_s, call)
+
+    def _disarm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None

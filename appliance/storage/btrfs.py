@@ -1,0 +1,189 @@
+"""Roots and homes as btrfs subvolumes: a root is a snapshot of its image, a home outlives everything.
+
+A subvolume is made under a temporary name, gets its owner's mark, and only then its own name: one
+without a mark is never ours. Ids are never used twice, and still a mark decides, not a name.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import os
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import btrfsutil
+
+from appliance import proc
+from appliance.clock import Calendar, SystemClock
+from appliance.errors import ToolError, VolumeError
+from appliance.model import DiId, Mark, VmId
+from appliance.storage import marks
+from appliance.storage.paths import Paths
+
+logger = logging.getLogger(__name__)
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+class BtrfsDisks:
+    """The `Disks` of containers."""
+
+    def __init__(self, paths: Paths, *, calendar: Calendar | None = None) -> None:
+        self._paths = paths
+        self._calendar = calendar or SystemClock()
+
+    async def check(self) -> None:
+        """Whether the pool can be used; closes the way to it to everybody else.
+
+        :raises VolumeError: it is not on btrfs, or not there
+        """
+        await asyncio.to_thread(self._check)
+
+    async def clone_root(self, mark: Mark, *, keep: bool) -> Path:
+        """A writable root of the mark's DI for its VM: fresh, or with `keep` the one already there.
+
+        A root that may not be kept is deleted; one that should be and does not fit is put aside.
+
+        :raises VolumeError: the pool is full, the image is not there, or the root there is a stranger's
+        """
+        return await asyncio.to_thread(self._clone_root, mark, keep)
+
+    async def ensure_home(self, mark: Mark, *, size_mib: int | None) -> Path:
+        """The home of the mark's VM, made if it has none, limited to its size.
+
+        :raises VolumeError: there is a home with another owner's mark
+        """
+        home = await asyncio.to_thread(self._ensure_home, mark)
+        if size_mib is not None:
+            await self._limit(home, size_mib)
+        return home
+
+    async def erase_root(self, vm_id: VmId) -> None:
+        """Remove the VM's root with all that its guest made in it; its home stays."""
+        await asyncio.to_thread(delete, self._paths.rootfs(vm_id))
+
+    def _check(self) -> None:
+        root = self._paths.root
+        for directory in (root, *self._paths.storage):
+            with _explained(f"{directory} cannot be used"):
+                directory.mkdir(mode=0o711, parents=True, exist_ok=True)
+        for directory in (self._paths.all_basefs, self._paths.all_rootfs, self._paths.all_homefs):
+            if not is_btrfs(directory):
+                raise VolumeError(
+                    f"{directory} is not on a btrfs file system",
+                    hint="mount one at path.storage.root; mkfs.btrfs on a file will do",
+                )
+        # What a guest's root makes setuid is setuid root for the host, too: nobody else gets there.
+        for directory in (self._paths.all_basefs, self._paths.all_rootfs, self._paths.all_homefs):
+            directory.chmod(0o700)
+        self._paths.kept.chmod(0o700)
+        self._paths.trash.chmod(0o700)
+
+    def _clone_root(self, mark: Mark, keep: bool) -> Path:
+        base, root = self._paths.basefs(mark.di_id), self._paths.rootfs(mark.vm_id)
+        if not base.exists():
+            raise VolumeError(f"image {mark.di_id} is not unpacked on this host: {base} is missing")
+        if root.exists():
+            there = marks.mark_of(root)
+            if there is not None and there.installation != mark.installation:
+                raise VolumeError(f"{root} belongs to another installation", hint="move it away")
+            if keep and there == mark:
+                return root
+            if keep or there is None:
+                self._put_aside(root, mark.vm_id)
+            else:
+                delete(root)
+        with _explained(f"the root of VM {mark.vm_id} cannot be made"):
+            make(root, lambda fresh: btrfsutil.create_snapshot(str(base), str(fresh)), mark)
+        return root
+
+    def _put_aside(self, root: Path, vm_id: VmId) -> None:
+        aside = self._paths.kept_root(vm_id, self._calendar.now())
+        with _explained(f"{root} cannot be put aside"):
+            if aside.exists():
+                aside = aside.with_name(f"{aside.name}-{uuid.uuid4().hex[:8]}")
+            root.rename(aside)
+        logger.warning("root put aside vm=%s path=%s", vm_id, aside)
+
+    def _ensure_home(self, mark: Mark) -> Path:
+        home = self._paths.homefs(mark.vm_id)
+        if home.exists():
+            there = marks.mark_of(home)
+            if there is None or (there.installation, there.vm_uuid) != (mark.installation, mark.vm_uuid):
+                raise VolumeError(
+                    f"the home {home} has another owner, and VM {mark.vm_id} must not see it",
+                    hint="move it away",
+                )
+            return home
+        with _explained(f"the home of VM {mark.vm_id} cannot be made"):
+            make(home, lambda fresh: btrfsutil.create_subvolume(str(fresh)), mark)
+        return home
+
+    async def _limit(self, home: Path, size_mib: int) -> None:
+        command = ("btrfs", "qgroup", "limit", f"{size_mib}M", home)
+        try:
+            if (await proc.run(command, check=False)).status != 0:
+                await proc.run(["btrfs", "quota", "enable", self._paths.all_homefs])
+                await proc.run(command)
+        except ToolError as exc:
+            raise VolumeError(f"the size of {home} cannot be limited: {exc}") from exc
+
+
+async def erase_di(paths: Paths, di_id: DiId) -> None:
+    """Remove an unpacked image, if it is there. Roots made from it do not need it any more."""
+    await asyncio.to_thread(delete, paths.basefs(di_id))
+
+
+def make(path: Path, create: Callable[[Path], object], mark: Mark | None = None) -> None:
+    """Create a subvolume in a temporary place, mark it, and give it its name.
+
+    :raises OSError: it cannot be made; nothing stays behind
+    """
+    fresh = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+    try:
+        create(fresh)
+        fresh.chmod(0o755)
+        if mark is not None:
+            marks.set_mark(fresh, mark)
+        fresh.rename(path)
+    except BaseException:
+        with suppress(VolumeError):
+            delete(fresh)
+        raise
+
+
+def delete(path: Path) -> None:
+    """Delete a subvolume and those inside it, if it is there.
+
+    :raises VolumeError: it cannot be deleted
+    """
+    with _explained(f"the subvolume {path} cannot be deleted"):
+        if path.is_symlink() or path.exists():
+            btrfsutil.delete_subvolume(str(path), recursive=True)
+
+
+def is_btrfs(path: Path) -> bool:
+    """Whether a path is on a btrfs file system."""
+    try:
+        btrfsutil.subvolume_id(str(path))
+    except OSError:
+        return False
+    return True
+
+
+@contextmanager
+def _explained(failure: str) -> Iterator[None]:
+    """Tell an `OSError` as a `VolumeError`, in words if the pool is full."""
+    try:
+        yield
+    except OSError as exc:
+        number = exc.errno or 0
+        if number in FULL:
+            raise VolumeError(
+                f"{failure}: the storage pool is full", hint="delete old images or enlarge the pool"
+            ) from exc
+        raise VolumeError(f"{failure}: {os.strerror(number)}") from exc
