@@ -12,7 +12,7 @@ from uuid import uuid4
 
 from appliance import config
 from appliance.config import Settings
-from appliance.errors import ConflictError, UsageError
+from appliance.errors import ConfigError, ConflictError, UsageError
 from appliance.model import SUBID_SLOTS, TAG_DEFAULT, OsfId, StartedBy, UserId, Vm, VmId, VmState
 from appliance.storage.store import Tx
 
@@ -130,6 +130,19 @@ def network(settings: Settings) -> IPv4Network:
     """The network of the guests."""
     gateway = settings[config.NETWORK_GATEWAY]
     return IPv4Network((gateway, settings[config.NETWORK_NETMASK]), strict=False)
+
+
+def check_network(settings: Settings) -> None:
+    """Whether the network of the guests makes sense.
+
+    :raises ConfigError: gateway, netmask and first address contradict one another
+    """
+    guests, gateway = network(settings), settings[config.NETWORK_GATEWAY]
+    if gateway in (guests.network_address, guests.broadcast_address):
+        raise ConfigError(f"vm.network.gateway = {gateway} is no host's address in {guests}")
+    first, last = settings[config.NETWORK_IP_START], guests.broadcast_address - 1
+    if first not in guests or first > last:
+        raise ConfigError(f"vm.network.ip.start = {first} is not in {guests}, the network of the gateway")
 
 
 def free_address(settings: Settings, taken: Collection[str]) -> IPv4Address:

@@ -1,0 +1,157 @@
+"""What a verb has to work with: settings, database, the terminal and the options of the call."""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import os
+import sys
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from appliance import config
+from appliance.config import Settings
+from appliance.errors import AdminError, UsageError
+from appliance.filters import Filter
+from appliance.model import Secret
+from appliance.qa.grammar import Invocation
+from appliance.qa.output import Column, Json, as_json, table
+
+if TYPE_CHECKING:
+    from appliance.storage.store import Store
+
+T = TypeVar("T")
+
+DEFAULT_CONFIG = Path("/etc/qvd/node.conf")
+
+
+class Context:
+    """One call of `qa`."""
+
+    def __init__(self, invocation: Invocation) -> None:
+        self.invocation = invocation
+        self.changed = False
+        self._settings: Settings | None = None
+
+    @cached_property
+    def file_settings(self) -> Settings:
+        """The settings of node.conf alone.
+
+        :raises ConfigError: it is missing, cannot be read, or misspells a key
+        """
+        named = os.environ.get("QVD_CONFIG")
+        file = self.invocation.config or (Path(named) if named else DEFAULT_CONFIG)
+        settings = config.read_file(file)
+        config.vetted(settings.written, settings.source)
+        return settings
+
+    @property
+    def settings(self) -> Settings:
+        """The settings in force, once the database is open."""
+        assert self._settings is not None
+        return self._settings
+
+    @contextlib.asynccontextmanager
+    async def database(self) -> AsyncIterator[Store]:
+        """The open database; wakes the daemon afterwards if `ring` was called."""
+        from appliance.clock import SystemClock
+        from appliance.ops import bell, settings
+        from appliance.storage.store import Store
+
+        store = await Store.open(self.file_settings[config.DATABASE_URL], SystemClock())
+        try:
+            self._settings = await settings.in_force(store, self.file_settings)
+            yield store
+            if self.changed:
+                bell.ring(self.settings)
+        finally:
+            await store.close()
+
+    @cached_property
+    def by(self) -> str:
+        """Who calls, for the audit log."""
+        name = os.environ.get("SUDO_USER") or getpass.getuser()
+        return f"qa:{name}"[:64]
+
+    @property
+    def filter(self) -> Filter:
+        """The filter of the call; without one, everything."""
+        return Filter.parse(self.invocation.filter or "")
+
+    def say(self, message: str) -> None:
+        """Print the result of a verb: a sentence on stdout, as QVD does."""
+        if not self.invocation.quiet:
+            stream = sys.stderr if self.invocation.output == "json" else sys.stdout
+            print(message, file=stream)
+
+    def note(self, message: str) -> None:
+        """Tell the person something beside the result: on stderr."""
+        if not self.invocation.quiet:
+            print(message, file=sys.stderr)
+
+    def note_if_nothing(self, number: int) -> None:
+        """Say so when nothing matched: that is no failure."""
+        if not number:
+            self.note("Nothing matches." if self.filter else "There is nothing.")
+
+    def show(
+        self, columns: Sequence[Column[T]], records: Sequence[T], plain: Callable[[T], Mapping[str, Json]]
+    ) -> None:
+        """Print a list in the form asked for."""
+        if self.invocation.output == "json":
+            sys.stdout.write(as_json([plain(record) for record in records]))
+        else:
+            sys.stdout.write(table(columns, records, headings=not self.invocation.quiet))
+        if not records:
+            self.note("Nothing matches." if self.filter else "There is nothing yet.")
+
+    def added(self, noun: str, record: Mapping[str, Json]) -> None:
+        """Print what an `add` made: QVD's sentence, or the object."""
+        if self.invocation.output == "json":
+            sys.stdout.write(as_json(record))
+        else:
+            self.say(f"{noun} added with id {record['id']}")
+
+    def confirmed(self, what: str) -> bool:
+        """Whether the person means it: asks when there is neither a filter nor --force.
+
+        :raises AdminError: there is nobody to ask
+        """
+        if self.invocation.force or self.filter:
+            return True
+        if not sys.stdin.isatty():
+            raise AdminError(f"this would {what}", hint="give a filter with -f, or --yes")
+        print(f"Are you sure you want to {what}? [y/N] ", end="", file=sys.stderr, flush=True)
+        return sys.stdin.readline().lower().startswith("y")
+
+    def password(self, given: Mapping[str, str]) -> Secret:
+        """A password: from `password-file=`, from `password=` with a warning, or asked for twice.
+
+        :raises UsageError: there is none, or the two differ
+        """
+        if "password" in given and "password-file" in given:
+            raise UsageError("password= and password-file= exclude one another")
+        if "password" in given:
+            self.note("Warning: password= shows in the process list and the shell's history")
+            text = given["password"]
+        elif "password-file" in given:
+            text = _read_password(given["password-file"])
+        elif sys.stdin.isatty():
+            text = getpass.getpass("Password: ", stream=sys.stderr)
+            if getpass.getpass("The same again: ", stream=sys.stderr) != text:
+                raise AdminError("the two passwords differ", hint="nothing was changed")
+        else:
+            raise UsageError("there is no password", hint="give password-file=PATH, or - for standard input")
+        if not text:
+            raise UsageError("the password is empty")
+        return Secret(text)
+
+
+def _read_password(source: str) -> str:
+    try:
+        text = sys.stdin.readline() if source == "-" else Path(source).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as exc:
+        raise AdminError(f"password-file={source} cannot be read: {exc}") from exc
+    return text.partition("\n")[0].removesuffix("\r")

@@ -1,0 +1,108 @@
+"""The grammar of the command line: words in, an `Invocation` out; pure.
+
+`qa NOUN VERB [options] [key=value …] [-- more]`. Options may stand anywhere before `--`; as in QVD,
+their names take one hyphen or two, any case, and any abbreviation that fits one option only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from appliance.errors import UsageError
+
+FORMATS = ("table", "json")
+
+OPTIONS: dict[str, tuple[str, ...]] = {
+    "filter": ("f",),
+    "force": (),
+    "yes": ("y",),
+    "quiet": ("q",),
+    "help": ("h",),
+    "output": ("o",),
+    "config": (),
+}
+WITH_VALUE = ("filter", "output", "config")
+
+OPTIONS_HELP = """\
+Options, anywhere before --:
+  -f, --filter EXPR   only the objects that match: key=value[,key=value…], with * and ? (also != < <= > >=)
+  --force, --yes, -y  do not ask
+  -o, --output FORM   table or json
+  -q, --quiet         neither messages nor headings
+  --config FILE       the configuration; else $QVD_CONFIG, else /etc/qvd/node.conf
+  -h, --help          this help, or with a noun and a verb, theirs
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Invocation:
+    """One command line, taken apart."""
+
+    words: tuple[str, ...] = ()
+    more: tuple[str, ...] = field(default=())
+    """What stands after `--`."""
+    filter: str | None = None
+    force: bool = False
+    quiet: bool = False
+    help: bool = False
+    output: str = "table"
+    config: Path | None = None
+
+
+def parse(argv: Sequence[str]) -> Invocation:
+    """Take a command line apart.
+
+    :raises UsageError: an option is unknown, ambiguous or lacks its value
+    """
+    words: list[str] = []
+    options: dict[str, str] = {}
+    rest = iter(argv)
+    for word in rest:
+        if word == "--":
+            break
+        if len(word) > 1 and word.startswith("-"):
+            name, value = _option(word, rest)
+            options[name] = value
+        else:
+            words.append(word)
+    output = options.get("output", "table").lower()
+    if output not in FORMATS:
+        raise UsageError(f"-o {output}: there is no such form", hint=f"one of {', '.join(FORMATS)}")
+    return Invocation(
+        words=tuple(words),
+        more=tuple(rest),
+        filter=options.get("filter"),
+        force="force" in options or "yes" in options,
+        quiet="quiet" in options,
+        help="help" in options,
+        output=output,
+        config=Path(options["config"]) if "config" in options else None,
+    )
+
+
+def _option(word: str, rest: Iterator[str]) -> tuple[str, str]:
+    written, equals, value = word.lstrip("-").partition("=")
+    name = _full_name(written.lower(), word)
+    if name not in WITH_VALUE:
+        if equals:
+            raise UsageError(f"{word}: the option --{name} takes no value")
+        return name, ""
+    if not equals:
+        following = next(rest, None)
+        if following is None:
+            raise UsageError(f"{word}: the option --{name} needs a value")
+        value = following
+    return name, value
+
+
+def _full_name(written: str, word: str) -> str:
+    fitting = [name for name, aliases in OPTIONS.items() if name == written or written in aliases]
+    if not fitting and written:
+        fitting = [name for name in OPTIONS if name.startswith(written)]
+    if len(fitting) == 1:
+        return fitting[0]
+    if fitting:
+        raise UsageError(f"{word}: this could be {' or '.join(f'--{name}' for name in fitting)}")
+    raise UsageError(f"{word}: there is no such option", hint="qa --help lists them")

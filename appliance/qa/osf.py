@@ -1,0 +1,172 @@
+"""`qa osf`: the operating system flavours, and what their VMs get."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from enum import StrEnum
+from typing import TypeVar
+
+from appliance import config
+from appliance.errors import ConfigError
+from appliance.model import BackendKind, Osf
+from appliance.ops import osfs
+from appliance.ops.osfs import mib
+from appliance.qa.context import Context
+from appliance.qa.output import MIB, Column, Json, yes_no
+from appliance.qa.verbs import Argument, Given, Verb
+
+E = TypeVar("E", bound=StrEnum)
+
+COLUMNS: tuple[Column[Osf], ...] = (
+    Column("Id", lambda osf: osf.id),
+    Column("Name", lambda osf: osf.name),
+    Column("RAM", lambda osf: osf.memory_mib),
+    Column("Overlay", lambda osf: yes_no(osf.use_overlay)),
+    Column("UserHD", lambda osf: osf.user_storage_mib),
+    Column("CPUs", lambda osf: osf.cpus),
+    Column("Backend", lambda osf: osf.backend),
+)
+
+
+def plain(osf: Osf) -> Mapping[str, Json]:
+    """An OSF for programs."""
+    return {
+        "id": osf.id,
+        "name": osf.name,
+        "memory_bytes": osf.memory_mib * MIB,
+        "cpus": osf.cpus,
+        "use_overlay": osf.use_overlay,
+        "user_storage_size_bytes": None if osf.user_storage_mib is None else osf.user_storage_mib * MIB,
+        "backend": osf.backend,
+    }
+
+
+def one_of(words: type[E]) -> Callable[[str], E]:
+    """A reader of one of the words of an enumeration."""
+
+    def parse(text: str) -> E:
+        try:
+            return words(text.lower())
+        except ValueError:
+            raise ValueError(f"one of {', '.join(words)}") from None
+
+    return parse
+
+
+def optional_mib(text: str) -> int | None:
+    """A size, or nothing for no limit."""
+    return mib(text) if text not in ("", "no", "0") else None
+
+
+def optional_cpus(text: str) -> float | None:
+    """A number of processors, or nothing for no limit."""
+    if text in ("", "no", "0"):
+        return None
+    number = float(text)
+    if not 0 < number <= 4096:
+        raise ValueError("write a number of processors, such as 2 or 0.5; no for no limit")
+    return number
+
+
+POLICY = (
+    Argument(
+        "memory", "memory of each VM in MiB, or with k m g t; default osf.default.memory", mib, shape="SIZE"
+    ),
+    Argument(
+        "cpus", "processors of each VM, such as 2 or 0.5; default no limit", optional_cpus, shape="NUMBER"
+    ),
+    Argument(
+        "use_overlay",
+        "whether a VM's root is thrown away; default osf.default.overlay",
+        config.boolean,
+        shape="yes|no",
+    ),
+    Argument(
+        "user_storage_size",
+        "limit of each home in MiB, or with k m g t; default no limit",
+        optional_mib,
+        shape="SIZE",
+    ),
+    Argument("backend", "lxc, kvm or nothing; default vm.hypervisor", one_of(BackendKind), shape="KIND"),
+)
+
+
+async def add(context: Context, given: Given) -> None:
+    """`qa osf add`."""
+    async with context.database() as store:
+        settings = context.settings
+        async with store.write() as tx:
+            osf = await osfs.add(
+                tx,
+                name=given["name"],
+                memory_mib=given.get("memory", settings[config.OSF_DEFAULT_MEMORY]),
+                cpus=given.get("cpus"),
+                use_overlay=given.get("use_overlay", settings[config.OSF_DEFAULT_OVERLAY]),
+                user_storage_mib=given.get("user_storage_size"),
+                backend=given.get("backend") or _default_backend(context),
+                by=context.by,
+            )
+    context.added("OSF", plain(osf))
+
+
+async def list_(context: Context, given: Given) -> None:
+    """`qa osf list`."""
+    async with context.database() as store, store.read() as tx:
+        found = await tx.osfs.find(context.filter)
+    context.show(COLUMNS, found, plain)
+
+
+async def edit(context: Context, given: Given) -> None:
+    """`qa osf edit`."""
+    async with context.database() as store, store.write() as tx:
+        edited = await osfs.edit(tx, await tx.osfs.find(context.filter), given.values, by=context.by)
+    context.say(f"Edited {edited} OSFs.")
+    context.note_if_nothing(edited)
+
+
+async def delete(context: Context, given: Given) -> None:
+    """`qa osf del`."""
+    async with context.database() as store, store.write() as tx:
+        deleted = await osfs.delete(tx, await tx.osfs.find(context.filter), by=context.by)
+    context.say(f"Deleting {deleted} osf(s)\n{deleted} OSFs deleted.")
+    context.note_if_nothing(deleted)
+
+
+def _default_backend(context: Context) -> BackendKind:
+    word = context.settings[config.VM_HYPERVISOR]
+    try:
+        return BackendKind(word)
+    except ValueError as exc:
+        raise ConfigError(f"vm.hypervisor = {word!r} is none of {', '.join(BackendKind)}") from exc
+
+
+NAME = Argument("name", "how it is called")
+
+VERBS = (
+    Verb(
+        "add",
+        "Adds an OSF.",
+        add,
+        arguments=(Argument("name", NAME.doc, required=True), *POLICY),
+        examples=("qa osf add name=office memory=2g cpus=2 user_storage_size=20g",),
+    ),
+    Verb("list", "Lists OSFs.", list_, filters=True, examples=("qa osf list -o json",)),
+    Verb(
+        "edit",
+        "Changes OSFs; their VMs follow at their next start.",
+        edit,
+        arguments=(NAME, *POLICY),
+        any_of=tuple(argument.name for argument in (NAME, *POLICY)),
+        filters=True,
+        confirm="edit all OSFs",
+        examples=("qa osf edit memory=4g -f name=office",),
+    ),
+    Verb(
+        "del",
+        "Deletes OSFs that have neither VMs nor DIs.",
+        delete,
+        filters=True,
+        confirm="delete all osfs",
+        examples=("qa osf del -f name=office",),
+    ),
+)

@@ -1,0 +1,265 @@
+"""`qa vm`: the desktops."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+
+from appliance.errors import ConflictError
+from appliance.model import TAG_DEFAULT, OsfId, StartedBy, UserId, Vm
+from appliance.ops import osfs, users, vms
+from appliance.qa.context import Context
+from appliance.qa.output import Column, Json, instant, local_time, yes_no
+from appliance.qa.verbs import Argument, Given, Verb, whole
+from appliance.storage.store import Tx
+
+COLUMNS: tuple[Column[Vm], ...] = (
+    Column("Id", lambda vm: vm.id),
+    Column("Name", lambda vm: vm.name),
+    Column("User", lambda vm: vm.user),
+    Column("RealUser", lambda vm: vm.real_user),
+    Column("Ip", lambda vm: vm.ip),
+    Column("OSF", lambda vm: vm.osf),
+    Column("DI_Tag", lambda vm: vm.di_tag),
+    Column("DI", lambda vm: vm.next_di),
+    Column("Running DI", lambda vm: vm.di),
+    Column("Host", lambda vm: vm.host),
+    Column("State", lambda vm: vm.runtime.vm_state),
+    Column("L7R", lambda vm: vm.l7r_host),
+    Column("UserState", lambda vm: vm.runtime.user_state),
+    Column("Blocked", lambda vm: yes_no(vm.runtime.blocked)),
+    Column("Expire soft", lambda vm: local_time(vm.runtime.vm_expiration_soft)),
+    Column("Expire hard", lambda vm: local_time(vm.runtime.vm_expiration_hard)),
+    Column("Failure", lambda vm: vm.runtime.failure),
+)
+
+
+def plain(vm: Vm) -> Mapping[str, Json]:
+    """A VM for programs."""
+    runtime = vm.runtime
+    return {
+        "id": vm.id,
+        "uuid": vm.uuid,
+        "name": vm.name,
+        "user_id": vm.user_id,
+        "user": vm.user,
+        "real_user_id": runtime.real_user_id,
+        "real_user": vm.real_user,
+        "osf_id": vm.osf_id,
+        "osf": vm.osf,
+        "backend": vm.backend,
+        "di_tag": vm.di_tag,
+        "ip": vm.ip,
+        "host_id": runtime.host_id,
+        "host": vm.host,
+        "current_di_id": runtime.current_di_id,
+        "di": vm.di,
+        "next_di_id": vm.next_di_id,
+        "next_di": vm.next_di,
+        "outdated": vm.outdated,
+        "vm_state": runtime.vm_state,
+        "vm_state_ts": instant(runtime.vm_state_ts),
+        "phase": runtime.vm_phase,
+        "vm_cmd": runtime.vm_cmd,
+        "restart": runtime.restart,
+        "started_by": runtime.started_by,
+        "run": runtime.run,
+        "user_state": runtime.user_state,
+        "user_state_ts": instant(runtime.user_state_ts),
+        "user_cmd": runtime.user_cmd,
+        "l7r_host_id": runtime.l7r_host_id,
+        "l7r_host": vm.l7r_host,
+        "vm_address": runtime.vm_address,
+        "vm_vma_port": runtime.vm_vma_port,
+        "vm_x_port": runtime.vm_x_port,
+        "blocked": runtime.blocked,
+        "block_cause": runtime.block_cause,
+        "vm_expiration_soft": instant(runtime.vm_expiration_soft),
+        "vm_expiration_hard": instant(runtime.vm_expiration_hard),
+        "failure": runtime.failure,
+        "failure_console": runtime.failure_console,
+    }
+
+
+async def add(context: Context, given: Given) -> None:
+    """`qa vm add`."""
+    async with context.database() as store, store.write() as tx:
+        vm = await vms.add(
+            tx,
+            context.settings,
+            name=given["name"],
+            user_id=await _user_id(tx, context, given),
+            osf_id=await _osf_id(tx, given),
+            ip=given.get("ip"),
+            di_tag=given.get("di_tag", TAG_DEFAULT),
+            by=context.by,
+        )
+    context.added("VM", plain(vm))
+
+
+async def list_(context: Context, given: Given) -> None:
+    """`qa vm list`."""
+    async with context.database() as store, store.read() as tx:
+        found = await tx.vms.find(context.filter)
+    context.show(COLUMNS, found, plain)
+
+
+async def edit(context: Context, given: Given) -> None:
+    """`qa vm edit`."""
+    async with context.database() as store:
+        async with store.write() as tx:
+            found = await tx.vms.find(context.filter)
+            edited = await vms.edit(tx, context.settings, found, given.values, by=context.by)
+        context.changed = edited > 0
+    context.say(f"Edited {edited} VMs.")
+    context.note_if_nothing(edited)
+
+
+async def delete(context: Context, given: Given) -> None:
+    """`qa vm del`."""
+    async with context.database() as store, store.write() as tx:
+        deleted = await vms.delete(tx, await tx.vms.find(context.filter), by=context.by)
+    context.say(f"Deleting {deleted} vm(s)")
+    context.note_if_nothing(deleted)
+    if deleted:
+        context.note("Their homes are kept on disk.")
+
+
+Wish = Callable[[Context, Tx, list[Vm]], Awaitable[int]]
+
+
+def wish(write: Wish, sentence: str) -> Callable[[Context, Given], Awaitable[None]]:
+    """A verb that writes a wish into the rows of the chosen VMs and rings the bell."""
+
+    async def run(context: Context, given: Given) -> None:
+        async with context.database() as store:
+            async with store.write() as tx:
+                found = await tx.vms.find(context.filter)
+                number = await write(context, tx, found)
+            context.changed = number > 0
+        context.say(sentence.format(number))
+        context.note_if_nothing(len(found))
+
+    return run
+
+
+async def _start(context: Context, tx: Tx, found: list[Vm]) -> int:
+    return await vms.start(tx, [vm.id for vm in found], by=context.by, started_by=StartedBy.COMMAND)
+
+
+async def _stop(context: Context, tx: Tx, found: list[Vm]) -> int:
+    return await vms.stop(tx, [vm.id for vm in found], by=context.by)
+
+
+async def _restart(context: Context, tx: Tx, found: list[Vm]) -> int:
+    return await vms.stop(tx, [vm.id for vm in found], by=context.by, restart=True)
+
+
+async def _disconnect(context: Context, tx: Tx, found: list[Vm]) -> int:
+    return await vms.disconnect(tx, [vm.id for vm in found], by=context.by)
+
+
+async def console(context: Context, given: Given) -> int:
+    """`qa vm console`."""
+    from appliance.qa.console import run_console
+    from appliance.storage.paths import Paths
+
+    async with context.database() as store, store.read() as tx:
+        found = await tx.vms.find(context.filter)
+    if len(found) != 1:
+        names = f": {', '.join(vm.name for vm in found[:5])}" if found else ""
+        raise ConflictError(f"{len(found)} VMs match{names}", hint="choose one with -f, such as -f name=NAME")
+    return await run_console(Paths(context.settings).control, found[0].id)
+
+
+async def _user_id(tx: Tx, context: Context, given: Given) -> UserId:
+    if "user" in given:
+        return (await users.named(tx, context.settings, given["user"])).id
+    return (await tx.users.get(UserId(given["user_id"]))).id
+
+
+async def _osf_id(tx: Tx, given: Given) -> OsfId:
+    if "osf" in given:
+        return (await osfs.named(tx, given["osf"])).id
+    return (await tx.osfs.get(OsfId(given["osf_id"]))).id
+
+
+VERBS = (
+    Verb(
+        "add",
+        "Adds a VM, stopped.",
+        add,
+        arguments=(
+            Argument("name", "its name, and the guest's host name", required=True),
+            Argument("user", "its owner's login"),
+            Argument("user_id", "or the owner's id", whole, shape="ID"),
+            Argument("osf", "the name of its OSF"),
+            Argument("osf_id", "or the OSF's id", whole, shape="ID"),
+            Argument("ip", "its address; default the highest free one", vms.parse_address, shape="ADDRESS"),
+            Argument("di_tag", "the tag that chooses its DI; default default"),
+        ),
+        one_of=(("user", "user_id"), ("osf", "osf_id")),
+        examples=("qa vm add name=web-1 user=alice osf=office", "qa vm add name=web-2 user_id=1 osf_id=1"),
+    ),
+    Verb("list", "Lists VMs.", list_, filters=True, examples=("qa vm list -f user=alice,state=running",)),
+    Verb(
+        "edit",
+        "Changes VMs: a new tag holds from the next start, a new address needs a stopped VM.",
+        edit,
+        arguments=(
+            Argument("name", "another name, and host name from the next start"),
+            Argument("di_tag", "the tag that chooses the DI"),
+            Argument("ip", "another address", shape="ADDRESS"),
+        ),
+        any_of=vms.EDITABLE,
+        filters=True,
+        confirm="edit all machines",
+        examples=("qa vm edit di_tag=pilot -f name=web-1",),
+    ),
+    Verb(
+        "start",
+        "Starts stopped VMs.",
+        wish(_start, "Started {} VMs."),
+        filters=True,
+        confirm="start all machines",
+        examples=("qa vm start -f name=web-1",),
+    ),
+    Verb(
+        "stop",
+        "Stops VMs, or withdraws a start that nobody has taken yet.",
+        wish(_stop, "Stopped {} VMs."),
+        filters=True,
+        confirm="stop all machines",
+        examples=("qa vm stop -f osf=office", "qa vm stop --yes"),
+    ),
+    Verb(
+        "restart",
+        "Stops VMs that run and starts them again; stopped ones stay so.",
+        wish(_restart, "Restarted {} VMs."),
+        filters=True,
+        confirm="restart all machines",
+        examples=("qa vm restart -f name=web-1",),
+    ),
+    Verb(
+        "disconnect_user",
+        "Ends the sessions of VMs; the desktops go on.",
+        wish(_disconnect, "Disconnected {} users."),
+        filters=True,
+        confirm="disconnect all users",
+        examples=("qa vm disconnect_user -f name=web-1",),
+    ),
+    Verb(
+        "del",
+        "Deletes stopped VMs; their homes stay on disk.",
+        delete,
+        filters=True,
+        confirm="delete all vms",
+        examples=("qa vm del -f name=web-1",),
+    ),
+    Verb(
+        "console",
+        "Attaches the terminal to the console of one VM; Ctrl-] detaches.",
+        console,
+        filters=True,
+        examples=("qa vm console -f name=web-1",),
+    ),
+)
