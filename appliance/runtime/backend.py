@@ -70,6 +70,10 @@ class ConsoleLine(Protocol):
         """
         ...
 
+    def close(self) -> None:
+        """Let somebody else have the line; does not close its descriptor."""
+        ...
+
 
 class Backend(Protocol):
     """A hypervisor."""

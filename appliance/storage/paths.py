@@ -95,6 +95,10 @@ class Paths:
         """The boot messages of a VM's guest."""
         return self.consoles / f"{vm_id}.log"
 
+    def console_capture(self, vm_id: VmId) -> Path:
+        """What a VM's console has shown, harmless to print."""
+        return self.consoles / f"{vm_id}.tty"
+
 
 def image_name(di_id: DiId, name: str) -> str:
     """The name under which the archive `name` is registered: `dis.path`."""

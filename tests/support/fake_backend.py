@@ -19,6 +19,8 @@ from appliance.runtime.backend import Departure, GuestSpec, Sighting
 class FakeBackend:
     """A host on which everything works at once, unless told otherwise."""
 
+    sees_departures = True
+
     def __init__(self) -> None:
         self.calls: list[tuple[str, VmId]] = []
         self.defined: dict[VmId, GuestSpec] = {}
@@ -141,3 +143,6 @@ class FakeConsole:
         os.write(writer, b"login: ")
         os.close(writer)
         return reader
+
+    def close(self) -> None:
+        return None
