@@ -40,6 +40,8 @@ TOOLS = ("lxc-start", "setpriv", "setsid", "unshare", "mount", "nsenter", "ip", 
 class Lxc:
     """The `Backend` of containers."""
 
+    sees_departures = True
+
     def __init__(self, paths: Paths, installation: InstallationId, *, timers: Timers | None = None) -> None:
         self._paths = paths
         self._installation = installation

@@ -1,0 +1,162 @@
+"""The rules between guests, host and world, as the JSON that nft takes. Nothing here performs I/O.
+
+Two tables of our own, one for what is routed and one for what is bridged, replaced together in one
+transaction; other tables are never touched. What they say:
+
+- a guest reaches the world, masqueraded, and gets the answers; nobody outside begins a conversation
+  with a guest, so its VMA and X ports are this host's alone;
+- a guest does not reach another guest, neither over the bridge nor through the gateway;
+- a guest answers this host and begins nothing with it, except asking for names if this host gives them;
+- a frame leaves a guest's port only with the guest's own hardware and IPv4 address, ARP included.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network
+from typing import Any
+
+from appliance import config
+from appliance.config import Settings
+from appliance.runtime.backend import GuestSpec
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RulesetSpec:
+    """What the rules are about: the guests' bridge and network, and the way out."""
+
+    bridge: str
+    network: IPv4Network
+    port_prefix: str
+    """What the names of guests' ports begin with."""
+    nat_link: str | None
+    """The link behind which guests are hidden; None: any but the bridge."""
+    answers_dns: bool
+
+    @property
+    def table(self) -> str:
+        return f"qvd_{self.bridge}"
+
+
+def spec(settings: Settings) -> RulesetSpec:
+    """The rules of the settings in force."""
+    gateway: IPv4Address = settings[config.NETWORK_GATEWAY]
+    return RulesetSpec(
+        bridge=settings[config.NETWORK_BRIDGE],
+        network=IPv4Network(f"{gateway}/{settings[config.NETWORK_NETMASK]}", strict=False),
+        port_prefix=settings[config.NETWORK_DEVICE_PREFIX],
+        nat_link=settings[config.NETWORK_NAT_IFACE],
+        answers_dns=settings[config.NETWORK_DNS] == str(gateway),
+    )
+
+
+def removal(spec: RulesetSpec) -> Json:
+    """A transaction after which none of our tables is there, whether or not they were."""
+    return {"nftables": _without_tables(spec)}
+
+
+def render(spec: RulesetSpec, guests: Iterable[GuestSpec]) -> Json:
+    """A transaction that puts our tables in place of those of before."""
+    return {"nftables": [*_without_tables(spec), *_routed(spec), *_bridged(spec, guests)]}
+
+
+def _without_tables(spec: RulesetSpec) -> list[Json]:
+    tables = [{"table": {"family": family, "name": spec.table}} for family in ("inet", "bridge")]
+    return [{verb: table} for table in tables for verb in ("add", "delete")]
+
+
+def _routed(spec: RulesetSpec) -> list[Json]:
+    network = {"prefix": {"addr": str(spec.network.network_address), "len": spec.network.prefixlen}}
+    from_guests, to_guests = _is("iifname", spec.bridge), _is("oifname", spec.bridge)
+    out = _is("oifname", spec.nat_link) if spec.nat_link else _is("oifname", spec.bridge, "!=")
+    table = _Table("inet", spec.table)
+    return [
+        table.add(),
+        table.chain("forward", "filter", "forward", 0),
+        table.rule("forward", from_guests, to_guests, DROP),
+        table.rule("forward", from_guests, _compare(_payload("ip", "saddr"), network, "!="), DROP),
+        table.rule("forward", to_guests, ANSWERS, ACCEPT),
+        table.rule("forward", to_guests, DROP),
+        table.chain("input", "filter", "input", 0),
+        table.rule("input", from_guests, ANSWERS, ACCEPT),
+        *(
+            table.rule("input", from_guests, _compare(_payload(protocol, "dport"), 53), ACCEPT)
+            for protocol in ("udp", "tcp")
+            if spec.answers_dns
+        ),
+        table.rule("input", from_guests, DROP),
+        table.chain("postrouting", "nat", "postrouting", 100),
+        table.rule("postrouting", out, _compare(_payload("ip", "saddr"), network), {"masquerade": None}),
+    ]
+
+
+def _bridged(spec: RulesetSpec, guests: Iterable[GuestSpec]) -> list[Json]:
+    table = _Table("bridge", spec.table)
+    ports = f"{spec.port_prefix}*"
+    members = [{"concat": [guest.interface, guest.mac, str(guest.address.ip)]} for guest in guests]
+    guests_set: Json = {
+        "family": "bridge",
+        "table": spec.table,
+        "name": "guests",
+        "type": ["ifname", "ether_addr", "ipv4_addr"],
+    }
+    if members:
+        guests_set["elem"] = members
+    return [
+        table.add(),
+        {"add": {"set": guests_set}},
+        table.chain("guest"),
+        table.rule("guest", _belongs(_payload("ether", "saddr"), _payload("ip", "saddr")), ACCEPT),
+        table.rule(
+            "guest",
+            _belongs(_payload("ether", "saddr"), _payload("arp", "saddr ip")),
+            _belongs(_payload("arp", "saddr ether"), _payload("arp", "saddr ip")),
+            ACCEPT,
+        ),
+        table.rule("guest", DROP),
+        table.chain("prerouting", "filter", "prerouting", -300),
+        table.rule("prerouting", _is("iifname", ports), {"jump": {"target": "guest"}}),
+        table.chain("forward", "filter", "forward", -200),
+        table.rule("forward", _is("iifname", ports), _is("oifname", ports), DROP),
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class _Table:
+    family: str
+    name: str
+
+    def add(self) -> Json:
+        return {"add": {"table": {"family": self.family, "name": self.name}}}
+
+    def chain(self, name: str, kind: str = "", hook: str = "", priority: int = 0) -> Json:
+        base = {"type": kind, "hook": hook, "prio": priority, "policy": "accept"} if hook else {}
+        return {"add": {"chain": {"family": self.family, "table": self.name, "name": name, **base}}}
+
+    def rule(self, chain: str, *expressions: Json) -> Json:
+        body = {"family": self.family, "table": self.name, "chain": chain, "expr": list(expressions)}
+        return {"add": {"rule": body}}
+
+
+def _is(key: str, value: str, comparison: str = "==") -> Json:
+    return _compare({"meta": {"key": key}}, value, comparison)
+
+
+def _compare(left: Json, right: object, comparison: str = "==") -> Json:
+    return {"match": {"op": comparison, "left": left, "right": right}}
+
+
+def _payload(protocol: str, field: str) -> Json:
+    return {"payload": {"protocol": protocol, "field": field}}
+
+
+def _belongs(hardware: Json, address: Json) -> Json:
+    return _compare({"concat": [{"meta": {"key": "iifname"}}, hardware, address]}, "@guests")
+
+
+ACCEPT: Json = {"accept": None}
+DROP: Json = {"drop": None}
+ANSWERS = _compare({"ct": {"key": "state"}}, ["established", "related"], "in")
