@@ -69,8 +69,9 @@ async def _interruptible(options: Options, credentials: Credentials) -> int:
     received: list[signal.Signals] = []
 
     def stop(number: signal.Signals) -> None:
+        if not received:  # a second signal must not interrupt the clean-up that the first one began
+            task.cancel()
         received.append(number)
-        task.cancel()
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, stop, number)

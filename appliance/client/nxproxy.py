@@ -8,19 +8,25 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import tempfile
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 from appliance import proc
-from appliance.client.failures import ClientError
+from appliance.client.failures import ClientError, RefusedError
 from appliance.client.loopback import is_ours
 from appliance.client.relay import Stream
 from appliance.errors import HostError, MissingToolError
 
+logger = logging.getLogger(__name__)
+
 FIRST_PORT = 4000
 """`localhost:N` means TCP port 4000 + N to nxproxy (protocol.md 2.1)."""
+DRAWING = "Established X server connection"
+"""In nxproxy's log once it has opened the display and the far agent has answered."""
+_TELLING = ("Info:", "Error:", "Warning:", "Session:")
 START_TIMEOUT_S = 20.0
 STOP_TIMEOUT_S = 4.0
 
@@ -39,9 +45,22 @@ class NxProxy:
             async with asyncio.timeout(STOP_TIMEOUT_S):
                 await self._process.wait()
 
-    def failure(self) -> str | None:
-        """Its last words if it has ended with a failure, else None."""
-        return last_words(self._log) if self._process.returncode not in (None, 0) else None
+    def check(self, *, ended_by_server: bool) -> None:
+        """Whether it has drawn: its log tells, its exit status does not.
+
+        :raises ClientError: it gave up by itself
+        :raises RefusedError: the server ended the session before there was anything to draw
+        """
+        lines = self._log.read_text(errors="replace").splitlines()
+        for line in lines:
+            if line.startswith(_TELLING):
+                logger.debug("nxproxy: %s", line)
+        if any(DRAWING in line for line in lines):
+            return
+        words = last_words(self._log)
+        if ended_by_server:
+            raise RefusedError(f"the session ended before there was a picture: {words}", hint="try again")
+        raise ClientError(f"nxproxy could not draw on the display: {words}")
 
 
 @asynccontextmanager
@@ -141,11 +160,17 @@ def display(environment: Mapping[str, str]) -> str:
 
 
 async def keyboard(environment: Mapping[str, str]) -> str:
-    """The keyboard of the display as `model/layout`, or a common one if the display does not say."""
+    """The keyboard of the display as `model/layout`, or a common one if the display does not say.
+
+    :raises ClientError: there is no such display, or it does not let us in
+    """
     try:
         asked = await proc.run(["setxkbmap", "-query"], env=environment, timeout_s=5, check=False)
     except HostError:
         return parse_keyboard("")
+    if asked.status != 0 and b"open display" in asked.stderr:
+        reason = "nothing answers there, or it refuses us (xauth)"
+        raise ClientError(f"cannot open the display {environment.get('DISPLAY')}: {reason}")
     return parse_keyboard(asked.stdout.decode(errors="replace"))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TypeAlias
 
@@ -23,8 +22,6 @@ from appliance.client.wire import (
     desktops,
     list_request,
 )
-
-logger = logging.getLogger(__name__)
 
 Ask: TypeAlias = Callable[[list[Desktop]], Awaitable[Desktop | None]]
 """Asks the user which of several desktops is meant; None if there is nobody to ask."""
@@ -98,9 +95,8 @@ async def show(
         reporter.mark("ended")
         if ending.by_server and ending.error is not None:
             raise ConnectionFailedError(f"the connection to the server was lost: {ending.error}")
-        said = drawing.failure()
-        logger.debug("nxproxy: %s", said or "ended in good order")
-    reporter.say("the server ended the session" if ending.by_server else "the session was closed here")
+        drawing.check(ended_by_server=ending.by_server)
+    reporter.say("the server ended the session" if ending.by_server else "the session ended")
 
 
 async def parameters(options: Options, environment: Mapping[str, str]) -> dict[str, str]:
