@@ -114,7 +114,7 @@ class Context:
         else:
             self.say(f"{noun} added with id {record['id']}")
 
-    def confirmed(self, what: str) -> bool:
+    def confirmed(self, what: str, *, remedy: str = "--yes does it without asking") -> bool:
         """Whether the person means it: asks when there is neither a filter nor --force.
 
         :raises AdminError: there is nobody to ask
@@ -122,7 +122,7 @@ class Context:
         if self.invocation.force or self.filter:
             return True
         if not sys.stdin.isatty():
-            raise AdminError(f"this would {what}", hint="give a filter with -f, or --yes")
+            raise AdminError(f"this would {what}, and there is no terminal to ask at", hint=remedy)
         print(f"Are you sure you want to {what}? [y/N] ", end="", file=sys.stderr, flush=True)
         return sys.stdin.readline().lower().startswith("y")
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import logging
 import sys
 from collections.abc import Sequence
 
@@ -25,6 +26,8 @@ NOUNS = {
     "vm": "desktops",
 }
 
+CHOOSE = "choose some with -f FILTER, or all with --yes"
+
 DONE, FAILED, USAGE, DAEMON_DOWN, INTERRUPTED = 0, 1, 2, 3, 130
 
 
@@ -32,6 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line; returns the exit status."""
     words = sys.argv[1:] if argv is None else list(argv)
     quiet = False
+    logging.getLogger().addHandler(logging.NullHandler())  # what went wrong is told once, below
     try:
         invocation = parse(words)
         quiet = invocation.quiet
@@ -80,7 +84,7 @@ def _dispatch(invocation: Invocation) -> int:
         raise
     context = Context(invocation)
     _ = context.filter
-    if verb.confirm and not context.confirmed(verb.confirm):
+    if verb.confirm and not context.confirmed(verb.confirm, remedy=CHOOSE):
         context.note("Nothing was done.")
         return DONE
     return asyncio.run(_run(verb, context, given)) or DONE

@@ -134,8 +134,11 @@ class BtrfsDisks:
 
 
 async def erase_di(paths: Paths, di_id: DiId) -> None:
-    """Remove an unpacked image, if it is there. Roots made from it do not need it any more."""
-    await asyncio.to_thread(delete, paths.basefs(di_id))
+    """Remove an unpacked image, and what a killed import left of one. Roots made from it do not need it."""
+    base = paths.basefs(di_id)
+    unfinished = (*base.parent.glob(f".{di_id}.unpacking"), *base.parent.glob(f"..{di_id}.unpacking.*"))
+    for volume in (base, *unfinished):
+        await asyncio.to_thread(delete, volume)
 
 
 def make(path: Path, create: Callable[[Path], object], mark: Mark | None = None) -> None:

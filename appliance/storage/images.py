@@ -138,9 +138,11 @@ class Images:
         )
         return was
 
-    async def newest(self, osf_id: OsfId) -> DiId | None:
-        """The DI added last to an OSF."""
-        found = await self._connection.scalar(select(func.max(dis.c.id)).where(dis.c.osf_id == osf_id))
+    async def newest(self, osf_id: OsfId, *, without: Collection[DiId] = ()) -> DiId | None:
+        """The DI added last to an OSF, leaving some out of account."""
+        found = await self._connection.scalar(
+            select(func.max(dis.c.id)).where(dis.c.osf_id == osf_id, dis.c.id.not_in(without))
+        )
         return None if found is None else DiId(found)
 
     async def in_use(self, ids: Collection[DiId]) -> list[tuple[DiId, int]]:

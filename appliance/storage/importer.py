@@ -110,7 +110,8 @@ async def _report(source: int, progress: Progress, timers: Timers) -> None:
 
 
 def _failure(archive: Path, exc: ToolError) -> Exception:
-    said = [line for line in exc.stderr.splitlines() if "Exiting with failure" not in line]
+    lines = [line.strip() for line in exc.stderr.splitlines()]
+    said = [line for line in lines if line and "Exiting with failure" not in line]
     if any("No space left" in line or "quota exceeded" in line for line in said):
         return VolumeError(
             f"the storage pool is full: {archive.name} does not fit",

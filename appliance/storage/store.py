@@ -26,6 +26,7 @@ from appliance.storage.db import BEGIN_READ, BEGIN_WRITE, CommitWatch, database_
 from appliance.storage.hosts import Hosts
 from appliance.storage.images import Images
 from appliance.storage.log import EventLog
+from appliance.storage.operations import Operations
 from appliance.storage.osfs import Osfs
 from appliance.storage.properties import Properties
 from appliance.storage.runtimes import Runtimes
@@ -73,6 +74,10 @@ class Tx:
     @cached_property
     def sessions(self) -> Sessions:
         return Sessions(self.connection, self.at)
+
+    @cached_property
+    def operations(self) -> Operations:
+        return Operations(self.connection, self.at)
 
     @cached_property
     def properties(self) -> Properties:

@@ -1,0 +1,400 @@
+"""What people do with disk images: add, tag, untag, delete.
+
+An image becomes visible as a row only when its file is in place and unpacked. Until then an
+`operations` row and a locked file tell of it; the lock dies with its holder, so whoever comes next
+(`sweep_unfinished`) knows what was left behind and removes it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import hashlib
+import os
+import shutil
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+
+from appliance.config import Settings
+from appliance.errors import ApplianceError, ConflictError, ImageError, NotFoundError, UsageError, VolumeError
+from appliance.filters import Filter
+from appliance.model import TAG_DEFAULT, TAG_HEAD, BackendKind, Di, DiId, Osf, OsfId
+from appliance.storage import operations
+from appliance.storage.operations import Kind
+from appliance.storage.paths import Paths, image_name
+from appliance.storage.store import Store, Tx
+
+CHUNK = 1024 * 1024
+HEADROOM = 64 * 1024 * 1024
+"""What must stay free on the pool after an import."""
+VERSIONS_A_DAY = 1000
+HEAD_BYTES = 512
+
+FOREIGN = (
+    (0, b"QFI\xfb", "a qcow2 image for virtual machines"),
+    (0, b"PK\x03\x04", "a zip archive"),
+    (0, b"hsqs", "a squashfs image"),
+    (0, b"7z\xbc\xaf\x27\x1c", "a 7z archive"),
+    (0, b"!<arch>\n", "an ar archive or a Debian package"),
+    (0, b"KDMV", "a VMDK image"),
+    (510, b"\x55\xaa", "a raw disk image"),
+)
+"""What people mistake for a root archive: by offset and first bytes."""
+
+Report = Callable[[str, float], None]
+"""Told what is being done, and how far it is, from 0 to 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Copied:
+    sha256: str
+    size: int
+
+
+async def add(
+    store: Store, settings: Settings, osf: Osf, source: Path, *, version: str | None, by: str, report: Report
+) -> Di:
+    """Copy an archive from `source` to the images, unpack it and register it as a new DI of `osf`.
+
+    Its version becomes a fixed tag, `head` moves to it, `default` only if the OSF has none. Whatever
+    goes wrong, nothing stays behind.
+
+    :raises ImageError: it is no image for this OSF, or damaged
+    :raises VolumeError: there is no room for it
+    :raises ConflictError: the version is taken
+    """
+    paths = Paths(settings)
+    await sweep_unfinished(store, settings)
+    await asyncio.to_thread(_check_source, source, osf, paths)
+    async with store.write() as tx:
+        if version is not None:
+            await _check_version(tx, osf.id, version)
+        di_id = await tx.images.reserve_id(osf.id)
+        lock = _hold(paths.image_lock(di_id))
+        operation = await tx.operations.begin(Kind.DI_ADD, di_id, owner=by, pid=os.getpid())
+    image = paths.image(di_id, source.name)
+    try:
+        copied = await _copy_in_thread(source, paths.image_part(di_id), report)
+        await asyncio.to_thread(_put_in_place, paths.image_part(di_id), image)
+        async with store.write() as tx:
+            await tx.operations.progress(operation, 0.5)
+        await _unpack(paths, osf, di_id, image, report)
+        async with store.write() as tx:
+            await _register(tx, osf.id, di_id, source.name, copied, version=version, by=by)
+            await tx.operations.end(operation, operations.DONE)
+            di = await tx.images.get(di_id)
+    except BaseException as exc:
+        await asyncio.shield(_undo(store, paths, di_id, operation, exc))
+        raise
+    finally:
+        _release(lock, paths.image_lock(di_id))
+    return di
+
+
+async def sweep_unfinished(store: Store, settings: Settings) -> list[DiId]:
+    """Remove what killed `add`s and `delete`s left behind; those under way are left alone."""
+    paths = Paths(settings)
+    async with store.read() as tx:
+        found = await tx.operations.unfinished()
+    swept = []
+    for operation in found:
+        di_id = DiId(operation.object_id)
+        lock = paths.image_lock(di_id)
+        try:
+            descriptor = _hold(lock)
+        except BlockingIOError:
+            continue
+        try:
+            async with store.read() as tx:
+                ended = await tx.operations.has_ended(operation.id)
+            if not ended:
+                await _erase_files(paths, di_id)
+                async with store.write() as tx:
+                    await tx.operations.end(operation.id, operations.KILLED)
+                swept.append(di_id)
+        finally:
+            _release(descriptor, lock)
+    return swept
+
+
+async def tag(tx: Tx, di: Di, name: str, *, by: str) -> None:
+    """Let a tag point at a DI; VMs that follow it boot this DI from their next start.
+
+    :raises ConflictError: the tag is fixed within the OSF
+    """
+    checked_tag(name)
+    target = await tx.images.tag_target(di.osf_id, name)
+    if target is not None and target[1]:
+        raise ConflictError(f"the tag {name} of the OSF {di.osf} is fixed at DI {target[0]}")
+    was = await tx.images.point(di.osf_id, name, di.id, by=by)
+    await tx.log.append(
+        by=by,
+        what="di tag",
+        object=f"osf {di.osf_id} tag {name}"[:128],
+        was=None if was is None else f"di {was}",
+        now=f"di {di.id}",
+    )
+
+
+async def untag(tx: Tx, di: Di, name: str, *, by: str) -> None:
+    """Take a tag from a DI.
+
+    :raises NotFoundError: the DI does not have it
+    :raises ConflictError: the tag is fixed
+    """
+    target = await tx.images.tag_target(di.osf_id, name)
+    if target is None or target[0] != di.id:
+        raise NotFoundError(f"DI {di.id} has no tag {name!r}", hint=f"it has {', '.join(di.tags) or 'none'}")
+    if target[1]:
+        raise ConflictError(f"the tag {name} is fixed at DI {di.id}", hint="it goes when the DI is deleted")
+    await tx.images.point(di.osf_id, name, None, by=by)
+    await tx.log.append(by=by, what="di untag", object=f"osf {di.osf_id} tag {name}"[:128], was=f"di {di.id}")
+
+
+async def delete(store: Store, settings: Settings, filter_: Filter, *, by: str) -> int:
+    """Delete the DIs that pass, all or none, with their files; returns how many.
+
+    `default` and `head` pass on to the newest DI that the OSF still has (trap T40).
+
+    :raises ConflictError: a VM runs one of them
+    """
+    paths = Paths(settings)
+    async with store.write() as tx:
+        dis = await tx.images.find(filter_)
+        await _check_unused(tx, dis)
+        for di in dis:
+            await _pass_tags_on(tx, di, {gone.id for gone in dis}, by=by)
+        begun = [await tx.operations.begin(Kind.DI_DEL, di.id, owner=by, pid=os.getpid()) for di in dis]
+        locks = [_hold(paths.image_lock(di.id)) for di in dis]
+        await tx.images.delete([di.id for di in dis])
+        for di in dis:
+            await tx.log.append(
+                by=by, what="di del", object=f"di {di.id}", was=f"{di.osf} {di.version} sha256 {di.sha256}"
+            )
+    for di, operation, lock in zip(dis, begun, locks, strict=True):
+        try:
+            await _erase_files(paths, di.id)
+            async with store.write() as tx:
+                await tx.operations.end(operation, operations.DONE)
+        finally:
+            _release(lock, paths.image_lock(di.id))
+    return len(dis)
+
+
+def source_file(settings: Settings, path: str) -> Path:
+    """The archive that `path=` names: absolute, or in the staging directory, or where we are.
+
+    :raises NotFoundError: there is none
+    """
+    staging = Paths(settings).staging
+    candidates = [staging / path, Path.cwd() / path]
+    for candidate in candidates:
+        if candidate.is_file():
+            return candidate
+    raise NotFoundError(f"there is no file {path}", hint=f"put it into {staging}, or give its full path")
+
+
+def sniff(head: bytes, name: str) -> None:
+    """Refuse, by its first bytes, what is no archive of a root.
+
+    :raises ImageError: saying what it seems to be
+    """
+    from appliance.storage.importer import compression
+
+    for offset, magic, kind in FOREIGN:
+        if head[offset : offset + len(magic)] == magic:
+            raise ImageError(
+                f"{name} is {kind}, and containers boot from a tar archive of their root",
+                hint="plain, or compressed with gzip, bzip2, xz or zstd",
+            )
+    try:
+        compression(head)
+    except ImageError as exc:
+        raise ImageError(f"{name} is unusable: {exc.message}") from exc
+
+
+def checked_tag(name: str) -> str:
+    """A name as it can be a tag or a version.
+
+    :raises UsageError: it cannot
+    """
+    if not name.strip() or name != name.strip() or len(name) > 64 or "," in name or not name.isprintable():
+        raise UsageError(
+            f"{name!r} cannot be a tag or version", hint="1 to 64 printable characters without a comma"
+        )
+    return name
+
+
+def next_version(today: date, taken: set[str]) -> str:
+    """The first free version of a day: YYYY-MM-DD-NNN.
+
+    :raises ConflictError: all of them are taken
+    """
+    for number in range(VERSIONS_A_DAY):
+        version = f"{today:%Y-%m-%d}-{number:03}"
+        if version not in taken:
+            return version
+    raise ConflictError(f"all {VERSIONS_A_DAY} versions of {today} are taken", hint="give version=")
+
+
+async def _check_version(tx: Tx, osf_id: OsfId, version: str) -> None:
+    checked_tag(version)
+    if version in (TAG_DEFAULT, TAG_HEAD):
+        raise UsageError(f"version={version}: {version} is a tag that moves, and cannot be a version")
+    if version in await tx.images.taken_names(osf_id):
+        raise ConflictError(f"version={version}: the OSF has a version or tag of this name")
+
+
+async def _register(
+    tx: Tx, osf_id: OsfId, di_id: DiId, name: str, copied: _Copied, *, version: str | None, by: str
+) -> None:
+    if version is None:
+        version = next_version(tx.at.astimezone().date(), await tx.images.taken_names(osf_id))
+    else:
+        await _check_version(tx, osf_id, version)
+    await tx.images.add(
+        di_id,
+        osf_id,
+        version=version,
+        path=image_name(di_id, name),
+        sha256=copied.sha256,
+        size_bytes=copied.size,
+    )
+    await tx.images.point(osf_id, version, di_id, by=by, fixed=True)
+    await tx.images.point(osf_id, TAG_HEAD, di_id, by=by)
+    if await tx.images.tag_target(osf_id, TAG_DEFAULT) is None:
+        await tx.images.point(osf_id, TAG_DEFAULT, di_id, by=by)
+    await tx.log.append(by=by, what="di add", object=f"di {di_id}", now=f"{version} sha256 {copied.sha256}")
+
+
+async def _check_unused(tx: Tx, dis: Sequence[Di]) -> None:
+    for di_id, number in await tx.images.in_use([di.id for di in dis]):
+        running = await tx.vms.find(Filter.where(current_di_id=di_id))
+        names = ", ".join(vm.name for vm in running[:5])
+        raise ConflictError(
+            f"DI {di_id} is run by {number} VMs: {names}", hint="stop them first; nothing was deleted"
+        )
+
+
+async def _pass_tags_on(tx: Tx, di: Di, gone: set[DiId], *, by: str) -> None:
+    for name in di.tags:
+        heir = await tx.images.newest(di.osf_id, without=gone) if name in (TAG_DEFAULT, TAG_HEAD) else None
+        await tx.images.point(di.osf_id, name, heir, by=by)
+
+
+def _check_source(source: Path, osf: Osf, paths: Paths) -> None:
+    try:
+        with source.open("rb") as stream:
+            head = stream.read(HEAD_BYTES)
+            size = os.fstat(stream.fileno()).st_size
+        room = shutil.disk_usage(paths.images).free
+    except OSError as exc:
+        raise ImageError(f"{exc.filename} cannot be read: {exc.strerror}") from exc
+    if osf.backend is BackendKind.KVM:
+        raise ImageError(f"the OSF {osf.name} runs on kvm, whose images this version cannot import")
+    if osf.backend is BackendKind.LXC:
+        sniff(head, source.name)
+    if not image_name(DiId(0), source.name).isprintable():
+        raise ImageError(f"the name {source.name!r} cannot be kept", hint="rename the file")
+    needed = size * (2 if osf.backend is BackendKind.LXC else 1) + HEADROOM
+    if room < needed:
+        raise VolumeError(
+            f"{source.name} does not fit: copied and unpacked it needs {needed // 2**20} MiB or more, "
+            f"and {paths.images} has {room // 2**20} MiB",
+            hint="delete old images or enlarge the pool",
+        )
+
+
+async def _copy_in_thread(source: Path, part: Path, report: Report) -> _Copied:
+    stop = threading.Event()
+    work = asyncio.ensure_future(asyncio.to_thread(_copy, source, part, report, stop))
+    try:
+        return await asyncio.shield(work)
+    finally:
+        stop.set()
+        await asyncio.wait([work])
+
+
+def _copy(source: Path, part: Path, report: Report, stop: threading.Event) -> _Copied:
+    digest = hashlib.sha256()
+    copied = 0
+    try:
+        with source.open("rb") as reader, part.open("wb") as writer:
+            size = max(1, os.fstat(reader.fileno()).st_size)
+            while (chunk := reader.read(CHUNK)) and not stop.is_set():
+                digest.update(chunk)
+                writer.write(chunk)
+                copied += len(chunk)
+                report("copying", min(1.0, copied / size))
+            writer.flush()
+            os.fsync(writer.fileno())
+    except OSError as exc:
+        raise VolumeError(f"{source} cannot be copied to {part.parent}: {exc.strerror}") from exc
+    return _Copied(digest.hexdigest(), copied)
+
+
+def _put_in_place(part: Path, image: Path) -> None:
+    try:
+        part.chmod(0o600)
+        part.rename(image)
+        directory = os.open(image.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+    except OSError as exc:
+        raise VolumeError(f"{image} cannot be put in place: {exc.strerror}") from exc
+
+
+async def _unpack(paths: Paths, osf: Osf, di_id: DiId, image: Path, report: Report) -> None:
+    if osf.backend is BackendKind.LXC:
+        from appliance.storage.importer import import_di
+
+        await import_di(paths, di_id, image, lambda share: report("unpacking", share))
+
+
+async def _undo(store: Store, paths: Paths, di_id: DiId, operation: int, cause: BaseException) -> None:
+    try:
+        await _erase_files(paths, di_id)
+        async with store.write() as tx:
+            await tx.operations.end(operation, str(cause) or type(cause).__name__)
+    except (ApplianceError, OSError) as exc:
+        cause.add_note(f"and DI {di_id} was not cleaned up: {exc}; the next di add tries again")
+
+
+async def _erase_files(paths: Paths, di_id: DiId) -> None:
+    """Remove everything that belongs to a DI that has no row, whatever there is of it."""
+    if paths.all_basefs.is_dir() and any(paths.all_basefs.glob(f"*{di_id}*")):
+        from appliance.storage.btrfs import erase_di
+
+        await erase_di(paths, di_id)
+    for left in (paths.image_part(di_id), *paths.images.glob(f"{di_id}-*")):
+        left.unlink(missing_ok=True)
+
+
+def _hold(lock: Path) -> int:
+    """Take the lock of a DI.
+
+    :raises BlockingIOError: another process has it
+    :raises VolumeError: it cannot be made
+    """
+    try:
+        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as exc:
+        raise VolumeError(
+            f"{lock.parent} cannot be written: {exc.strerror}", hint="run qa admin init as root"
+        ) from exc
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _release(descriptor: int, lock: Path) -> None:
+    lock.unlink(missing_ok=True)
+    os.close(descriptor)

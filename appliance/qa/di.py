@@ -1,0 +1,157 @@
+"""`qa di`: the disk images and their tags."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+
+from appliance.model import Di, DiId, Osf, OsfId
+from appliance.ops import images, osfs
+from appliance.qa.context import Context
+from appliance.qa.output import Column, Json, instant
+from appliance.qa.verbs import Argument, Given, Verb, whole
+from appliance.storage.store import Tx
+
+COLUMNS: tuple[Column[Di], ...] = (
+    Column("Id", lambda di: di.id),
+    Column("OSF (id)", lambda di: f"{di.osf} ({di.osf_id})"),
+    Column("Version", lambda di: di.version),
+    Column("Path", lambda di: di.path),
+    Column("Tags", lambda di: ", ".join(di.tags)),
+)
+
+
+def plain(di: Di) -> Mapping[str, Json]:
+    """A DI for programs."""
+    return {
+        "id": di.id,
+        "osf_id": di.osf_id,
+        "osf": di.osf,
+        "version": di.version,
+        "path": di.path,
+        "sha256": di.sha256,
+        "size_bytes": di.size_bytes,
+        "created": instant(di.created),
+        "tags": list(di.tags),
+    }
+
+
+class Progress:
+    """Shows how far an import is: a line that moves on a terminal, else one for each step."""
+
+    def __init__(self, quiet: bool) -> None:
+        self._quiet = quiet
+        self._moves = sys.stderr.isatty()
+        self._step = ""
+        self._percent = -1
+
+    def __call__(self, step: str, share: float) -> None:
+        """Told by the import, from whatever thread it works in."""
+        percent = int(share * 100)
+        if self._quiet or (step, percent) == (self._step, self._percent):
+            return
+        if self._moves:
+            end = "\n" if percent == 100 else ""
+            print(f"\r{step} {percent:3} %", end=end, file=sys.stderr, flush=True)
+        elif step != self._step:
+            print(f"{step} …", file=sys.stderr, flush=True)
+        self._step, self._percent = step, percent
+
+
+async def add(context: Context, given: Given) -> None:
+    """`qa di add`."""
+    async with context.database() as store:
+        async with store.read() as tx:
+            osf = await _osf(tx, given)
+        source = images.source_file(context.settings, given["path"])
+        di = await images.add(
+            store,
+            context.settings,
+            osf,
+            source,
+            version=given.get("version"),
+            by=context.by,
+            report=Progress(context.invocation.quiet),
+        )
+    context.added("DI", plain(di))
+
+
+async def list_(context: Context, given: Given) -> None:
+    """`qa di list`."""
+    async with context.database() as store, store.read() as tx:
+        found = await tx.images.find(context.filter)
+    context.show(COLUMNS, found, plain)
+
+
+async def tag(context: Context, given: Given) -> None:
+    """`qa di tag`."""
+    async with context.database() as store:
+        async with store.write() as tx:
+            await images.tag(tx, await tx.images.get(DiId(given["di_id"])), given["tag"], by=context.by)
+        context.changed = True
+    context.say("DI tagged")
+
+
+async def untag(context: Context, given: Given) -> None:
+    """`qa di untag`."""
+    async with context.database() as store, store.write() as tx:
+        await images.untag(tx, await tx.images.get(DiId(given["di_id"])), given["tag"], by=context.by)
+
+
+async def delete(context: Context, given: Given) -> None:
+    """`qa di del`."""
+    async with context.database() as store:
+        deleted = await images.delete(store, context.settings, context.filter, by=context.by)
+    context.say(f"Deleting {deleted} di(s)\n{deleted} DIs deleted.")
+    context.note_if_nothing(deleted)
+
+
+async def _osf(tx: Tx, given: Given) -> Osf:
+    if "osf" in given:
+        return await osfs.named(tx, given["osf"])
+    return await tx.osfs.get(OsfId(given["osf_id"]))
+
+
+DI_ID = Argument("di_id", "the DI", whole, required=True, shape="ID")
+
+VERBS = (
+    Verb(
+        "add",
+        "Copies an archive to the images, unpacks it and registers it; head moves to it.",
+        add,
+        arguments=(
+            Argument("path", "the archive: in the staging directory, or a full path", required=True),
+            Argument("osf", "the name of its OSF"),
+            Argument("osf_id", "or the OSF's id", whole, shape="ID"),
+            Argument("version", "its version; default YYYY-MM-DD-NNN", images.checked_tag),
+        ),
+        one_of=(("osf", "osf_id"),),
+        examples=(
+            "qa di add path=desktop.tar.zst osf=office",
+            "qa di add path=/tmp/d.tar.gz osf_id=1 version=7",
+        ),
+    ),
+    Verb("list", "Lists DIs with their tags.", list_, filters=True, examples=("qa di list -f tag=default",)),
+    Verb(
+        "tag",
+        "Lets a tag point at a DI; VMs that follow the tag boot this DI from their next start.",
+        tag,
+        arguments=(DI_ID, Argument("tag", "the tag", images.checked_tag, required=True)),
+        examples=("qa di tag di_id=2 tag=default",),
+    ),
+    Verb(
+        "untag",
+        "Takes a tag from a DI.",
+        untag,
+        arguments=(DI_ID, Argument("tag", "the tag", required=True)),
+        examples=("qa di untag di_id=2 tag=pilot",),
+    ),
+    Verb(
+        "del",
+        "Deletes DIs that no VM runs, with their files; head and default pass on to the newest one left.",
+        delete,
+        filters=True,
+        confirm="delete all dis",
+        examples=("qa di del -f id=2",),
+    ),
+)
