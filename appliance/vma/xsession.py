@@ -7,13 +7,14 @@ did is learnt from the next words. Every phase that may not last has a limit; th
 `deadline()` and posts `Tick`. In short:
 
     stopped ──x_start──> launching ⇄ provisioning ──"Starting"──> listening ──"started"──> connected
-    connected ──HUP or client gone──> suspending ──> suspended
+    connected ──HUP──> hanging up ──"Suspending" (or the client is gone)──> suspending ──> suspended
     suspended ──x_start──> preparing ──HUP──> waking ──"Resuming"──> resuming ──> connected
     any ──x_stop, limit, "Terminating", "Aborting"──> stopping ──the launch has ended──> stopped
 
-HUP toggles inside nxagent, so it is sent once per phase. Where nobody connects to a session that was to be
-resumed, HUP suspends it again and the user's programs live on; only a first start is ended, as QVD does
-with both. Events of an earlier launch carry its number and are dropped.
+HUP toggles inside nxagent, and nxagent loses one that comes within a second of "started" or "suspended"; so
+it is repeated until the log shows that it was heard, and never after. Where nobody connects to a session
+that was to be resumed, HUP suspends it again and the user's programs live on; only a first start is ended,
+as QVD does with both. Events of an earlier launch carry its number and are dropped.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ class Phase(enum.Enum):
     WAKING = "initiating/waking"
     RESUMING = "resuming"
     CONNECTED = "started"
+    HANGING_UP = "suspending/asked"
     SUSPENDING = "suspending"
     SUSPENDED = "suspended"
     STOPPING = "terminating"
@@ -57,6 +59,7 @@ _X_STATES = {
     Phase.WAKING: XState.STARTING,
     Phase.RESUMING: XState.LISTENING,
     Phase.CONNECTED: XState.CONNECTED,
+    Phase.HANGING_UP: XState.SUSPENDING,
     Phase.SUSPENDING: XState.SUSPENDING,
     Phase.SUSPENDED: XState.SUSPENDED,
     Phase.STOPPING: XState.STOPPING,
@@ -82,25 +85,29 @@ _LIMIT_NAMES = {
     Phase.PROVISIONING: "provisioning",
     Phase.LISTENING: "listening",
     Phase.PREPARING: "initiating",
-    Phase.WAKING: "initiating",
     Phase.RESUMING: "listening",
     Phase.SUSPENDING: "suspending",
     Phase.STOPPING: "stopping",
 }
 LIMITS = tuple(sorted(set(_LIMIT_NAMES.values())))
+_AWAITING_HUP = (Phase.WAKING, Phase.HANGING_UP)
+_BEFORE_NXAGENT = (Phase.LAUNCHING, Phase.PROVISIONING)
+HUP_AGAIN_S = 0.5
+MAX_HUPS = 40
 
 
 class Session(NamedTuple):
     """The session as it is known.
 
-    `since` is the (monotonic) entry into the phase; `launch` numbers the launches, `attempt` the resumes of
-    one.
+    `since` is the (monotonic) entry into the phase, or its last HUP; `hups` counts those. `launch` numbers
+    the launches, `attempt` the resumes of one.
     """
 
     phase: Phase = Phase.STOPPED
     since: float = 0.0
     launch: int = 0
     attempt: int = 0
+    hups: int = 0
 
     @property
     def x_state(self) -> XState:
@@ -109,6 +116,8 @@ class Session(NamedTuple):
     def deadline(self, limits: Mapping[str, float]) -> Optional[float]:
         """When `Tick` is due; None for a phase that may last."""
         name = _LIMIT_NAMES.get(self.phase)
+        if self.phase in _AWAITING_HUP:
+            return self.since + HUP_AGAIN_S
         return None if name is None else self.since + limits[name]
 
 
@@ -236,14 +245,19 @@ def step(session: Session, event: Event) -> Step:
 
 
 def _enter(session: Session, phase: Phase, at: float, *actions: Action) -> Step:
-    return session._replace(phase=phase, since=at), (*actions, Entered(phase))
+    return session._replace(phase=phase, since=at, hups=0), (Entered(phase), *actions)
+
+
+def _hang_up(session: Session, phase: Phase, at: float, *actions: Action) -> Step:
+    entered, done = _enter(session, phase, at, *actions, HangUp(session.launch))
+    return entered._replace(hups=1), done
 
 
 def _start(session: Session, event: StartWanted) -> Step:
     if session.phase is Phase.STOPPED:
         fresh = session._replace(launch=session.launch + 1)
-        started, actions = _enter(fresh, Phase.LAUNCHING, event.at)
-        return started, (Answer("starting"), *actions, Launch(fresh.launch, event.params))
+        launch = Launch(fresh.launch, event.params)
+        return _enter(fresh, Phase.LAUNCHING, event.at, Answer("starting"), launch)
     if session.phase is Phase.SUSPENDED:
         again = session._replace(attempt=session.attempt + 1)
         prepare = Prepare(again.launch, again.attempt, event.params)
@@ -251,16 +265,15 @@ def _start(session: Session, event: StartWanted) -> Step:
     refused = f"Can't connect to X session in state {session.x_state}"
     if session.phase is Phase.CONNECTED:
         retry = Refuse(f"{refused}, suspending it, retry later")
-        return _enter(session, Phase.SUSPENDING, event.at, retry, HangUp(session.launch))
+        return _hang_up(session, Phase.HANGING_UP, event.at, retry)
     return session, (Refuse(f"{refused}, try again"),)
 
 
 def _suspend(session: Session, event: SuspendWanted) -> Step:
-    hang_up = HangUp(session.launch)
     if session.phase in (Phase.CONNECTED, Phase.RESUMING):
-        return _enter(session, Phase.SUSPENDING, event.at, Answer("starting"), hang_up)
-    if session.phase is Phase.LISTENING:  # nothing is there yet to be kept: nxagent aborts
-        return _enter(session, Phase.STOPPING, event.at, Answer("starting"), hang_up)
+        return _hang_up(session, Phase.HANGING_UP, event.at, Answer("starting"))
+    if session.phase is Phase.LISTENING:  # nothing is there yet to be kept
+        return _enter(session, Phase.STOPPING, event.at, Answer("starting"), Terminate(session.launch))
     return session, (Answer(session.x_state.value),)
 
 
@@ -276,6 +289,8 @@ def _word(session: Session, event: Word) -> Step:
     phase = _BY_WORD.get(event.word)
     if phase is None:  # an nxagent that we do not understand cannot be followed: end it
         return _enter(session, Phase.STOPPING, event.at, Terminate(session.launch))
+    if phase in _BEFORE_NXAGENT and session.phase not in _BEFORE_NXAGENT:
+        return session, ()  # overtaken by nxagent's own first word
     if phase is session.phase:
         return session, (Entered(phase),)
     return _enter(session, phase, event.at)
@@ -286,17 +301,19 @@ def _prepared(session: Session, event: Prepared) -> Step:
         return session, ()
     if not event.ok:
         return _enter(session, Phase.SUSPENDED, event.at)
-    return _enter(session, Phase.WAKING, event.at, HangUp(session.launch))
+    return _hang_up(session, Phase.WAKING, event.at)
 
 
 def _overdue(session: Session, event: Tick) -> Step:
     phase = session.phase
+    if phase in _AWAITING_HUP and session.hups < MAX_HUPS:
+        return session._replace(since=event.at, hups=session.hups + 1), (HangUp(session.launch),)
     if phase is Phase.RESUMING:
-        return _enter(session, Phase.SUSPENDING, event.at, HangUp(session.launch))
+        return _hang_up(session, Phase.HANGING_UP, event.at)
     if phase in (Phase.PREPARING, Phase.WAKING):
         return _enter(session, Phase.SUSPENDED, event.at)
     if phase is Phase.STOPPING:
         return session._replace(since=event.at), (Kill(session.launch),)
-    if phase in _LIMIT_NAMES:
+    if phase in _LIMIT_NAMES or phase is Phase.HANGING_UP:
         return _enter(session, Phase.STOPPING, event.at, Terminate(session.launch))
     return session, ()
