@@ -13,7 +13,7 @@ from pathlib import Path
 
 BUSYBOX = Path("/bin/busybox")
 APPLETS = """
-ash cat echo getty id ifconfig ip kill ln login ls mkdir mount nc
+ash cat chown echo getty id ifconfig ip kill ln login ls mkdir mount nc
 ping poweroff ps reboot rm sh sleep stty touch true wget
 """
 INITTAB = """\
