@@ -67,7 +67,7 @@ async def add(
     :raises ConflictError: the version is taken
     """
     paths = Paths(settings)
-    await sweep_unfinished(store, settings)
+    await sweep_unfinished(store, paths)
     await asyncio.to_thread(_check_source, source, osf, paths)
     async with store.write() as tx:
         if version is not None:
@@ -94,9 +94,8 @@ async def add(
     return di
 
 
-async def sweep_unfinished(store: Store, settings: Settings) -> list[DiId]:
+async def sweep_unfinished(store: Store, paths: Paths) -> list[DiId]:
     """Remove what killed `add`s and `delete`s left behind; those under way are left alone."""
-    paths = Paths(settings)
     async with store.read() as tx:
         found = await tx.operations.unfinished()
     swept = []
