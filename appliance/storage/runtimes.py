@@ -116,9 +116,7 @@ class Runtimes:
             "vm_phase": phase,
             "run": run,
             "started_by": started_by,
-            "restart": or_(literal(restart), and_(ROW.vm_cmd == VmCmd.STOP, ROW.restart))
-            if state is not VmState.STOPPED
-            else False,
+            "restart": case((and_(ROW.vm_cmd == VmCmd.STOP, ROW.restart), True), else_=restart),
         }
         if before.vm_state is not state:
             values["vm_state_ts"] = self._at
@@ -226,6 +224,7 @@ class Runtimes:
         start_follows = or_(ROW.vm_cmd == VmCmd.START, and_(ROW.vm_cmd == VmCmd.STOP, ROW.restart))
         return {
             **cls._unplaced(),
+            "restart": False,
             "vm_cmd": case((start_follows, literal(VmCmd.START, ROW.vm_cmd.type)), else_=null()),
             "host_id": case((start_follows, ROW.host_id), else_=null()),
             "vma_ok_ts": None,

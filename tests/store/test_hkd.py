@@ -1,0 +1,186 @@
+"""The HKD with a real database: wishes become guests, and a daemon that died finds its way back."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import update
+
+from appliance.errors import BackendError
+from appliance.model import UserState, VmId, VmState
+from appliance.storage.schema import di_tags, host_runtimes, vm_runtimes
+from tests.support.host import Rig, rig
+
+ONE = VmId(1)
+
+
+@pytest.fixture
+async def host(tmp_path: Path) -> AsyncIterator[Rig]:
+    async with rig(tmp_path, desktops=3) as made:
+        yield made
+
+
+def calls(host: Rig, vm_id: VmId = ONE) -> list[str]:
+    return [call for call, called in host.backend.calls if called == vm_id]
+
+
+async def test_a_start_boots_a_guest_and_a_stop_leaves_nothing(host: Rig) -> None:
+    async with host.hkd():
+        await host.wish("start", ONE)
+        vm = await host.until_state(ONE, VmState.RUNNING)
+        assert (vm.runtime.current_di_id, vm.runtime.vm_address, vm.runtime.run) == (1, "127.0.0.10", 1)
+        assert calls(host) == ["clone_root", "ensure_home", "define", "fence", "launch"]
+        await host.wish("stop", ONE)
+        vm = await host.until_state(ONE, VmState.STOPPED)
+    assert (vm.runtime.current_di_id, vm.runtime.vm_address, vm.runtime.host_id) == (None, None, None)
+    assert (host.backend.running, host.backend.roots, host.backend.fences) == ({}, {}, {})
+    assert ONE in host.backend.homes
+    assert vm.runtime.failure is None
+
+
+async def test_a_restart_is_one_wish(host: Rig) -> None:
+    async with host.hkd():
+        await host.wish("start", ONE)
+        await host.until_state(ONE, VmState.RUNNING)
+        await host.wish("stop", ONE, restart=True)
+        vm = await host.until(ONE, lambda vm: vm.runtime.run == 2 and vm.runtime.vm_state is VmState.RUNNING)
+    assert not vm.runtime.restart
+    assert calls(host).count("launch") == 2
+
+
+async def test_a_restart_survives_the_daemon(host: Rig) -> None:
+    async with host.hkd():
+        await host.wish("start", ONE)
+        await host.until_state(ONE, VmState.RUNNING)
+        host.backend.stops_when_asked = False
+        await host.wish("stop", ONE, restart=True)
+        await host.until_state(ONE, VmState.STOPPING)
+    async with host.hkd():
+        host.backend.depart(ONE)
+        await host.until(ONE, lambda vm: vm.runtime.run == 2 and vm.runtime.vm_state is VmState.RUNNING)
+
+
+async def test_a_tag_without_an_image_is_the_reason_on_the_vm(host: Rig) -> None:
+    async with host.store.write() as tx:
+        await tx.connection.execute(di_tags.delete())
+    async with host.hkd():
+        await host.wish("start", ONE)
+        vm = await host.until(ONE, lambda vm: vm.runtime.failure is not None)
+        vm = await host.until_state(ONE, VmState.STOPPED)
+    assert vm.runtime.failure is not None
+    assert "no image of OSF small carries the tag default" in vm.runtime.failure
+    assert "launch" not in calls(host)
+
+
+async def test_a_guest_that_cannot_be_launched_leaves_its_reason_and_console(host: Rig) -> None:
+    host.backend.fail("launch", BackendError("no more ptys"))
+    host.backend.messages = "line one\nkernel panic"
+    async with host.hkd():
+        await host.wish("start", ONE)
+        vm = await host.until(
+            ONE, lambda vm: vm.runtime.failure is not None and vm.runtime.vm_state is VmState.STOPPED
+        )
+    assert vm.runtime.failure == "no more ptys"
+    assert vm.runtime.failure_console == "line one\nkernel panic"
+    assert host.backend.roots == {}
+
+
+async def test_the_next_start_forgets_the_failure(host: Rig) -> None:
+    host.backend.fail("launch", BackendError("no more ptys"))
+    async with host.hkd():
+        await host.wish("start", ONE)
+        await host.until(
+            ONE, lambda vm: vm.runtime.failure is not None and vm.runtime.vm_state is VmState.STOPPED
+        )
+        await host.wish("start", ONE)
+        vm = await host.until_state(ONE, VmState.RUNNING)
+    assert vm.runtime.failure is None
+
+
+async def test_a_guest_that_ends_by_itself_is_cleaned_up(host: Rig) -> None:
+    async with host.hkd():
+        await host.wish("start", ONE)
+        await host.until_state(ONE, VmState.RUNNING)
+        host.backend.depart(ONE)
+        vm = await host.until_state(ONE, VmState.STOPPED)
+    assert vm.runtime.failure == "the guest ended by itself"
+    assert host.backend.roots == {}
+
+
+async def test_what_cannot_be_cleaned_is_a_zombie_until_it_can(host: Rig) -> None:
+    async with host.hkd():
+        await host.wish("start", ONE)
+        await host.until_state(ONE, VmState.RUNNING)
+        host.backend.fail("erase_root", BackendError("device or resource busy"))
+        await host.wish("stop", ONE)
+        await host.until(ONE, lambda vm: vm.runtime.failure == "device or resource busy")
+        await host.until_state(ONE, VmState.STOPPED)
+    assert host.backend.roots == {}
+
+
+async def test_a_daemon_that_comes_back_finds_its_guests(host: Rig) -> None:
+    async with host.hkd():
+        for vm_id in (VmId(1), VmId(2), VmId(3)):
+            await host.wish("start", vm_id)
+            await host.until_state(vm_id, VmState.RUNNING)
+    before = dict(host.backend.running)
+    host.backend.depart(VmId(2))
+    host.backend.calls.clear()
+    async with host.hkd():
+        vm = await host.until_state(VmId(2), VmState.STOPPED)
+        assert vm.runtime.failure == "the guest ended while the appliance was not looking"
+        for vm_id in (VmId(1), VmId(3)):
+            assert (await host.vm(vm_id)).runtime.vm_state is VmState.RUNNING
+            assert "adopt" in calls(host, vm_id)
+        assert "launch" not in {call for call, _ in host.backend.calls}
+        assert host.backend.running == {vm_id: before[vm_id] for vm_id in (VmId(1), VmId(3))}
+
+
+async def test_a_host_that_rebooted_begins_again_what_ran(host: Rig) -> None:
+    async with host.hkd():
+        await host.wish("start", ONE)
+        await host.until_state(ONE, VmState.RUNNING)
+    host.backend.running.clear()
+    async with host.store.write() as tx:
+        await tx.connection.execute(update(host_runtimes).values(boot_id="another"))
+    async with host.hkd():
+        vm = await host.until(ONE, lambda vm: vm.runtime.run == 2 and vm.runtime.vm_state is VmState.RUNNING)
+    assert vm.runtime.started_by == "host"
+
+
+async def test_sessions_of_a_dead_daemon_are_reset(host: Rig) -> None:
+    async with host.store.write() as tx:
+        await tx.connection.execute(
+            update(vm_runtimes)
+            .where(vm_runtimes.c.vm_id == ONE)
+            .values(user_state=UserState.CONNECTED, l7r_session="s-1", l7r_host_id=1, user_cmd="abort")
+        )
+    async with host.hkd():
+        vm = await host.vm(ONE)
+    assert (vm.runtime.user_state, vm.runtime.l7r_session, vm.runtime.user_cmd) == (
+        "disconnected",
+        None,
+        None,
+    )
+
+
+async def test_a_guest_without_a_row_is_left_alone(host: Rig, caplog: pytest.LogCaptureFixture) -> None:
+    async with host.hkd():
+        await host.wish("start", ONE)
+        await host.until_state(ONE, VmState.RUNNING)
+    async with host.store.write() as tx:
+        await tx.connection.execute(vm_runtimes.delete().where(vm_runtimes.c.vm_id == ONE))
+        await tx.connection.exec_driver_sql("DELETE FROM vms WHERE id = 1")
+    async with host.hkd():
+        pass
+    assert ONE in host.backend.running
+    assert "a guest with our mark has no row" in caplog.text
+
+
+async def test_a_wish_made_while_the_daemon_was_down_is_served(host: Rig) -> None:
+    await host.wish("start", ONE)
+    assert (await host.vm(ONE)).runtime.vm_state is VmState.STOPPED
+    async with host.hkd():
+        await host.until_state(ONE, VmState.RUNNING)

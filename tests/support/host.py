@@ -1,0 +1,173 @@
+"""A whole HKD on a real database, over a backend in memory and VMAs on loopback."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from ipaddress import IPv4Address
+from pathlib import Path
+
+from sqlalchemy import insert
+
+from appliance.clock import SystemClock
+from appliance.config import Settings
+from appliance.model import BackendKind, HostId, InstallationId, StartedBy, Vm, VmId, VmState
+from appliance.ops import vms
+from appliance.runtime.hkd import Hkd
+from appliance.runtime.performer import Equipment, Performer
+from appliance.runtime.supervisor import Supervisor
+from appliance.signals import ChangeFeed, Doorbell
+from appliance.storage import schema
+from appliance.storage.migrate import upgrade
+from appliance.storage.store import Store
+from tests.support.fake_backend import FakeBackend
+
+INSTALLATION = InstallationId("0a1b2c3d")
+
+
+class Rig:
+    """One host: rows, a fake hypervisor, and the daemon's HKD, which may be killed and begun again."""
+
+    def __init__(self, directory: Path, store: Store, backend: FakeBackend, vma_port: int) -> None:
+        self.store = store
+        self.backend = backend
+        self.feed = ChangeFeed()
+        self.host_id = HostId(1)
+        self._run = directory
+        self.settings = Settings(
+            {
+                "nodename": "rig",
+                "path.run": str(directory),
+                "path.storage.root": str(directory),
+                "vm.network.ip.start": "127.0.0.10",
+                "vm.network.netmask": "24",
+                "vm.network.gateway": "127.0.0.1",
+                "internal.vm.port.vma": str(vma_port),
+                "internal.hkd.vmhandler.vma.failed.max_time.on.starting": "2",
+                "internal.hkd.lxc.timeout.on_state.zombie.delay": "0.05",
+                "internal.hkd.lxc.timeout.on_state.stopping.shutdown": "0.1",
+                "internal.hkd.lxc.timeout.on_state.stopping.stop": "2",
+                "internal.hkd.poll_time": "0.05",
+            }
+        )
+
+    @contextlib.asynccontextmanager
+    async def hkd(self) -> AsyncIterator[Supervisor]:
+        """An HKD at work; leaving the block is its sudden death."""
+        kit = Equipment(self.backend, self.backend, self.backend)
+        async with self.store.read() as tx:
+            host = await tx.hosts.get(self.host_id)
+        before = asyncio.all_tasks()
+        with Doorbell(self._run / "bell") as bell:
+            async with asyncio.TaskGroup() as tasks:
+                equipment = {BackendKind.LXC: kit}
+                performer = Performer(
+                    self.store, lambda: self.settings, INSTALLATION, equipment, self.feed, SystemClock()
+                )
+                supervisor = Supervisor(performer, tasks, SystemClock(), boot_slots=lambda: 2)
+                hkd = Hkd(
+                    self.store,
+                    self.settings,
+                    host,
+                    INSTALLATION,
+                    equipment,
+                    supervisor,
+                    self.feed,
+                    bell,
+                    SystemClock(),
+                    lambda settings: None,
+                )
+                await hkd.take_up()
+                tasks.create_task(hkd.serve_wishes())
+                tasks.create_task(hkd.follow(BackendKind.LXC))
+                yield supervisor
+                for task in asyncio.all_tasks() - before:
+                    task.cancel()
+
+    async def vm(self, vm_id: VmId) -> Vm:
+        """The row, as it is now."""
+        async with self.store.read() as tx:
+            return await tx.vms.get(vm_id)
+
+    async def until(self, vm_id: VmId, condition: Callable[[Vm], bool], limit_s: float = 10) -> Vm:
+        """Wait for a row to satisfy `condition`."""
+        async with asyncio.timeout(limit_s):
+            while not condition(vm := await self.vm(vm_id)):
+                await asyncio.sleep(0.01)
+        return vm
+
+    async def until_state(self, vm_id: VmId, state: VmState) -> Vm:
+        """Wait for a state in the row."""
+        return await self.until(vm_id, lambda vm: vm.runtime.vm_state is state)
+
+    async def wish(self, verb: str, vm_id: VmId, *, restart: bool = False) -> None:
+        """Write a wish, as `qa` does."""
+        async with self.store.write() as tx:
+            if verb == "start":
+                assert await vms.start(tx, [vm_id], by="test", started_by=StartedBy.COMMAND) == 1
+            else:
+                assert await vms.stop(tx, [vm_id], by="test", restart=restart) == 1
+
+
+@contextlib.asynccontextmanager
+async def rig(directory: Path, desktops: int = 1) -> AsyncIterator[Rig]:
+    """A rig with one image and VMs number 1, 2, …, whose VMAs answer on loopback."""
+    url = f"sqlite:///{directory}/qvd.db"
+    upgrade(url)
+    vmas = [await asyncio.start_server(answer_vma, "127.0.0.10", 0)]
+    port: int = vmas[0].sockets[0].getsockname()[1]
+    vmas += [
+        await asyncio.start_server(answer_vma, f"127.0.0.{10 + more}", port) for more in range(1, desktops)
+    ]
+    store = await Store.open(url, SystemClock())
+    try:
+        made = Rig(directory, store, FakeBackend(), port)
+        async with store.write() as tx:
+            now = SystemClock().now()
+            await tx.settings.found_installation(INSTALLATION, now)
+            await tx.hosts.add("rig", "127.0.0.1")
+            user = await tx.users.add("alice", None)
+            osf_id = await tx.osfs.add(
+                name="small",
+                memory_mib=256,
+                cpus=None,
+                use_overlay=True,
+                user_storage_mib=None,
+                backend=BackendKind.LXC,
+            )
+            for table, row in (
+                (
+                    schema.dis,
+                    {"osf_id": osf_id, "path": "1-a.tar", "version": "one", "sha256": "", "size_bytes": 1},
+                ),
+                (schema.di_tags, {"di_id": 1, "osf_id": osf_id, "tag": "default"}),
+            ):
+                stamped = {"created": now} if "created" in table.c else {}
+                await tx.connection.execute(insert(table).values(**row, **stamped))
+            for number in range(desktops):
+                await vms.add(
+                    tx,
+                    made.settings,
+                    name=f"desk{number + 1}",
+                    user_id=user.id,
+                    osf_id=osf_id,
+                    ip=IPv4Address("127.0.0.10") + number,
+                    by="test",
+                )
+        yield made
+    finally:
+        await store.close()
+        for vma in vmas:
+            vma.close()
+
+
+async def answer_vma(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """A VMA that says yes to everything."""
+    await reader.readuntil(b"\r\n\r\n")
+    body = b"1\n\r\n"
+    writer.write(
+        b"HTTP/1.1 200 OK\r\nContent-Type: application/json-simplerpc\r\n"
+        b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
+    )
+    writer.close()
