@@ -19,9 +19,10 @@ from typing import Protocol, TypeVar
 
 from appliance import passwords
 from appliance.clock import Timers
-from appliance.config import LOGIN_CASE_SENSITIVE, Settings
+from appliance.config import Settings
 from appliance.l7r.calls import Credentials
 from appliance.model import Secret, User, UserId
+from appliance.ops.users import normalised_login
 from appliance.storage.store import Store
 
 T = TypeVar("T")
@@ -53,12 +54,6 @@ class Authenticator(Protocol):
         ...
 
 
-def normalised(login: str, *, case_sensitive: bool) -> str:
-    """The login as stored: without blanks around it, in lower case unless case matters."""
-    trimmed = login.strip()
-    return trimmed if case_sensitive else trimmed.lower()
-
-
 class LocalPasswords:
     """Users of our own table with argon2id hashes; the plugin `default`."""
 
@@ -72,7 +67,7 @@ class LocalPasswords:
     async def authenticate(self, settings: Settings, credentials: Credentials, seal: bytes) -> Verdict:
         if not credentials.password.reveal():
             return Verdict(None)
-        login = normalised(credentials.login, case_sensitive=settings[LOGIN_CASE_SENSITIVE])
+        login = normalised_login(settings, credentials.login)
         user, stored = await self._account(login)
         found = self._seal(login, credentials.password, stored)
         repeated = hmac.compare_digest(found, seal)

@@ -30,6 +30,7 @@ class Peer(asyncio.Protocol):
         self._early = bytearray()
         self._reader: asyncio.Future[None] | None = None
         self._choked = False
+        self._finishing = False
         self.closed: asyncio.Future[None] = loop.create_future()
         """Done once the connection is gone."""
         self.ended = False
@@ -68,10 +69,13 @@ class Peer(asyncio.Protocol):
 
     def finish(self) -> None:
         """Deliver what was written, for at most `LINGER_S`, and close."""
-        if self._transport is not None and not self.closed.done():
+        if self._transport is None or self._finishing:
+            return
+        self._finishing = True
+        if not self._transport.is_closing():  # a second close() breaks the TLS transport of Python 3.11
             self._transport.close()
-            timer = self._loop.call_later(LINGER_S, self.abort)
-            self.closed.add_done_callback(lambda _: timer.cancel())
+        timer = self._loop.call_later(LINGER_S, self.abort)
+        self.closed.add_done_callback(lambda _: timer.cancel())
 
     def abort(self) -> None:
         """Close at once; what was not sent yet is lost."""
