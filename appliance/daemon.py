@@ -1,0 +1,260 @@
+"""The composition root: `qvd-appliance run` builds everything, owns the TaskGroup and the signals."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import fcntl
+import logging
+import os
+import signal
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+import uvloop
+
+from appliance.clock import SystemClock
+from appliance.config import (
+    DATABASE_URL,
+    LOG_FILENAME,
+    LOG_LEVEL,
+    NODENAME,
+    VM_HYPERVISOR,
+    VM_STARTING_MAX,
+    Settings,
+    find_file,
+    read_file,
+)
+from appliance.control import ControlServer
+from appliance.errors import ApplianceError, BackendError, ConfigError, HostError
+from appliance.l7r.server import L7r
+from appliance.log import facts, set_up
+from appliance.model import BackendKind, Host, HostState, InstallationId, VmId
+from appliance.ops.images import sweep_unfinished
+from appliance.runtime.backend import ConsoleLine
+from appliance.runtime.bridge import converge, spec
+from appliance.runtime.console import Consoles
+from appliance.runtime.firewall import Firewall
+from appliance.runtime.hkd import Hkd
+from appliance.runtime.lxc import Lxc
+from appliance.runtime.machine import Phase, VmMachine
+from appliance.runtime.nothing import Nothing
+from appliance.runtime.performer import Equipment, Performer
+from appliance.runtime.supervisor import Supervisor
+from appliance.signals import ChangeFeed, Doorbell
+from appliance.storage.btrfs import BtrfsDisks
+from appliance.storage.paths import Paths
+from appliance.storage.store import Store
+
+logger = logging.getLogger(__name__)
+
+GUEST_RUNS = frozenset({Phase.AWAITING_VMA, Phase.MONITORING, Phase.SHUTTING_DOWN})
+TURNED_DOWN = 1
+
+
+class Appliance:
+    """One node: HKD, L7R, bridge and consoles in one process."""
+
+    def __init__(
+        self, file_settings: Settings, store: Store, host: Host, installation: InstallationId
+    ) -> None:
+        self._file_settings = file_settings
+        self._settings = file_settings
+        self._store = store
+        self._host = host
+        self._installation = installation
+        self._paths = Paths(file_settings)
+        self._clock = SystemClock()
+        self._feed = ChangeFeed()
+        self._stop = asyncio.Event()
+
+    async def run(self) -> None:
+        """Serve until told to stop; guests go on running afterwards."""
+        async with self._store.read() as tx:
+            self._settings = self._file_settings.with_database(await tx.settings.all())
+            kinds = {osf.backend for osf in await tx.osfs.find()}
+        equipment = await self._equip(kinds | {BackendKind(self._settings[VM_HYPERVISOR])})
+        await sweep_unfinished(self._store, self._paths)
+        with Doorbell(self._paths.doorbell) as bell:
+            async with asyncio.TaskGroup() as tasks:
+                consoles = Consoles(
+                    lambda vm_id: line_of(supervisor, equipment, vm_id),
+                    self._paths.console_capture,
+                    tasks,
+                    self._clock,
+                )
+                supervisor = Supervisor(
+                    Performer(
+                        self._store, self._current, self._installation, equipment, self._feed, self._clock
+                    ),
+                    tasks,
+                    self._clock,
+                    boot_slots=lambda: self._settings[VM_STARTING_MAX],
+                    noticed=lambda machine: tell(consoles, machine),
+                )
+                hkd = Hkd(
+                    self._store,
+                    self._file_settings,
+                    self._host,
+                    self._installation,
+                    equipment,
+                    supervisor,
+                    self._feed,
+                    bell,
+                    self._clock,
+                    self._use,
+                )
+                await hkd.take_up()
+                self._listen_to_signals(supervisor)
+                l7r = L7r(self._store, self._current, self._feed, bell.ring, self._clock, tasks)
+                async with ControlServer(self._paths.control, {"console": consoles.view}, tasks):
+                    await l7r.listen()
+                    await hkd.declare(HostState.RUNNING, os.getpid())
+                    for kind in equipment:
+                        tasks.create_task(hkd.follow(kind), name=f"departures of {kind}")
+                    tasks.create_task(hkd.serve_wishes(), name="wishes")
+                    tasks.create_task(hkd.tick(), name="ticker")
+                    logger.info("appliance runs", extra=facts(host=self._host.name, id=self._installation))
+                    await self._stop.wait()
+                    logger.info("appliance stops; guests go on")
+                    await l7r.close()
+                await hkd.declare(HostState.STOPPED, None)
+                for task in asyncio.all_tasks() - {asyncio.current_task()}:
+                    task.cancel()
+
+    async def _equip(self, kinds: set[BackendKind]) -> Mapping[BackendKind, Equipment]:
+        """What runs the VMs of each kind; checked before anything is changed.
+
+        :raises HostError: something that one of them needs is missing
+        """
+        nothing = Nothing(self._paths.run, self._installation)
+        await nothing.check()
+        equipment = {BackendKind.NOTHING: Equipment(nothing, nothing, nothing)}
+        if BackendKind.LXC in kinds:
+            lxc = Lxc(self._paths, self._installation)
+            await lxc.check()
+            await converge(spec(self._settings))
+            firewall = Firewall(self._settings)
+            await firewall.apply()
+            equipment[BackendKind.LXC] = Equipment(lxc, BtrfsDisks(self._paths), firewall)
+        return equipment
+
+    def _current(self) -> Settings:
+        return self._settings
+
+    def _use(self, settings: Settings) -> None:
+        self._settings = settings
+
+    def _listen_to_signals(self, supervisor: Supervisor) -> None:
+        loop = asyncio.get_running_loop()
+        for ending in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(ending, self._stop.set)
+        loop.add_signal_handler(signal.SIGUSR1, self._tell_stories, supervisor)
+
+    @staticmethod
+    def _tell_stories(supervisor: Supervisor) -> None:
+        for machine in supervisor.machines():
+            supervisor.tell(machine.vm_id)
+
+
+def line_of(supervisor: Supervisor, equipment: Mapping[BackendKind, Equipment], vm_id: VmId) -> ConsoleLine:
+    """The console line of a VM.
+
+    :raises BackendError: the VM is not known here
+    """
+    machine = supervisor.machine(vm_id)
+    if machine is None:
+        raise BackendError(f"VM {vm_id} does not run here")
+    return equipment[machine.backend].backend.console(vm_id)
+
+
+def tell(consoles: Consoles, machine: VmMachine) -> None:
+    """Let the consoles follow a guest for as long as it may run."""
+    if machine.phase in GUEST_RUNS:
+        consoles.guest_runs(machine.vm_id)
+    else:
+        consoles.guest_gone(machine.vm_id)
+
+
+@contextlib.contextmanager
+def only_one(lock: Path) -> Iterator[None]:
+    """Hold the installation's lock.
+
+    :raises HostError: another daemon of this installation runs
+    """
+    try:
+        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as exc:
+        raise HostError(f"{lock} cannot be opened: {exc.strerror}", hint="run qa admin init") from exc
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as exc:
+        pid = os.read(descriptor, 32).decode().strip() or "unknown"
+        os.close(descriptor)
+        raise HostError(
+            f"another appliance of this installation runs (pid {pid})", hint="stop it first"
+        ) from exc
+    try:
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+async def serve(config: Path) -> None:
+    """Run the appliance that `config` describes.
+
+    :raises ApplianceError: it cannot begin; nothing was changed
+    """
+    settings = read_file(config)
+    set_up(settings[LOG_LEVEL], Path(file) if (file := settings[LOG_FILENAME]) else None)
+    paths = Paths(settings)
+    paths.run.mkdir(mode=0o755, parents=True, exist_ok=True)
+    with only_one(paths.hkd_lock):
+        store = await Store.open(settings[DATABASE_URL], SystemClock())
+        try:
+            async with store.read() as tx:
+                installation = await tx.settings.installation()
+                host = await tx.hosts.by_name(settings[NODENAME])
+            if host is None:
+                raise ConfigError(
+                    f"nodename = {settings[NODENAME]!r} is not a host of this installation",
+                    hint="see qa host list; the name is fixed by qa admin init",
+                )
+            await Appliance(settings, store, host, installation).run()
+        finally:
+            await store.close()
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """`qvd-appliance run|version [--config FILE]`; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="qvd-appliance", description="The QVD appliance: HKD, L7R and NAT bridge in one process."
+    )
+    parser.add_argument("verb", choices=["run", "version"], help="run: serve until told to stop")
+    parser.add_argument(
+        "--config", type=Path, metavar="FILE", help="node.conf (else $QVD_CONFIG, else /etc/qvd/node.conf)"
+    )
+    words = parser.parse_args(argv)
+    if words.verb == "version":
+        print(version("qvd-appliance"))
+        return 0
+    status = 0
+    try:
+        uvloop.run(serve(find_file(words.config)))
+    except* ApplianceError as failures:
+        print(f"qvd-appliance: {first_cause(failures)}", file=sys.stderr)
+        status = TURNED_DOWN
+    return status
+
+
+def first_cause(failures: BaseExceptionGroup[ApplianceError]) -> BaseException:
+    """The first failure inside nested groups."""
+    cause: BaseException = failures
+    while isinstance(cause, BaseExceptionGroup):
+        cause = cause.exceptions[0]
+    return cause
