@@ -29,6 +29,7 @@ from appliance.l7r.stopping import stop_and_wait
 from appliance.l7r.wire import JSON, ClientWire, Request
 from appliance.log import facts
 from appliance.model import Host, HostState, User, Vm, VmId
+from appliance.storage.store import Tx
 
 logger = logging.getLogger(__name__)
 
@@ -101,8 +102,8 @@ class Connection:
 
     async def _ping(self) -> None:
         async with self._services.store.read() as tx:
-            host = await tx.hosts.by_name(self._nodename)
-        _check_serving(_registered(host))
+            host = await self._host(tx)
+        _check_serving(host)
         self._reply(b"I am alive!\r\n")
 
     async def _list_of_vm(self, request: Request) -> None:
@@ -125,7 +126,6 @@ class Connection:
             wire=self._wire,
             vm=vm,
             user=user,
-            host_id=host.id,
             params=params,
         )
         end = await performer.run()
@@ -153,7 +153,7 @@ class Connection:
         """
         settings, store = self._services.settings(), self._services.store
         async with store.read() as tx:
-            host = _registered(await tx.hosts.by_name(self._nodename))
+            await self._host(tx)
         counters = ["http_requests"]
         user: User | None = None
         credentials = parse_credentials(request.headers.get("authorization"))
@@ -164,8 +164,8 @@ class Connection:
                 counters += ["auth_attempts", *(["auth_ok"] if user is not None else [])]
         async with store.write() as tx:
             for counter in counters:
-                await tx.hosts.count(host.id, counter)
-            host = _registered(await tx.hosts.by_name(self._nodename))
+                await tx.hosts.count(self._services.host_id, counter)
+            host = await self._host(tx)
         if user is None:
             login = None if credentials is None else credentials.login
             logger.info("log-in refused", extra=facts(client=self._client.address, login=login))
@@ -182,9 +182,11 @@ class Connection:
             raise ProtocolError(403, "this desktop belongs to somebody else")
         return vm
 
-    @property
-    def _nodename(self) -> str:
-        return self._services.settings()[config.NODENAME]
+    async def _host(self, tx: Tx) -> Host:
+        try:
+            return await tx.hosts.get(self._services.host_id)
+        except NotFoundError as exc:
+            raise ProtocolError(503, "this node is not registered") from exc
 
     # -- the replies
 
@@ -195,12 +197,6 @@ class Connection:
     def _refuse(self, status: int, text: str) -> None:
         for portion in self._wire.refusal(status, text):
             self._client.write(portion)
-
-
-def _registered(host: Host | None) -> Host:
-    if host is None:
-        raise ProtocolError(503, "this node is not registered")
-    return host
 
 
 def _check_serving(host: Host) -> None:

@@ -32,7 +32,7 @@ from appliance.l7r.session import Action, Event, Limits, Phase, Session
 from appliance.l7r.wire import ClientWire
 from appliance.l7r.xparams import EXTRA_ARGS, fresh_slave_key, safe_extra_args, x_parameters
 from appliance.log import facts
-from appliance.model import HostId, SessionId, User, Vm
+from appliance.model import SessionId, User, Vm
 from appliance.ops import sessions
 from appliance.ops.sessions import Claimant
 from appliance.signals import Watch
@@ -59,7 +59,6 @@ class Performer:
         wire: ClientWire,
         vm: Vm,
         user: User,
-        host_id: HostId,
         params: Mapping[str, str],
     ) -> None:
         self._services = services
@@ -74,7 +73,7 @@ class Performer:
             vm_id=vm.id,
             user=user,
             user_ip=client.address,
-            host_id=host_id,
+            host_id=services.host_id,
             pid=os.getpid(),
         )
         self._slave_key = fresh_slave_key()

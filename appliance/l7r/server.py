@@ -18,6 +18,7 @@ from appliance.l7r.forwarder import LINGER_S, Peer
 from appliance.l7r.services import RowReader, Services, make_authenticator
 from appliance.l7r.tls import server_context
 from appliance.log import facts
+from appliance.model import HostId
 from appliance.signals import ChangeFeed
 from appliance.storage.store import Store
 
@@ -35,6 +36,7 @@ class L7r:
         self,
         store: Store,
         settings: Callable[[], Settings],
+        host_id: HostId,
         feed: ChangeFeed,
         bell: Callable[[], None],
         clock: Clock,
@@ -47,6 +49,7 @@ class L7r:
         self._services = Services(
             store=store,
             settings=settings,
+            host_id=host_id,
             feed=feed,
             bell=bell,
             clock=clock,

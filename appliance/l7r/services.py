@@ -10,7 +10,7 @@ from appliance.clock import Clock
 from appliance.config import L7R_AUTH_PLUGINS, Settings
 from appliance.errors import ConfigError
 from appliance.l7r.auth import Authenticator, LocalPasswords
-from appliance.model import SessionId, VmId
+from appliance.model import HostId, SessionId, VmId
 from appliance.signals import ChangeFeed
 from appliance.storage.sessions import SessionRow
 from appliance.storage.store import Store
@@ -52,6 +52,8 @@ class Services:
 
     store: Store
     settings: Callable[[], Settings]
+    host_id: HostId
+    """This node."""
     feed: ChangeFeed
     bell: Callable[[], None]
     """Rung after a commit that holds a wish."""

@@ -22,7 +22,7 @@ from sqlalchemy import insert, select, update
 from appliance.clock import SystemClock
 from appliance.config import Settings
 from appliance.l7r.server import L7r
-from appliance.model import HostState, Secret, UserState, VmCmd, VmId, VmState
+from appliance.model import HostId, HostState, Secret, UserState, VmCmd, VmId, VmState
 from appliance.signals import ChangeFeed
 from appliance.storage import schema
 from appliance.storage.migrate import upgrade
@@ -243,7 +243,13 @@ async def installation(directory: Path, **settings: str) -> AsyncIterator[Instal
     try:
         async with asyncio.TaskGroup() as tasks:
             l7r = L7r(
-                store, lambda: Settings(written), feed, lambda: rings.append(clock.monotonic()), clock, tasks
+                store,
+                lambda: Settings(written),
+                HostId(1),
+                feed,
+                lambda: rings.append(clock.monotonic()),
+                clock,
+                tasks,
             )
             await l7r.listen()
             port = int(written["l7r.port"])

@@ -8,7 +8,7 @@ import inspect
 import random
 import socket
 import ssl
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,12 +39,13 @@ def on_both_loops(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..
     run.__name__, run.__doc__ = test.__name__, test.__doc__
     run.__signature__ = inspect.Signature([loop, *wanted])  # type: ignore[attr-defined]
     run.__dict__.update(test.__dict__)
-    return pytest.mark.parametrize("new_loop", LOOPS.values(), ids=LOOPS)(run)
+    both: Callable[..., None] = pytest.mark.parametrize("new_loop", LOOPS.values(), ids=LOOPS)(run)
+    return both
 
 
 @pytest.fixture(params=[True, False], ids=["tls", "clear"])
-def identity(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Identity | None]:
-    yield self_signed(tmp_path) if request.param else None
+def identity(request: pytest.FixtureRequest, tmp_path: Path) -> Identity | None:
+    return self_signed(tmp_path) if request.param else None
 
 
 @dataclass(slots=True)
@@ -138,9 +139,9 @@ async def test_much_data_both_ways_at_once(identity: Identity | None) -> None:
     async with stream(identity) as s:
         s.client[1].write(up)
         s.guest[1].write(down)
-        found = await asyncio.gather(digest(s.guest[0], len(up)), digest(s.client[0], len(down)))
-        assert found == [hashlib.sha256(up).hexdigest(), hashlib.sha256(down).hexdigest()]
-        assert [peer.received for peer in s.peers] == [len(up), len(down)]
+        found = tuple(await asyncio.gather(digest(s.guest[0], len(up)), digest(s.client[0], len(down))))
+        assert found == (hashlib.sha256(up).hexdigest(), hashlib.sha256(down).hexdigest())
+        assert tuple(peer.received for peer in s.peers) == (len(up), len(down))
 
 
 @on_both_loops
