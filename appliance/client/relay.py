@@ -34,41 +34,51 @@ async def join(server: Stream, local: Stream, leftover: bytes, first_bytes: Call
     first bytes are there.
     """
     async with asyncio.TaskGroup() as group:
-        down = group.create_task(_from_server(server, local, leftover, first_bytes), name="server to nxproxy")
-        up = group.create_task(_copy(local.reader, server.writer), name="nxproxy to server")
+        down = group.create_task(_down(server, local, leftover, first_bytes), name="server to nxproxy")
+        up = group.create_task(_up(local, server), name="nxproxy to server")
         await asyncio.wait((down, up), return_when=asyncio.FIRST_COMPLETED)
-        by_server = down.done()
+        ending = down.result() if down.done() else up.result()
         for task in (down, up):
             task.cancel()
-    target = local.writer if by_server else server.writer
+    target = local.writer if ending.by_server else server.writer
     with contextlib.suppress(OSError, TimeoutError):
         async with asyncio.timeout(FLUSH_TIMEOUT_S):
             target.close()
             await target.wait_closed()
-    ended = down if by_server else up
-    return Ending(by_server, ended.result())
+    return ending
 
 
-async def _from_server(
-    server: Stream, local: Stream, leftover: bytes, first_bytes: Callable[[], None]
-) -> OSError | None:
+async def _down(server: Stream, local: Stream, leftover: bytes, first_bytes: Callable[[], None]) -> Ending:
+    data = leftover
     try:
-        data = leftover or await server.reader.read(CHUNK)
-        if data:
-            first_bytes()
-            local.writer.write(data)
-            await local.writer.drain()
+        data = data or await server.reader.read(CHUNK)
     except OSError as exc:
-        return exc
-    return await _copy(server.reader, local.writer) if data else None
+        return Ending(by_server=True, error=exc)
+    if not data:
+        return Ending(by_server=True, error=None)
+    first_bytes()
+    by_reader, error = await _copy(data, server.reader, local.writer)
+    return Ending(by_server=by_reader, error=error)
 
 
-async def _copy(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> OSError | None:
-    """Copy until `source` ends; the error that ended it early, if any."""
-    try:
-        while data := await source.read(CHUNK):
+async def _up(local: Stream, server: Stream) -> Ending:
+    by_reader, error = await _copy(b"", local.reader, server.writer)
+    return Ending(by_server=not by_reader, error=error)
+
+
+async def _copy(
+    data: bytes, source: asyncio.StreamReader, target: asyncio.StreamWriter
+) -> tuple[bool, OSError | None]:
+    """Copy `data` and what follows it; whether the source ended it (else the target), and with what error."""
+    while True:
+        try:
             target.write(data)
             await target.drain()
-    except OSError as exc:
-        return exc
-    return None
+        except OSError as exc:
+            return False, exc
+        try:
+            data = await source.read(CHUNK)
+        except OSError as exc:
+            return True, exc
+        if not data:
+            return True, None

@@ -81,3 +81,24 @@ async def test_a_slow_reader_stops_the_sender(ends: tuple[Stream, Stream, Stream
             received += len(data)
     assert received == total
     assert joined.result().by_server
+
+
+async def test_a_server_that_is_cut_off_is_at_fault(ends: tuple[Stream, Stream, Stream, Stream]) -> None:
+    server, to_server, to_local, local = ends
+    async with asyncio.TaskGroup() as group:
+        joined = group.create_task(join(to_server, to_local, b"", lambda: None))
+        local.writer.write(b"z" * 4_000_000)
+        await asyncio.sleep(0.05)
+        server.writer.transport.abort()  # with bytes unread: the other end sees a reset
+    assert joined.result().by_server
+    assert isinstance(joined.result().error, ConnectionError)
+
+
+async def test_nxproxy_that_is_cut_off_ends_the_session(ends: tuple[Stream, Stream, Stream, Stream]) -> None:
+    server, to_server, to_local, local = ends
+    async with asyncio.TaskGroup() as group:
+        joined = group.create_task(join(to_server, to_local, b"", lambda: None))
+        server.writer.write(b"z" * 4_000_000)
+        await asyncio.sleep(0.05)
+        local.writer.transport.abort()
+    assert not joined.result().by_server
