@@ -26,7 +26,7 @@ from appliance.storage.db import BEGIN_WRITE, database_file, parse_url, prepare_
 SCRIPTS = Path(__file__).parent / "migrations"
 
 
-def upgrade(url: str, revision: str = "head") -> bool:
+def upgrade(url: str) -> bool:
     """Create the database behind `url` or migrate it, in one transaction; whether there was anything to do.
 
     :raises StoreError: it cannot be written
@@ -37,13 +37,13 @@ def upgrade(url: str, revision: str = "head") -> bool:
         file.touch(mode=0o600, exist_ok=True)
         with begin(url) as connection:
             before = MigrationContext.configure(connection).get_current_revision()
-            command.upgrade(alembic_config(connection), revision)
-            after = MigrationContext.configure(connection).get_current_revision()
-            if after == head():
-                connection.execute(
-                    text("INSERT OR REPLACE INTO versions (component, version) VALUES ('schema', :version)"),
-                    {"version": schema.SCHEMA_VERSION},
-                )
+            if before == head():
+                return False
+            command.upgrade(alembic_config(connection), "head")
+            connection.execute(
+                text("INSERT OR REPLACE INTO versions (component, version) VALUES ('schema', :version)"),
+                {"version": schema.SCHEMA_VERSION},
+            )
     except (OSError, DatabaseError, sqlite3.Error) as exc:
         reason = exc.orig if isinstance(exc, DatabaseError) else exc
         raise StoreError(f"the database {file} cannot be set up: {reason}") from exc
@@ -52,7 +52,7 @@ def upgrade(url: str, revision: str = "head") -> bool:
             f"the database {file} was made by another version of this program: {exc}",
             hint="use the program that made it, or a newer one",
         ) from exc
-    return before != after
+    return True
 
 
 def downgrade(url: str, revision: str) -> None:

@@ -1,0 +1,80 @@
+"""`qa osf`: what VMs get."""
+
+from __future__ import annotations
+
+import pytest
+
+from appliance.ops.osfs import mib
+from tests.support.qa import Installation
+
+MIB = 1024 * 1024
+
+
+def test_defaults_come_from_the_settings(qa: Installation) -> None:
+    qa.ok("osf", "add", "name=plain")
+    (osf,) = qa.listed("osf")
+    assert osf == {
+        "id": 1,
+        "name": "plain",
+        "memory_bytes": 256 * MIB,
+        "cpus": None,
+        "use_overlay": True,
+        "user_storage_size_bytes": None,
+        "backend": "nothing",
+    }
+
+
+def test_sizes_take_suffixes(qa: Installation) -> None:
+    qa.ok("osf", "add", "name=big", "memory=2g", "user_storage_size=1.5g", "cpus=0.5", "use_overlay=no")
+    (osf,) = qa.listed("osf")
+    assert (osf["memory_bytes"], osf["user_storage_size_bytes"]) == (2048 * MIB, 1536 * MIB)
+    assert (osf["cpus"], osf["use_overlay"]) == (0.5, False)
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("512", 512), ("512m", 512), ("2G", 2048), ("1t", 2**20), ("2048k", 2), ("1GiB", 1024)]
+)
+def test_a_number_means_mib(text: str, size: int) -> None:
+    assert mib(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "0", "-1", "x", "1p", "512k"])
+def test_what_is_no_size_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="size"):
+        mib(text)
+
+
+def test_edits_what_is_named_and_nothing_else(qa: Installation) -> None:
+    qa.ok("osf", "add", "name=a", "memory=1g")
+    qa.ok("osf", "add", "name=b", "memory=1g", "user_storage_size=1g")
+    assert qa.ok("osf", "edit", "user_storage_size=no", "memory=3g", "-f", "name=b").out == "Edited 1 OSFs.\n"
+    a, b = qa.listed("osf")
+    assert (a["memory_bytes"], b["memory_bytes"]) == (1024 * MIB, 3072 * MIB)
+    assert b["user_storage_size_bytes"] is None
+
+
+def test_policies_of_later_versions_are_refused_by_name(qa: Installation) -> None:
+    said = qa("osf", "add", "name=a", "expire-idle=yes", "memory=none")
+    assert said.status == 2
+    assert "there is no argument expire-idle" in said.err
+    assert "argument memory='none'" in said.err
+    assert qa.listed("osf") == []
+
+
+def test_names_are_unique(qa: Installation) -> None:
+    qa.ok("osf", "add", "name=a")
+    qa.ok("osf", "add", "name=b")
+    assert qa("osf", "add", "name=a").status == 1
+    assert qa("osf", "edit", "name=b", "-f", "id=1").status == 1
+    assert qa("osf", "edit", "name=c", "--yes").status == 1
+    assert [osf["name"] for osf in qa.listed("osf")] == ["a", "b"]
+
+
+def test_what_is_used_is_not_deleted(qa: Installation) -> None:
+    qa.with_vm()
+    said = qa("osf", "del", "--yes")
+    assert said.status == 1
+    assert "web-1" in said.err
+    qa.ok("vm", "del", "--yes")
+    qa.ok("osf", "del", "--yes")
+    assert qa.listed("osf") == []

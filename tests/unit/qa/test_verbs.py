@@ -1,0 +1,59 @@
+"""Verbs: arguments are checked all at once, and every verb can explain itself."""
+
+from __future__ import annotations
+
+import importlib
+
+import pytest
+
+from appliance.qa.context import Context
+from appliance.qa.main import NOUNS
+from appliance.qa.verbs import Argument, Given, SyntaxErrors, Verb, whole
+
+
+async def nothing(context: Context, given: Given) -> None:
+    """Do nothing."""
+
+
+ADD = Verb(
+    "add",
+    "Adds.",
+    nothing,
+    arguments=(
+        Argument("name", "", required=True),
+        Argument("a", ""),
+        Argument("b", ""),
+        Argument("n", "", whole),
+    ),
+    one_of=(("a", "b"),),
+)
+
+
+def test_reads_arguments() -> None:
+    assert ADD.given(["name=x=y", "a=1", "n=7"]).values == {"name": "x=y", "a": "1", "n": 7}
+
+
+def test_tells_all_that_is_wrong_at_once() -> None:
+    with pytest.raises(SyntaxErrors) as caught:
+        ADD.given(["nmae=x", "a=1", "b=2", "n=many", "word", "a=3"])
+    assert caught.value.errors == (
+        "there is no argument nmae (did you mean name?)",
+        "argument n='many': write a whole number",
+        "'word' is no key=value",
+        "argument a is given twice",
+        "argument name is missing",
+        "the arguments a and b exclude one another",
+    )
+
+
+def verbs() -> list[tuple[str, Verb]]:
+    return [(noun, verb) for noun in NOUNS for verb in importlib.import_module(f"appliance.qa.{noun}").VERBS]
+
+
+@pytest.mark.parametrize(("noun", "verb"), verbs(), ids=lambda part: getattr(part, "name", part))
+def test_every_verb_explains_itself(noun: str, verb: Verb) -> None:
+    text = verb.help(noun)
+    assert text.startswith(f"qa {noun} {verb.name}")
+    assert verb.doc.endswith(".")
+    assert verb.examples
+    assert all(argument.doc and argument.name in text for argument in verb.arguments)
