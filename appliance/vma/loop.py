@@ -21,8 +21,8 @@ now = time.monotonic
 class Timer:
     """A call that can still be cancelled."""
 
-    def __init__(self, callback: Callable[[], None]) -> None:
-        self.callback: Optional[Callable[[], None]] = callback
+    def __init__(self, callback: Callable[[], object]) -> None:
+        self.callback: Optional[Callable[[], object]] = callback
 
     def cancel(self) -> None:
         self.callback = None
@@ -53,7 +53,7 @@ class Loop:
         self._signals[number] = callback
         signal.signal(number, lambda *_: None)
 
-    def after(self, seconds: float, callback: Callable[[], None]) -> Timer:
+    def after(self, seconds: float, callback: Callable[[], object]) -> Timer:
         timer = Timer(callback)
         self._count += 1
         heapq.heappush(self._timers, (now() + seconds, self._count, timer))

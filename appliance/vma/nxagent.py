@@ -26,7 +26,7 @@ from appliance.vma.files import say
 from appliance.vma.hooks import STATE, Hooks
 from appliance.vma.launch import LaunchChild, LaunchError, write_files
 from appliance.vma.loop import Loop, now
-from appliance.vma.processes import members, send, session_of, start_time
+from appliance.vma.processes import group_of, members, send, session_of, start_time
 from appliance.vma.wire import XState
 from appliance.vma.xsession import (
     Ended,
@@ -175,11 +175,11 @@ class Desktop:
         return Session(phase, now(), record.number)
 
     def _alive(self, record: Launched) -> bool:
-        """Whether the leader still runs; an nxagent without its leader is ended here."""
+        """Whether the leader still runs; what remains of a launch without its leader is ended here."""
         if record.started and start_time(record.leader) == record.started:
             return True
-        if record.agent:
-            send(record.agent, record.leader, signal.SIGKILL)
+        if not start_time(record.leader):
+            self._end_rest(record)
         return False
 
     def _watch(self, record: Launched) -> None:
@@ -238,8 +238,14 @@ class Desktop:
             pass
         launched = self._launched
         if launched is not None and launched.number == number:
-            self._signal_agent(number, signal.SIGKILL)
+            self._end_rest(launched)
             self._post(Ended(now(), number))
+
+    def _end_rest(self, launched: Launched) -> None:
+        """End what an ended leader left: programs are asked, but an nxagent would keep the display."""
+        for pid in members(launched.leader, ""):
+            ours = group_of(pid) == launched.agent
+            send(pid, launched.leader, signal.SIGKILL if ours else signal.SIGTERM)
 
     # -- traces
 

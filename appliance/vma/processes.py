@@ -25,6 +25,11 @@ def session_of(pid: int) -> int:
     return int(fields[3]) if fields else 0
 
 
+def group_of(pid: int) -> int:
+    fields = _stat(pid)
+    return int(fields[2]) if fields else 0
+
+
 def start_time(pid: int) -> str:
     fields = _stat(pid)
     return fields[19] if fields else ""

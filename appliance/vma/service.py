@@ -160,12 +160,12 @@ class Service:
     def _arm(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        due = self._session.deadline(self._limits)
-        if due is not None:
-            self._timer = self._loop.after(max(0.0, due - now()), self._overdue)
-
-    def _overdue(self) -> None:
-        self.post(xsession.Tick(now()))
+        tick = self._session.due(self._limits)
+        if tick is not None:
+            final = tick.final
+            self._timer = self._loop.after(
+                max(0.0, tick.at - now()), lambda: self.post(xsession.Tick(now(), final))
+            )
 
     # -- the end
 

@@ -4,15 +4,15 @@ Theory of operation. One session lives in a VM. nxagent's log lines are the only
 (port 4100 is never probed: a bare connection aborts a first start and suspends a resuming session). The
 words it prints move the session from phase to phase; requests (`x_start` …) order actions, and what they
 did is learnt from the next words. Every phase that may not last has a limit; the shell arms a timer for
-`deadline()` and posts `Tick`. In short:
+`due()`. In short:
 
     stopped ──x_start──> launching ⇄ provisioning ──"Starting"──> listening ──"started"──> connected
     connected ──HUP──> hanging up ──"Suspending" (or the client is gone)──> suspending ──> suspended
     suspended ──x_start──> preparing ──HUP──> waking ──"Resuming"──> resuming ──> connected
     any ──x_stop, limit, "Terminating", "Aborting"──> stopping ──the launch has ended──> stopped
 
-HUP toggles inside nxagent, and nxagent loses one that comes within a second of "started" or "suspended"; so
-it is repeated until the log shows that it was heard, and never after. Where nobody connects to a session
+nxagent loses signals that come within a second of "started" or "suspended"; so they are repeated until the
+log shows that one was heard, and not after: HUP toggles. Where nobody connects to a session
 that was to be resumed, HUP suspends it again and the user's programs live on; only a first start is ended,
 as QVD does with both. Events of an earlier launch carry its number and are dropped.
 """
@@ -85,40 +85,44 @@ _LIMIT_NAMES = {
     Phase.PROVISIONING: "provisioning",
     Phase.LISTENING: "listening",
     Phase.PREPARING: "initiating",
+    Phase.WAKING: "initiating",
     Phase.RESUMING: "listening",
+    Phase.HANGING_UP: "suspending",
     Phase.SUSPENDING: "suspending",
     Phase.STOPPING: "stopping",
 }
 LIMITS = tuple(sorted(set(_LIMIT_NAMES.values())))
-_AWAITING_HUP = (Phase.WAKING, Phase.HANGING_UP)
+_AWAITING_SIGNAL = (Phase.WAKING, Phase.HANGING_UP, Phase.STOPPING)
 _BEFORE_NXAGENT = (Phase.LAUNCHING, Phase.PROVISIONING)
-HUP_AGAIN_S = 0.5
-MAX_HUPS = 40
+SIGNAL_AGAIN_S = 0.5
 
 
 class Session(NamedTuple):
     """The session as it is known.
 
-    `since` is the (monotonic) entry into the phase, or its last HUP; `hups` counts those. `launch` numbers
-    the launches, `attempt` the resumes of one.
+    `since` is the (monotonic) entry into the phase, `signalled` the last signal it has sent. `launch`
+    numbers the launches, `attempt` the resumes of one.
     """
 
     phase: Phase = Phase.STOPPED
     since: float = 0.0
     launch: int = 0
     attempt: int = 0
-    hups: int = 0
+    signalled: float = 0.0
 
     @property
     def x_state(self) -> XState:
         return self.phase.x_state
 
-    def deadline(self, limits: Mapping[str, float]) -> Optional[float]:
-        """When `Tick` is due; None for a phase that may last."""
+    def due(self, limits: Mapping[str, float]) -> Optional[Tick]:
+        """The tick to be posted, and when; None for a phase that may last."""
         name = _LIMIT_NAMES.get(self.phase)
-        if self.phase in _AWAITING_HUP:
-            return self.since + HUP_AGAIN_S
-        return None if name is None else self.since + limits[name]
+        if name is None:
+            return None
+        end, again = self.since + limits[name], self.signalled + SIGNAL_AGAIN_S
+        if self.phase in _AWAITING_SIGNAL and again < end:
+            return Tick(again, final=False)
+        return Tick(end, final=True)
 
 
 # -- events: what is asked and what is seen ----------------------------------------------------------------
@@ -162,9 +166,10 @@ class Ended(NamedTuple):
 
 
 class Tick(NamedTuple):
-    """The deadline of the phase has passed."""
+    """It is time to signal again or, if `final`, the limit of the phase."""
 
     at: float
+    final: bool
 
 
 Event = Union[StartWanted, SuspendWanted, StopWanted, Word, Prepared, Ended, Tick]
@@ -245,12 +250,11 @@ def step(session: Session, event: Event) -> Step:
 
 
 def _enter(session: Session, phase: Phase, at: float, *actions: Action) -> Step:
-    return session._replace(phase=phase, since=at, hups=0), (Entered(phase), *actions)
+    return session._replace(phase=phase, since=at, signalled=at), (Entered(phase), *actions)
 
 
 def _hang_up(session: Session, phase: Phase, at: float, *actions: Action) -> Step:
-    entered, done = _enter(session, phase, at, *actions, HangUp(session.launch))
-    return entered._replace(hups=1), done
+    return _enter(session, phase, at, *actions, HangUp(session.launch))
 
 
 def _start(session: Session, event: StartWanted) -> Step:
@@ -306,14 +310,15 @@ def _prepared(session: Session, event: Prepared) -> Step:
 
 def _overdue(session: Session, event: Tick) -> Step:
     phase = session.phase
-    if phase in _AWAITING_HUP and session.hups < MAX_HUPS:
-        return session._replace(since=event.at, hups=session.hups + 1), (HangUp(session.launch),)
+    if not event.final:
+        again = Terminate(session.launch) if phase is Phase.STOPPING else HangUp(session.launch)
+        return session._replace(signalled=event.at), (again,) if phase in _AWAITING_SIGNAL else ()
     if phase is Phase.RESUMING:
         return _hang_up(session, Phase.HANGING_UP, event.at)
     if phase in (Phase.PREPARING, Phase.WAKING):
         return _enter(session, Phase.SUSPENDED, event.at)
     if phase is Phase.STOPPING:
         return session._replace(since=event.at), (Kill(session.launch),)
-    if phase in _LIMIT_NAMES or phase is Phase.HANGING_UP:
+    if phase in _LIMIT_NAMES:
         return _enter(session, Phase.STOPPING, event.at, Terminate(session.launch))
     return session, ()

@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from appliance.vma.wire import XState
 from appliance.vma.xsession import (
     LIMITS,
-    MAX_HUPS,
     Answer,
     Ended,
     Entered,
@@ -39,7 +38,7 @@ WORDS = (
 
 
 def given_in(phase: Phase) -> Session:
-    return Session(phase, since=90.0, launch=3, attempt=2, hups=1)
+    return Session(phase, since=90.0, launch=3, attempt=2, signalled=90.0)
 
 
 def play(session: Session, *events: Event) -> Session:
@@ -67,14 +66,18 @@ def play(session: Session, *events: Event) -> Session:
         (Phase.CONNECTED, Word(AT, 2, "terminated"), Phase.CONNECTED, []),
         (Phase.CONNECTED, Word(AT, 3, "gibberish"), Phase.STOPPING, [Terminate(3)]),
         (Phase.STOPPING, Word(AT, 3, "resumed"), Phase.STOPPING, []),
-        (Phase.LAUNCHING, Tick(AT), Phase.STOPPING, [Terminate(3)]),
-        (Phase.LISTENING, Tick(AT), Phase.STOPPING, [Terminate(3)]),
-        (Phase.RESUMING, Tick(AT), Phase.HANGING_UP, [HangUp(3)]),
-        (Phase.WAKING, Tick(AT), Phase.WAKING, [HangUp(3)]),
-        (Phase.HANGING_UP, Tick(AT), Phase.HANGING_UP, [HangUp(3)]),
-        (Phase.SUSPENDING, Tick(AT), Phase.STOPPING, [Terminate(3)]),
-        (Phase.STOPPING, Tick(AT), Phase.STOPPING, [Kill(3)]),
-        (Phase.CONNECTED, Tick(AT), Phase.CONNECTED, []),
+        (Phase.LAUNCHING, Tick(AT, True), Phase.STOPPING, [Terminate(3)]),
+        (Phase.LISTENING, Tick(AT, True), Phase.STOPPING, [Terminate(3)]),
+        (Phase.RESUMING, Tick(AT, True), Phase.HANGING_UP, [HangUp(3)]),
+        (Phase.WAKING, Tick(AT, False), Phase.WAKING, [HangUp(3)]),
+        (Phase.HANGING_UP, Tick(AT, False), Phase.HANGING_UP, [HangUp(3)]),
+        (Phase.HANGING_UP, Tick(AT, True), Phase.STOPPING, [Terminate(3)]),
+        (Phase.WAKING, Tick(AT, True), Phase.SUSPENDED, []),
+        (Phase.STOPPING, Tick(AT, False), Phase.STOPPING, [Terminate(3)]),
+        (Phase.CONNECTED, Tick(AT, False), Phase.CONNECTED, []),
+        (Phase.SUSPENDING, Tick(AT, True), Phase.STOPPING, [Terminate(3)]),
+        (Phase.STOPPING, Tick(AT, True), Phase.STOPPING, [Kill(3)]),
+        (Phase.CONNECTED, Tick(AT, True), Phase.CONNECTED, []),
         (Phase.CONNECTED, Ended(AT, 3), Phase.STOPPED, []),
         (Phase.CONNECTED, Ended(AT, 2), Phase.CONNECTED, []),
     ],
@@ -103,18 +106,22 @@ def test_a_start_while_connected_suspends_and_refuses() -> None:
     assert again == session
 
 
-def test_hang_ups_are_repeated_for_a_while_only() -> None:
-    for phase, end in ((Phase.HANGING_UP, Phase.STOPPING), (Phase.WAKING, Phase.SUSPENDED)):
-        session = given_in(phase)
-        for _ in range(MAX_HUPS - 1):
-            session, actions = step(session, Tick(AT))
-            assert actions == (HangUp(3),)
-        assert step(session, Tick(AT))[0].phase is end
+def test_signals_are_repeated_until_the_limit_of_the_phase() -> None:
+    limits = dict.fromkeys(LIMITS, 2.0)
+    for phase in (Phase.HANGING_UP, Phase.WAKING, Phase.STOPPING):
+        session = Session(phase, since=AT, launch=3, signalled=AT)
+        ticks: list[Tick] = []
+        while not ticks or not ticks[-1].final:
+            tick = session.due(limits)
+            assert tick is not None
+            ticks.append(tick)
+            session, _ = step(session, tick)
+        assert [tick.at - AT for tick in ticks] == [0.5, 1.0, 1.5, 2.0]
 
 
-def test_every_phase_that_may_not_last_has_a_deadline() -> None:
+def test_every_phase_that_may_not_last_has_a_limit() -> None:
     limits = dict.fromkeys(LIMITS, 10.0)
-    lasting = {phase for phase in Phase if given_in(phase).deadline(limits) is None}
+    lasting = {phase for phase in Phase if given_in(phase).due(limits) is None}
     assert lasting == {Phase.STOPPED, Phase.CONNECTED, Phase.SUSPENDED}
 
 
@@ -125,7 +132,7 @@ EVENTS = st.one_of(
     st.builds(Word, st.just(AT), st.integers(0, 3), st.sampled_from(WORDS)),
     st.builds(Prepared, st.just(AT), st.integers(0, 3), st.integers(0, 3), st.booleans()),
     st.builds(Ended, st.just(AT), st.integers(0, 3)),
-    st.builds(Tick, st.just(AT)),
+    st.builds(Tick, st.just(AT), st.booleans()),
 )
 
 
