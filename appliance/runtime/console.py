@@ -41,7 +41,7 @@ FLOOD_BYTES_PER_S = 1_048_576
 PENDING_BYTES = 4096
 """Input beyond this waits at its viewer until the guest has read some."""
 INPUT_PATIENCE_S = 5.0
-"""How long a guest may leave its input unread before it is thrown away."""
+"""How long input waits for the line, and then for the guest to read it, before it is thrown away."""
 RETRY_FIRST_S = 0.1
 RETRY_LONGEST_S = 5.0
 LARGEST_SIDE = 1000
@@ -93,6 +93,7 @@ class Hub:
         self._waiting_for: str | None = "the line is being opened"
         self._logged_reason: str | None = None
         self._heard = False
+        self._opened = asyncio.Event()
 
     async def run(self) -> None:
         """Hold the line and read it, for ever."""
@@ -154,11 +155,13 @@ class Hub:
         try:
             os.set_blocking(descriptor, False)
             self._waiting_for = None
+            self._opened.set()
             self._role_changed()
             loop.add_reader(descriptor, self._read, opened, output)
             return await opened.ended
         finally:
             self._open = None
+            self._opened.clear()
             opened.room.set()
             loop.remove_reader(descriptor)
             loop.remove_writer(descriptor)
@@ -214,6 +217,9 @@ class Hub:
             writer = self._writer.who if self._writer else "nobody"
             viewer.stream.offer(FrameKind.EVENT, {"notice": f"not sent: {writer} writes here, you watch"})
             return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(INPUT_PATIENCE_S):
+                await self._opened.wait()
         opened = self._open
         if opened is None:
             viewer.stream.offer(FrameKind.EVENT, {"notice": f"not sent: {self._waiting_for}"})

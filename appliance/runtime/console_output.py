@@ -40,7 +40,7 @@ BARE = frozenset("su")
 MODES = frozenset({"4"})
 """ANSI modes a guest may set (insert); not the keyboard lock, nor local echo."""
 PRIVATE_MODES = frozenset(
-    {"1", "5", "6", "7", "12", "25", "47", "1047", "1048", "1049"}  # keys, looks, wrapping, other screen
+    {"1", "5", "7", "12", "25", "47", "1047", "1048", "1049"}  # keys, looks, wrapping, other screen
     | {"1000", "1002", "1006", "2004"}  # mouse and bracketed paste: they shape what a person types
 )
 ESCAPES = frozenset({"7", "8", "=", ">", "D", "E", "H", "M", "(A", "(B", "(0", ")A", ")B", ")0"})
