@@ -62,9 +62,9 @@ def of_monitor(monitor: int, container: str) -> Found:
 
 
 def init_of(monitor: int) -> int | None:
-    """The init process that a monitor started."""
+    """The living init process that a monitor started."""
     for child in children(monitor):
-        if _inner_pids(child)[-1:] == ["1"]:
+        if started(child) is not None and _inner_pids(child)[-1:] == ["1"]:
             return child
     return None
 

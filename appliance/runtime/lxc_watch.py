@@ -8,6 +8,7 @@ init is followed; when none comes within `GRACE_S`, or one of the three dies alo
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 from collections.abc import Callable
@@ -15,6 +16,8 @@ from contextlib import suppress
 
 from appliance.runtime import lxc_process
 from appliance.runtime.lxc_process import Found
+
+logger = logging.getLogger(__name__)
 
 GRACE_S = 10.0
 LOOK_S = 0.1
@@ -66,13 +69,14 @@ class Watch:
         self._disarm()
         self.done.cancel()
 
-    def _follow(self, pid: int) -> None:
+    def _follow(self, pid: int) -> bool:
         try:
             pidfd = os.pidfd_open(pid)
         except ProcessLookupError:
-            return
+            return False
         self._pidfds[pid] = pidfd
         self._loop.add_reader(pidfd, self._gone, pid)
+        return True
 
     def _forget(self, pid: int) -> None:
         pidfd = self._pidfds.pop(pid)
@@ -99,8 +103,8 @@ class Watch:
         if self.done.done() or self.monitor is None:
             return
         self._init = lxc_process.init_of(self.monitor)
-        if self._init is not None:
-            self._follow(self._init)
+        if self._init is not None and self._follow(self._init):
+            logger.info("guest rebooted container=%s init=%s", self.container, self._init)
         elif left_s > 0:
             self._arm(LOOK_S, lambda: self._look_for_reboot(left_s - LOOK_S))
         else:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import ctypes
 import os
+import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 SYS_OPENAT2 = 437
@@ -73,13 +74,15 @@ def write_text(root: Path, directory: str, name: str, text: str) -> None:
 
     :raises OSError: there is no such directory, or `name` is one
     """
-    fresh = f".{name}.new"
+    fresh = f".{name}.{secrets.token_hex(8)}"
     with opened(root, directory, os.O_PATH | os.O_DIRECTORY) as folder:
-        with suppress(FileNotFoundError):
-            os.unlink(fresh, dir_fd=folder)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         descriptor = os.open(fresh, flags, 0o644, dir_fd=folder)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-            os.fchmod(stream.fileno(), 0o644)
-            stream.write(text)
-        os.rename(fresh, name, src_dir_fd=folder, dst_dir_fd=folder)
+        try:
+            with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+                os.fchmod(stream.fileno(), 0o644)
+                stream.write(text)
+            os.rename(fresh, name, src_dir_fd=folder, dst_dir_fd=folder)
+        except OSError:
+            os.unlink(fresh, dir_fd=folder)
+            raise

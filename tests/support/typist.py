@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import secrets
+import struct
+import termios
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -19,6 +22,12 @@ class Typist:
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
+        # A wide terminal: the shell redraws lines that it has to wrap.
+        fcntl.ioctl(descriptor, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 1000, 0, 0))
+
+    def send(self, text: str) -> None:
+        """Type and do not wait for an answer."""
+        os.write(self._descriptor, text.encode())
 
     async def type(self, command: str) -> str:
         """Run a command, and give back what it printed."""
@@ -29,7 +38,7 @@ class Typist:
         async with asyncio.timeout(LONGEST_S):
             while f"\n{end}." not in seen.decode(errors="replace"):
                 seen += await self._read()
-        answer = seen.decode(errors="replace").partition(f"{end}'''.\r\n")[2]
+        answer = seen.decode(errors="replace").rpartition(f"{end}'''.\r\n")[2]
         return answer.partition(f"{end}.")[0].replace("\r\n", "\n").strip()
 
     async def _read(self) -> bytes:

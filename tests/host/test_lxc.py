@@ -1,0 +1,379 @@
+"""Containers as they really are: what outlives what, what is limited, what is on disk, what is left."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from appliance.config import Settings
+from appliance.errors import BackendError, ImageError
+from appliance.model import VmId
+from appliance.runtime import lxc_config, lxc_process
+from appliance.runtime.backend import Departure
+from appliance.runtime.cgroups import Cgroups
+from appliance.runtime.lxc import Lxc
+from appliance.storage.paths import Paths
+from tests.support import netns
+from tests.support.contract import ONE, Rig
+from tests.support.lxc_rig import Site
+from tests.support.traces import traces
+from tests.support.typist import typist
+
+pytestmark = pytest.mark.host
+
+LONGEST_S = 20.0
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left(site: Site) -> Iterator[None]:
+    """Kill what a test left running, and see that nothing of it stays on the host."""
+
+    async def clear() -> None:
+        rig = site.rig()
+        for vm_id in await rig.backend.survey():
+            await rig.remove(vm_id)
+
+    yield
+    asyncio.run(clear())
+    assert traces(site.installation) == []
+
+
+async def departed(rig: Rig) -> VmId:
+    async with asyncio.timeout(LONGEST_S):
+        departure: Departure = await anext(aiter(rig.backend.departures()))
+        return departure.vm_id
+
+
+def processes(site: Site) -> lxc_process.Found:
+    return lxc_process.find_all(site.installation)[ONE]
+
+
+def is_reached(address: str) -> bool:
+    """Whether a machine answers at all: no service listens, so it refuses."""
+    with socket.socket() as probe:
+        probe.settimeout(2)
+        try:
+            probe.connect((address, 9))
+        except ConnectionRefusedError:
+            return True
+        except OSError:
+            return False
+    return True
+
+
+class TestOutliving:
+    def test_a_guest_outlives_the_kill_of_its_launcher_and_is_adopted(self, site: Site) -> None:
+        child = os.fork()
+        if child == 0:
+
+            async def launch() -> None:
+                await site.connect()
+                await site.rig().start()
+                os.kill(os.getpid(), signal.SIGKILL)
+
+            try:
+                asyncio.run(launch())
+            finally:
+                os._exit(1)
+        assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
+        before = processes(site)
+
+        async def take_over() -> None:
+            rig = site.rig()
+            await rig.backend.check()
+            sighting = (await rig.backend.survey())[ONE]
+            assert sighting.mark == rig.guest().mark
+            assert sighting.init_pid == before.init
+            assert before.init is not None
+            assert sighting.init_started == lxc_process.started(before.init)
+            with pytest.raises(BackendError, match="already runs"):
+                await rig.start()
+            await rig.backend.adopt(rig.guest())
+            assert processes(site) == before
+            await rig.backend.kill(ONE)
+            assert await departed(rig) == ONE
+
+        asyncio.run(take_over())
+
+    def test_a_guest_is_taken_over_from_another_network_namespace(self, site: Site) -> None:
+        async def begin() -> None:
+            await site.connect()
+            await site.rig().start()
+
+        async def take_over() -> None:
+            await site.connect()
+            rig = site.rig()
+            guest = rig.guest()
+            sighting = (await rig.backend.survey())[ONE]
+            assert (sighting.mark, sighting.init_pid) == (guest.mark, before.init)
+            with pytest.raises(BackendError, match="already runs"):
+                await rig.start()
+            await rig.fences.fence(guest)
+            assert not is_reached(str(guest.address.ip))
+            await rig.backend.adopt(guest)
+            assert is_reached(str(guest.address.ip))
+            async with typist(rig.backend, ONE) as desk:
+                assert await desk.type("hostname") == guest.hostname
+            assert processes(site) == before
+            await rig.backend.kill(ONE)
+            assert await departed(rig) == ONE
+            await rig.remove(ONE)
+
+        asyncio.run(begin())
+        before = processes(site)
+        with netns.namespace() as elsewhere, netns.entered(elsewhere):
+            asyncio.run(take_over())
+
+    async def test_an_installation_sees_its_own_guests_only(self, site: Site) -> None:
+        await site.connect()
+        await site.rig().start()
+        stranger = Lxc(site.paths, type(site.installation)("ffffffff"))
+        assert await stranger.survey() == {}
+        assert set(await site.backend().survey()) == {ONE}
+
+
+class TestOneInitPerRoot:
+    async def test_of_two_launches_at_once_one_wins(self, site: Site) -> None:
+        await site.connect()
+        first, second = site.rig(), site.rig()
+        guest = first.guest()
+        await first.disks.clone_root(guest.mark, keep=False)
+        await first.disks.ensure_home(guest.mark, size_mib=None)
+        await first.fences.fence(guest)
+        for _ in range(5):
+            await asyncio.gather(first.backend.define(guest), second.backend.define(guest))
+            outcomes = await asyncio.gather(
+                first.backend.launch(ONE), second.backend.launch(ONE), return_exceptions=True
+            )
+            assert [type(outcome) for outcome in outcomes].count(BackendError) == 1
+            assert outcomes.count(None) == 1
+            assert is_reached(str(guest.address.ip))
+            await first.backend.kill(ONE)
+
+    async def test_no_guest_process_holds_the_lock(self, site: Site) -> None:
+        await site.connect()
+        await site.rig().start()
+        found, lock = processes(site), site.paths.root_lock(ONE)
+
+        def holds(pid: int | None) -> bool:
+            return any(link.readlink() == lock for link in Path(f"/proc/{pid}/fd").iterdir())
+
+        assert holds(found.keeper)
+        assert not holds(found.monitor)
+        assert not holds(found.init)
+
+    @pytest.mark.parametrize("victim", ["init", "monitor", "keeper"])
+    async def test_whatever_dies_the_rest_follows(self, site: Site, victim: str) -> None:
+        await site.connect()
+        rig = site.rig()
+        await rig.start()
+        os.kill(getattr(processes(site), victim), signal.SIGKILL)
+        assert await departed(rig) == ONE
+        assert lxc_process.find_all(site.installation) == {}
+        await rig.start()
+        assert is_reached(str(rig.guest().address.ip))
+
+    async def test_an_init_that_outlives_its_monitor_is_found_and_blocks_the_root(self, site: Site) -> None:
+        await site.connect()
+        rig = site.rig()
+        guest = rig.guest()
+        root = await rig.disks.clone_root(guest.mark, keep=False)
+        await rig.disks.ensure_home(guest.mark, size_mib=None)
+        (root / "sbin" / "init").unlink()
+        (root / "sbin" / "init").write_text("#!/bin/sh\nexec su user -c 'sleep 1000'\n")
+        (root / "sbin" / "init").chmod(0o755)
+        await rig.backend.define(guest)
+        await rig.backend.launch(ONE)
+        assert isinstance(rig.backend, Lxc)
+        rig.backend.close()
+        before = processes(site)
+        assert before.init is not None
+        async with asyncio.timeout(LONGEST_S):
+            while lxc_process.command(before.init) != ["sleep", "1000"]:
+                await asyncio.sleep(0.01)
+        assert before.monitor is not None
+        os.kill(before.monitor, signal.SIGKILL)
+        async with asyncio.timeout(LONGEST_S):
+            while lxc_process.started(before.monitor) is not None:
+                await asyncio.sleep(0.01)
+        assert lxc_process.started(before.init) is not None
+
+        later = site.rig()
+        assert (await later.backend.survey())[ONE].init_pid == before.init
+        await later.backend.define(guest)
+        with pytest.raises(BackendError, match="processes of an earlier run"):
+            await later.backend.launch(ONE)
+        await later.backend.kill(ONE)
+        await later.start()
+        assert processes(site).init != before.init
+
+    async def test_a_reboot_inside_is_not_a_departure(self, site: Site) -> None:
+        await site.connect()
+        rig = site.rig()
+        await rig.start()
+        before = processes(site)
+        async with typist(rig.backend, ONE) as desk:
+            desk.send("reboot\n")
+        async with asyncio.timeout(LONGEST_S):
+            while (after := processes(site)).init in (before.init, None):
+                await asyncio.sleep(0.05)
+        assert after.monitor == before.monitor
+        await asyncio.sleep(0.3)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.1):
+                await anext(aiter(rig.backend.departures()))
+        assert (await rig.backend.survey())[ONE].init_pid == after.init
+        assert (await rig.backend.sample(ONE)).memory_bytes > 0
+        await rig.backend.kill(ONE)
+        assert await departed(rig) == ONE
+
+
+class TestLimits:
+    async def test_they_are_in_force(self, site: Site) -> None:
+        await site.connect()
+        rig = site.rig()
+        guest = await rig.start()
+        groups = Cgroups(site.paths.cgroup)
+        init = processes(site).init
+        assert init is not None
+        wanted = lxc_config.limits(guest, groups.layout())
+        assert {limit.controller for limit in wanted} == {"memory", "cpu", "pids"}
+        assert groups.unmet(init, wanted) == []
+
+    async def test_a_guest_without_one_is_not_left_running(self, site: Site) -> None:
+        await site.connect()
+        rig = site.rig()
+        guest = rig.guest()
+        await rig.disks.clone_root(guest.mark, keep=False)
+        await rig.disks.ensure_home(guest.mark, size_mib=None)
+        await rig.backend.define(guest)
+        config = site.paths.lxc / lxc_config.name(site.installation, ONE) / "config"
+        lines = config.read_text().splitlines()
+        config.write_text("\n".join(line for line in lines if ".pids.max" not in line))
+        with pytest.raises(BackendError, match=r"pids\.max is \w+ instead of 4096"):
+            await rig.backend.launch(ONE)
+        await rig.remove(ONE)
+        assert await rig.backend.survey() == {}
+
+    async def test_a_host_that_hides_its_control_groups_is_refused(self, site: Site, tmp_path: Path) -> None:
+        hidden = Settings({"path.storage.root": str(site.paths.root), "path.cgroup": str(tmp_path)})
+        with pytest.raises(BackendError, match=r"no control group for memory .*in-netns"):
+            await Lxc(Paths(hidden), site.installation).check()
+
+    async def test_the_guest_is_root_of_its_own_range_only(self, site: Site) -> None:
+        await site.connect()
+        rig = site.rig()
+        guest = await rig.start()
+        init = processes(site).init
+        assert Path(f"/proc/{init}").stat().st_uid == guest.subid_first
+        async with typist(rig.backend, ONE) as desk:
+            assert await desk.type("id -u") == "0"
+            assert "Operation not permitted" in await desk.type("ip link set eth0 address 54:52:00:00:00:01")
+            assert "permission" in (await desk.type("ping -c1 10.44.0.1")).lower()
+
+
+class TestDisks:
+    async def test_a_file_in_the_root_goes_and_one_in_the_home_stays(self, site: Site) -> None:
+        await site.connect()
+        rig = site.rig()
+        await rig.start()
+        async with typist(rig.backend, ONE) as desk:
+            await desk.type("touch /var/root-file /home/home-file; chown 1000:1000 /home/home-file")
+        on_disk = (site.paths.homefs(ONE) / "home-file").stat()
+        assert (on_disk.st_uid, on_disk.st_gid) == (1000, 1000)
+        assert (site.paths.rootfs(ONE) / "var" / "root-file").stat().st_uid == 0
+        await rig.backend.kill(ONE)
+        await rig.start()
+        async with typist(rig.backend, ONE) as desk:
+            assert await desk.type("ls /var /home") == "/home:\nhome-file\n\n/var:"
+
+    async def test_a_kept_root_keeps_its_files(self, site: Site) -> None:
+        await site.connect()
+        rig = site.rig()
+        guest = rig.guest(keep_root=True)
+        await rig.start(guest)
+        async with typist(rig.backend, ONE) as desk:
+            await desk.type("touch /var/root-file")
+        await rig.backend.kill(ONE)
+        await rig.start(guest)
+        async with typist(rig.backend, ONE) as desk:
+            assert await desk.type("ls /var") == "root-file"
+            hosts = await desk.type("cat /etc/hosts")
+        assert hosts.splitlines() == [
+            "127.0.0.1\tlocalhost",
+            "10.9.8.7\tprinter",
+            "10.44.0.101\tdesk1.example.org desk1 # this desktop",
+        ]
+
+    async def test_no_link_of_a_guest_leads_the_host_astray(self, site: Site, tmp_path: Path) -> None:
+        await site.connect()
+        rig = site.rig()
+        guest = rig.guest(keep_root=True)
+        await rig.start(guest)
+        victim = tmp_path / "victim"
+        victim.write_text("untouched")
+        async with typist(rig.backend, ONE) as desk:
+            await desk.type(f"ln -sf {victim} /etc/hostname; ln -sf {victim} /etc/hosts")
+            await desk.type(f"rm -f /etc/resolv.conf; ln -s {victim} /etc/resolv.conf")
+        await rig.backend.kill(ONE)
+        await rig.start(guest)
+        assert victim.read_text() == "untouched"
+        async with typist(rig.backend, ONE) as desk:
+            assert await desk.type("cat /etc/hostname") == "desk1"
+            assert await desk.type("cat /etc/resolv.conf") == "search example.org\nnameserver 10.44.0.1"
+
+    async def test_nobody_else_gets_to_the_roots(self, site: Site) -> None:
+        for folder in (site.paths.all_rootfs, site.paths.all_homefs, site.paths.all_basefs):
+            assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+
+
+class TestFailures:
+    async def test_a_root_without_init_is_the_images_fault(self, site: Site) -> None:
+        rig = site.rig()
+        guest = rig.guest()
+        root = await rig.disks.clone_root(guest.mark, keep=False)
+        (root / "sbin" / "init").unlink()
+        with pytest.raises(ImageError, match="no /sbin/init"):
+            await rig.backend.define(guest)
+
+    async def test_a_start_that_fails_says_why_and_leaves_nothing(self, site: Site) -> None:
+        rig = site.rig()
+        guest = rig.guest(bridge="nobridge")
+        with pytest.raises(BackendError, match=r"did not start: .*(nobridge|network)"):
+            await rig.start(guest)
+        await rig.remove(ONE)
+
+    async def test_the_boot_log_is_harmless(self, site: Site) -> None:
+        await site.connect()
+        rig = site.rig()
+        await rig.start()
+        async with typist(rig.backend, ONE) as desk:
+            await desk.type(r"echo -e 'red \033[31mred\033[0m \033]0;title\007bell\007 end' >/dev/console")
+        assert (await rig.backend.console_tail(ONE, 1)) == "red red bell end"
+        assert "the tiny root has booted" in await rig.backend.console_tail(ONE, 5)
+
+    async def test_the_login_has_one_holder(self, site: Site) -> None:
+        await site.connect()
+        rig, other = site.rig(), site.rig()
+        await rig.start()
+        await other.backend.adopt(other.guest())
+        async with typist(rig.backend, ONE):
+            with pytest.raises(BackendError, match="held by somebody else"):
+                await other.backend.console(ONE).open()
+        async with typist(other.backend, ONE) as desk:
+            assert await desk.type("hostname") == "desk1"
+
+    async def test_an_orderly_stop_lets_init_finish(self, site: Site) -> None:
+        await site.connect()
+        rig = site.rig()
+        await rig.start()
+        await rig.backend.stop(ONE)
+        assert await departed(rig) == ONE
+        assert "The system is going down NOW!" in await rig.backend.console_tail(ONE, 20)
