@@ -38,7 +38,6 @@ DEFAULTS = {
     "command.x-session": "/etc/X11/Xsession",
     "command.x-session.args.extra": "",
     "command.xinit": "/usr/bin/xinit",
-    "command.x11vnc": "/usr/bin/x11vnc",
     "command.useradd": "/usr/sbin/useradd",
     "command.userdel": "/usr/sbin/userdel",
     "command.groupadd": "/usr/sbin/groupadd",

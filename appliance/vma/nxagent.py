@@ -207,18 +207,17 @@ class Desktop:
             os.mkfifo(self._fifo, 0o600)
         return os.open(self._fifo, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
 
-    def _read_output(self) -> bool:
+    def _read_output(self) -> None:
         try:
             data = os.read(self._output, 64 * 1024)
         except BlockingIOError:
-            return False
+            return
         self._log.write(data)
         *lines, self._partial = (self._partial + data).split(b"\n")
         if len(self._partial) > MAX_LINE:
             self._partial = self._partial[-MAX_LINE:]
         for line in lines:
             self._heard(line.decode("utf-8", "replace"))
-        return True
 
     def _heard(self, line: str) -> None:
         launched = self._launched
@@ -234,8 +233,10 @@ class Desktop:
             self._post(Word(now(), launched.number, word))
 
     def _leader_ended(self, number: int) -> None:
-        while self._read_output():
-            pass
+        for _ in range(
+            4
+        ):  # all that the FIFO can hold, and no more: a program left behind may go on printing
+            self._read_output()
         launched = self._launched
         if launched is not None and launched.number == number:
             self._end_rest(launched)

@@ -49,6 +49,7 @@ class Server:
     def __init__(self, loop: Loop, listener: socket.socket, allow: Sequence[str], serve: Serve) -> None:
         self._loop, self._listener, self._allow, self._serve = loop, listener, allow, serve
         self._connections: Dict[int, _Connection] = {}
+        self._refused: Set[str] = set()
         listener.setblocking(False)
         loop.on_read(listener, self._accept)
 
@@ -58,8 +59,10 @@ class Server:
         except OSError:
             return
         if not may_call(address, self._allow):
-            say(f"a connection from {address} is refused: it is not the host (vma.rpc.allow)")
             sock.close()
+            if address not in self._refused and len(self._refused) < MAX_CONNECTIONS:
+                self._refused.add(address)
+                say(f"connections from {address} are refused: it is not the host (vma.rpc.allow)")
             return
         if len(self._connections) >= MAX_CONNECTIONS:
             min(self._connections.values(), key=lambda connection: connection.heard_at).close()

@@ -39,6 +39,10 @@ class Service:
         self._desktop, self._session = desktop, session
         self._arm()
 
+    @property
+    def session(self) -> xsession.Session:
+        return self._session
+
     # -- requests
 
     def serve(self, request: Request, answer: Answer) -> None:

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -66,33 +67,62 @@ def test_it_imports_nothing_else_of_ours_or_anybodys(pyz: Path) -> None:
     assert "appliance.vma.nxagent" in ours
 
 
-def test_it_runs_alone_and_listens_before_the_rest_is_imported(pyz: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def running(pyz: Path, tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+    """A VMA on a free port of loopback, from which it may be called."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    settings = {"path.run": tmp_path / "run", "path.log": tmp_path / "log", "vma.rpc.port": port,
-                "vma.rpc.allow": "127.0.0.1"}  # fmt: skip
+    settings = {
+        "path.run": tmp_path / "run",
+        "path.log": tmp_path / "log",
+        "vma.rpc.port": port,
+        "vma.rpc.allow": "127.0.0.1",
+    }
     (tmp_path / "vma.conf").write_text("".join(f"{key} = {value}\n" for key, value in settings.items()))
-    vma = subprocess.Popen(
-        ["/usr/bin/python3", "-S", "-I", str(pyz), str(tmp_path / "vma.conf")],
-        stderr=subprocess.PIPE, env={}, cwd="/",
-    )  # fmt: skip
+    argv = ["/usr/bin/python3", "-S", "-I", str(pyz), str(tmp_path / "vma.conf")]
+    with subprocess.Popen(argv, stderr=subprocess.PIPE, env={}, cwd="/") as vma:
+        try:
+            assert vma.stderr is not None
+            assert b"listening" in vma.stderr.readline()
+            yield vma, port
+        finally:
+            vma.kill()
+
+
+def ask(port: int, *portions: bytes) -> bytes:
+    with socket.create_connection(("127.0.0.1", port), timeout=5) as sock:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for portion in portions:
+            sock.sendall(portion)
+        sock.shutdown(socket.SHUT_WR)
+        return b"".join(iter(lambda: sock.recv(4096), b""))
+
+
+def test_it_runs_alone(running: tuple[subprocess.Popen[bytes], int]) -> None:
+    vma, port = running
+    heard = ask(port, b"GET /vma/ping HTTP/1.1\n\nGET /vma/x_state HTTP/1.1\n\n")
+    assert heard.endswith(b'Content-Length: 12\r\n\r\n"stopped"\n\r\n')
+    assert heard.count(b"HTTP/1.1 200 OK\r\n") == 2
+    vma.terminate()
+    assert vma.wait(10) == 0
+
+
+def test_it_is_not_upset_by_whoever_calls(running: tuple[subprocess.Popen[bytes], int]) -> None:
+    _, port = running
+    ping = b"GET /vma/ping HTTP/1.1\r\n\r\n"
+    answer = ask(port, ping)
+    assert ask(port, *(ping[at : at + 1] for at in range(len(ping)))) == answer
+    assert ask(port, ping * 2000) == answer * 2000
+    assert ask(port, b"\x16\x03\x01\x02rubbish\n\n").startswith(b"HTTP/1.1 400 Bad Request\r\n")
+    assert ask(port, b"POST /vma/ping HTTP/1.1\r\nContent-Length: 9\r\n\r\n" + ping).count(b"HTTP/1.1") == 1
+    silent = [socket.create_connection(("127.0.0.1", port)) for _ in range(100)]
     try:
-        assert vma.stderr is not None
-        assert b"listening" in vma.stderr.readline()
-        with socket.create_connection(("127.0.0.1", port), timeout=5) as sock:
-            sock.sendall(b"GET /vma/ping HTTP/1.1\n\nGET /vma/x_state HTTP/1.1\n\n")
-            sock.shutdown(socket.SHUT_WR)
-            heard = b"".join(iter(lambda: sock.recv(4096), b""))
-        assert heard.endswith(b'Content-Length: 12\r\n\r\n"stopped"\n\r\n')
-        assert heard.count(b"HTTP/1.1 200 OK\r\n") == 2
-        vma.terminate()
-        assert vma.wait(10) == 0
+        assert ask(port, ping) == answer, "silent connections do not lock others out"
     finally:
-        vma.kill()
-        vma.wait(10)
-        if vma.stderr:
-            vma.stderr.close()
+        for sock in silent:
+            sock.close()
+    assert ask(port, ping) == answer
 
 
 def test_a_setting_it_cannot_use_is_one_line(pyz: Path, tmp_path: Path) -> None:

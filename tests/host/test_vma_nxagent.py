@@ -289,3 +289,46 @@ def test_an_unfinished_home_is_finished_and_a_strangers_is_not_touched(tmp_path:
         with pytest.raises(ProvisionError, match=f"belongs to uid {owner}, not to uid 2001"):
             make_home(str(place), 2001, 2001, str(skeleton))
         assert place.stat().st_uid == owner
+
+
+def test_hooks_guard_what_ends_things(vm: Guest) -> None:
+    os.kill(vm.vma_pid(), signal.SIGTERM)
+    assert vm.vma is not None
+    vm.vma.wait(10)
+    hook = vm.work / "hook"
+    hook.write_text(f'#!/bin/sh\necho "$@" >> {vm.work}/hooks\ntest ! -e {vm.work}/refuse\n')
+    hook.chmod(0o755)
+    keys = {f"vma.on_action.{action}": str(hook) for action in ("expire", "poweroff", "stop")}
+    vm.settings(command__poweroff=f"touch {vm.work}/off", **keys)
+    vm.boot()
+    vm.call(lambda client: client.expire("2030-01-31 18:00:00", None))
+    assert (vm.work / "hooks").read_text() == (
+        "vm.expiration.soft 2030-01-31 18:00:00 qvd.vm.session.state stopped qvd.hook.on_action expire\n"
+    )
+    vm.start()
+    vm.wait(XState.LISTENING)
+    (vm.work / "refuse").touch()
+    with pytest.raises(VmaRefusedError, match="hook of action stop failed"):
+        vm.call(lambda client: client.x_stop())
+    vm.call(lambda client: client.poweroff())
+    time.sleep(0.5)
+    assert vm.state() is XState.LISTENING
+    assert not (vm.work / "off").exists(), "a failing hook cancels"
+    (vm.work / "refuse").unlink()
+    assert vm.call(lambda client: client.x_stop()) is XState.STOPPING
+
+
+def test_a_hook_that_hangs_is_ended_and_the_host_is_answered_meanwhile(vm: Guest) -> None:
+    os.kill(vm.vma_pid(), signal.SIGTERM)
+    assert vm.vma is not None
+    vm.vma.wait(10)
+    hook = vm.work / "hook"
+    hook.write_text("#!/bin/sh\nsleep 300\n")
+    hook.chmod(0o755)
+    vm.settings(vma__hook__timeout="4", **{"vma.on_action.expire": str(hook)})
+    vm.boot()
+    began = time.monotonic()
+    vm.call(lambda client: client.expire(None, "2030-01-31 18:00:00"))
+    assert 2 < time.monotonic() - began < 4
+    until(lambda: "took longer than vma.hook.timeout" in vm.logs(), 5, "the end of the hook", vm.logs)
+    assert not vm.processes("sleep")[1:], "but for the namespace's own"
