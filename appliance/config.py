@@ -73,7 +73,7 @@ def vetted(names: Iterable[str], source: str) -> list[str]:
             continue
         if name.startswith(WITHOUT_EFFECT) or name in QVD_KEYS:
             warnings.append(f"{name} (in {source}) has no effect in this version")
-        elif near := difflib.get_close_matches(name, REGISTRY, n=1, cutoff=NEAR):
+        elif near := difflib.get_close_matches(name.lower(), REGISTRY, n=1, cutoff=NEAR):
             raise ConfigError(f"there is no setting {name} (in {source})", hint=f"did you mean {near[0]}?")
         else:
             warnings.append(f"{name} (in {source}) is not a setting of this version: kept, but not used")

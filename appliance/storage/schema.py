@@ -279,7 +279,8 @@ vm_runtimes = Table(
     CheckConstraint("(user_state = 'disconnected') <= (user_cmd IS NULL)", name="abort_needs_session"),
     CheckConstraint("vm_cmd IS NULL OR vm_cmd <> 'start' OR vm_state = 'stopped'", name="start_from_stopped"),
     CheckConstraint(
-        "restart = 0 OR vm_cmd = 'stop' OR vm_state IN ('stopping', 'zombie')", name="restart_follows_stop"
+        "restart = 0 OR coalesce(vm_cmd, '') = 'stop' OR vm_state IN ('stopping', 'zombie')",
+        name="restart_follows_stop",
     ),
     CheckConstraint(
         "vm_state <> 'stopped' OR (current_di_id IS NULL AND vm_address IS NULL)", name="stopped_runs_nothing"

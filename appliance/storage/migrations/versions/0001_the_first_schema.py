@@ -441,7 +441,7 @@ def upgrade() -> None:
             name=op.f("ck_vm_runtimes_session_has_owner"),
         ),
         sa.CheckConstraint(
-            "restart = 0 OR vm_cmd = 'stop' OR vm_state IN ('stopping', 'zombie')",
+            "restart = 0 OR coalesce(vm_cmd, '') = 'stop' OR vm_state IN ('stopping', 'zombie')",
             name=op.f("ck_vm_runtimes_restart_follows_stop"),
         ),
         sa.CheckConstraint(

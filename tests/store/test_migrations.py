@@ -1,0 +1,99 @@
+"""Migrations lead to the schema of this program, from nothing and back, and to no other."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+
+from appliance.errors import SchemaVersionError, StoreError
+from appliance.storage import migrate, schema
+from appliance.storage.store import Store
+from tests.support.store import StillCalendar, fresh_store, url
+
+
+def tables(directory: Path) -> dict[str, str]:
+    """What the database consists of, as SQL."""
+    connection = sqlite3.connect(directory / "qvd.db")
+    rows = connection.execute("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL").fetchall()
+    connection.close()
+    return dict(rows)
+
+
+def test_up_and_down_and_up(tmp_path: Path) -> None:
+    assert migrate.upgrade(url(tmp_path))
+    first = tables(tmp_path)
+    assert not migrate.upgrade(url(tmp_path))
+    migrate.downgrade(url(tmp_path), "base")
+    assert tables(tmp_path).keys() <= {"alembic_version", "sqlite_sequence"}
+    assert migrate.upgrade(url(tmp_path))
+    assert tables(tmp_path) == first
+
+
+def test_the_migrations_end_at_the_schema(tmp_path: Path) -> None:
+    migrate.upgrade(url(tmp_path))
+    with migrate.begin(url(tmp_path)) as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        assert compare_metadata(context, schema.metadata) == []
+
+
+def test_the_migrations_make_every_constraint_of_the_schema(tmp_path: Path) -> None:
+    """`compare_metadata` does not look at checks, so the two are compared as SQL, word for word."""
+    migrate.upgrade(url(tmp_path))
+    migrated = tables(tmp_path)
+    direct = tmp_path / "direct"
+    direct.mkdir()
+    with migrate.begin(url(direct)) as connection:
+        schema.metadata.create_all(connection)
+
+    def clauses(sql: str) -> set[str]:
+        inside = " ".join(sql.split()).partition("(")[2].rpartition(")")[0]
+        return {clause.strip() for clause in inside.split(", ")}
+
+    created = tables(direct)
+    assert created.keys() == migrated.keys() - {"alembic_version"}
+    for name, sql in created.items():
+        assert clauses(sql) == clauses(migrated[name]), name
+
+
+def test_the_file_is_the_owners_alone(tmp_path: Path) -> None:
+    migrate.upgrade(url(tmp_path))
+    assert (tmp_path / "qvd.db").stat().st_mode & 0o777 == 0o600
+
+
+async def test_another_schema_is_refused(tmp_path: Path) -> None:
+    async with fresh_store(tmp_path) as store, store.write() as tx:
+        await tx.connection.exec_driver_sql("UPDATE versions SET version = '99'")
+    with pytest.raises(SchemaVersionError, match="99"):
+        await Store.open(url(tmp_path), StillCalendar())
+
+
+def test_a_newer_database_is_left_alone(tmp_path: Path) -> None:
+    migrate.upgrade(url(tmp_path))
+    connection = sqlite3.connect(tmp_path / "qvd.db")
+    connection.execute("UPDATE alembic_version SET version_num = '9999'")
+    connection.commit()
+    connection.close()
+    with pytest.raises(SchemaVersionError, match="another version"):
+        migrate.upgrade(url(tmp_path))
+
+
+def test_what_is_no_database_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "qvd.db").write_text("this is no database, and long enough to be looked at as one" * 100)
+    with pytest.raises(StoreError, match=r"qvd\.db"):
+        migrate.upgrade(url(tmp_path))
+
+
+def test_a_directory_that_is_missing_is_told(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="missing"):
+        migrate.upgrade(url(tmp_path / "missing"))
+
+
+def test_every_migration_has_its_note() -> None:
+    notes = (migrate.SCRIPTS / "NOTES.md").read_text()
+    revisions = [file.name[:4] for file in (migrate.SCRIPTS / "versions").glob("*.py")]
+    assert revisions
+    assert all(f"**{revision}," in notes for revision in revisions)

@@ -1,0 +1,138 @@
+"""Filters meet rows: what passes, and what is refused."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+import pytest
+from sqlalchemy import insert, update
+
+from appliance.errors import UsageError
+from appliance.filters import Filter
+from appliance.model import VmState
+from appliance.storage.schema import vm_properties, vm_runtimes
+from appliance.storage.store import Tx
+from tests.support.store import NOW, fresh_store, furnish
+
+NAMES = ["web-1", "Web-2", "50%", "a_b", "a?c", "x*y", "[z]", "a,b"]
+
+
+@pytest.fixture
+async def tx(tmp_path: Path) -> AsyncIterator[Tx]:
+    """VMs 1 to 8 with the names above; 2 runs, 1 has properties."""
+    async with fresh_store(tmp_path) as store, store.write() as tx:
+        _, user, osf, di, _ = await furnish(tx)
+        for number, name in enumerate(NAMES[1:], start=2):
+            await tx.vms.add(
+                uuid=f"uuid-{number}",
+                name=name,
+                user_id=user,
+                osf_id=osf,
+                di_tag="nowhere" if number == 3 else "default",
+                ip=f"10.9.1.{number}",
+                subid_slot=number,
+            )
+        await tx.connection.execute(
+            update(vm_runtimes)
+            .where(vm_runtimes.c.vm_id == 2)
+            .values(vm_state=VmState.RUNNING, host_id=1, current_di_id=di, vm_expiration_soft=NOW)
+        )
+        await tx.connection.execute(
+            insert(vm_properties),
+            [{"vm_id": 1, "key": "color", "value": "red"}, {"vm_id": 1, "key": "floor", "value": "3"}],
+        )
+        yield tx
+
+
+@pytest.mark.parametrize(
+    ("expression", "ids"),
+    [
+        ("", [1, 2, 3, 4, 5, 6, 7, 8]),
+        ("id=2", [2]),
+        ("id>6", [7, 8]),
+        ("id>=3,id<=4", [3, 4]),
+        ("id=1*", [1]),
+        ("name=web-1", [1]),
+        ("name=web*", [1]),
+        ("name=*eb-?", [1, 2]),
+        ("name!=web*", [2, 3, 4, 5, 6, 7, 8]),
+        ("name=50%", [3]),
+        ("name=5%", []),
+        ("name=a_b", [4]),
+        (r"name=a\?c", [5]),
+        ("name=a?c", [5]),
+        (r"name=x\*y", [6]),
+        ("name=[z]", [7]),
+        ("name=[z*", [7]),
+        (r"name=a\,b", [8]),
+        ("user=alice", [1, 2, 3, 4, 5, 6, 7, 8]),
+        ("user!=alice", []),
+        ("osf=desktop,state=running", [2]),
+        ("state!=running", [1, 3, 4, 5, 6, 7, 8]),
+        ("state=run*", [2]),
+        ("host=node1", [2]),
+        ("host=", [1, 3, 4, 5, 6, 7, 8]),
+        ("host!=", [2]),
+        ("host!=node2", [1, 2, 3, 4, 5, 6, 7, 8]),
+        ("blocked=no", [1, 2, 3, 4, 5, 6, 7, 8]),
+        ("blocked=yes", []),
+        ("di=one", [2]),
+        ("next_di=", [3]),
+        ("di_tag=nowhere", [3]),
+        ("vm_expiration_soft<=2030-01-31T18:00:00Z", [2]),
+        ("vm_expiration_soft>2030-01-31T18:00:00+00:00", []),
+        ("property.color=red", [1]),
+        ("property.color=red,property.floor=3", [1]),
+        ("property.color=red,property.floor=4", []),
+        ("property.color=r*", [1]),
+        ("property.color!=red", [2, 3, 4, 5, 6, 7, 8]),
+        ("property.floor=red", []),
+    ],
+)
+async def test_what_passes(tx: Tx, expression: str, ids: list[int]) -> None:
+    assert [vm.id for vm in await tx.vms.find(Filter.parse(expression))] == ids
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        "nmae=x",
+        "id=x",
+        "state=asleep",
+        "blocked=perhaps",
+        "vm_expiration_soft<soon",
+        "name<=a*",
+        "id<",
+        "password=x",
+    ],
+)
+async def test_what_cannot_be_is_refused(tx: Tx, expression: str) -> None:
+    with pytest.raises(UsageError):
+        await tx.vms.find(Filter.parse(expression))
+
+
+@pytest.mark.parametrize("pattern", ["*", "w*", "*1", "?eb-?", "W*", "*e*b*", "????", "", "*a*", "x?y"])
+async def test_wildcards_are_those_of_the_shell(tx: Tx, pattern: str) -> None:
+    found = {vm.name for vm in await tx.vms.find(Filter.parse(f"name={pattern}"))}
+    assert found == {name for name in NAMES if pattern and fnmatchcase(name, pattern)}
+
+
+async def test_the_password_is_no_key_of_users(tx: Tx) -> None:
+    with pytest.raises(UsageError, match="password"):
+        await tx.users.find(Filter.parse("password=$argon2*"))
+
+
+@pytest.mark.parametrize(
+    ("expression", "ids"),
+    [
+        ("tag=default", [1]),
+        ("tag=def*", [1]),
+        ("tag!=default", []),
+        ("osf=desktop,version=o*", [1]),
+        ("id=2", []),
+    ],
+)
+async def test_filters_of_images(tx: Tx, expression: str, ids: list[int]) -> None:
+    assert [di.id for di in await tx.images.find(Filter.parse(expression))] == ids

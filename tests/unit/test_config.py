@@ -1,0 +1,86 @@
+"""Settings: look-up order, references, and slips."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from appliance import config
+from appliance.config import Settings, read_file, vetted
+from appliance.errors import ConfigError
+
+
+def test_the_database_wins_over_the_file_and_the_file_over_the_default() -> None:
+    settings = Settings({"l7r.port": "1"}, {"l7r.port": "2"})
+    assert settings[config.L7R_PORT] == 2
+    assert Settings({"l7r.port": "1"})[config.L7R_PORT] == 1
+    assert Settings({})[config.L7R_PORT] == 8443
+
+
+@pytest.mark.parametrize("name", ["nodename", "database.url", "log.level", "path.run"])
+def test_some_keys_are_the_files_alone(name: str) -> None:
+    assert Settings({name: "/file"}, {name: "/database"}).text(name) == "/file"
+
+
+def test_references_are_resolved_through_all_of_them() -> None:
+    settings = Settings({"path.storage.root": "/srv/${site}"}, {"site": "north"})
+    assert settings[config.PATH_STORAGE_IMAGES] == Path("/srv/north/images")
+
+
+def test_circles_are_told() -> None:
+    with pytest.raises(ConfigError, match="a -> b -> a"):
+        Settings({"a": "${b}", "b": "${a}"}).text("a")
+
+
+def test_a_value_that_cannot_be_read_names_key_and_source() -> None:
+    with pytest.raises(ConfigError, match=r"l7r.port = 'x' \(from /etc/x\)"):
+        Settings({"l7r.port": "x"}, source="/etc/x")[config.L7R_PORT]
+
+
+def test_the_file_is_in_the_syntax_of_properties(tmp_path: Path) -> None:
+    file = tmp_path / "node.conf"
+    file.write_text("# comment\nl7r.port = 1\nvm.network.domain: a\\\n  b\n")
+    settings = read_file(file)
+    assert settings[config.L7R_PORT] == 1
+    assert settings[config.NETWORK_DOMAIN] == "ab"
+
+
+def test_a_missing_file_is_told(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="--config"):
+        read_file(tmp_path / "node.conf")
+
+
+@pytest.mark.parametrize(
+    ("slip", "meant"),
+    [
+        ("l7r.prot", "l7r.port"),
+        ("vm.network.gatewy", "vm.network.gateway"),
+        ("L7R.port", "l7r.port"),
+        ("path.storage.rot", "path.storage.root"),
+    ],
+)
+def test_a_slip_is_refused_with_what_was_meant(slip: str, meant: str) -> None:
+    with pytest.raises(ConfigError, match=f"did you mean {meant}"):
+        vetted([slip], "node.conf")
+
+
+def test_no_declared_or_known_key_is_taken_for_a_slip() -> None:
+    assert vetted(config.REGISTRY, "x") == []
+    assert len(vetted(config.QVD_KEYS - config.REGISTRY.keys(), "x")) == len(
+        config.QVD_KEYS - config.REGISTRY.keys()
+    )
+
+
+@pytest.mark.parametrize(
+    "name", ["site.note", "auth.ldap.host", "vma.on_action.connect", "command.foo.args.extra"]
+)
+def test_other_names_are_kept_with_a_warning(name: str) -> None:
+    assert "not used" in vetted([name], "x")[0]
+
+
+def test_every_default_can_be_read() -> None:
+    settings = Settings({})
+    for key in config.REGISTRY.values():
+        if key.default is not None:
+            _ = settings[key]
