@@ -7,6 +7,7 @@ here resolves as if that directory were `/` (openat2(2), RESOLVE_IN_ROOT) and ne
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import secrets
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from pathlib import Path
 SYS_OPENAT2 = 437
 RESOLVE_NO_MAGICLINKS = 0x02
 RESOLVE_IN_ROOT = 0x10
+ATTEMPTS = 1000
 READ_MOST = 1 << 16
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -33,13 +35,7 @@ def opened(root: Path, inside: str, flags: int) -> Iterator[int]:
     """
     top = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        how = _OpenHow(flags | os.O_CLOEXEC, 0, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS)
-        descriptor = _libc.syscall(
-            SYS_OPENAT2, top, os.fsencode(inside), ctypes.byref(how), ctypes.sizeof(how)
-        )
-        if descriptor < 0:
-            number = ctypes.get_errno()
-            raise OSError(number, os.strerror(number), str(root / inside.lstrip("/")))
+        descriptor = _openat2(top, inside, flags | os.O_CLOEXEC)
     finally:
         os.close(top)
     try:
@@ -86,3 +82,17 @@ def write_text(root: Path, directory: str, name: str, text: str) -> None:
         except OSError:
             os.unlink(fresh, dir_fd=folder)
             raise
+
+
+def _openat2(top: int, inside: str, flags: int) -> int:
+    """openat2(2); asks again for as long as a rename elsewhere keeps the kernel from being sure."""
+    how = _OpenHow(flags, 0, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS)
+    path, number = os.fsencode(inside), errno.EAGAIN
+    for _ in range(ATTEMPTS):
+        descriptor = int(_libc.syscall(SYS_OPENAT2, top, path, ctypes.byref(how), ctypes.sizeof(how)))
+        if descriptor >= 0:
+            return descriptor
+        number = ctypes.get_errno()
+        if number != errno.EAGAIN:
+            break
+    raise OSError(number, os.strerror(number), inside)

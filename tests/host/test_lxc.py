@@ -15,7 +15,7 @@ import pytest
 from appliance.config import Settings
 from appliance.errors import BackendError, ImageError
 from appliance.model import VmId
-from appliance.runtime import lxc_config, lxc_process
+from appliance.runtime import bridge, lxc_config, lxc_process
 from appliance.runtime.backend import Departure
 from appliance.runtime.cgroups import Cgroups
 from appliance.runtime.lxc import Lxc
@@ -116,7 +116,7 @@ class TestOutliving:
             with pytest.raises(BackendError, match="already runs"):
                 await rig.start()
             await rig.fences.fence(guest)
-            assert not is_reached(str(guest.address.ip))
+            assert not await bridge.exists(guest.interface)
             await rig.backend.adopt(guest)
             assert is_reached(str(guest.address.ip))
             async with typist(rig.backend, ONE) as desk:

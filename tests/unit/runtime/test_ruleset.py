@@ -1,0 +1,64 @@
+"""The rules, compared with the expected transaction."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+from appliance.config import Settings
+from appliance.runtime import ruleset
+from tests.support.machines import GUEST
+
+GOLDEN = Path(__file__).parents[2] / "golden"
+SETTINGS = Settings(
+    {
+        "vm.network.gateway": "10.44.0.1",
+        "vm.network.netmask": "255.255.255.0",
+        "vm.network.dns_server": "10.44.0.1",
+    }
+)
+SPEC = ruleset.spec(SETTINGS)
+
+
+def test_the_ruleset_is_the_expected_one() -> None:
+    expected = json.loads((GOLDEN / "ruleset.json").read_text())
+    assert ruleset.render(SPEC, [GUEST]) == expected
+
+
+def test_the_tables_of_before_go_in_the_same_transaction() -> None:
+    tables = ruleset.removal(SPEC)["nftables"]
+    assert ruleset.render(SPEC, [])["nftables"][: len(tables)] == tables
+    assert [next(iter(command)) for command in tables] == ["add", "delete", "add", "delete"]
+
+
+def test_only_our_own_tables_are_named() -> None:
+    text = json.dumps(ruleset.render(SPEC, [GUEST]))
+    assert "flush" not in text
+    for command in ruleset.render(SPEC, [GUEST])["nftables"]:
+        ((_, objects),) = command.items()
+        ((kind, body),) = objects.items()
+        assert body["name" if kind == "table" else "table"] == "qvd_qvdnet"
+
+
+def test_an_empty_set_of_guests_has_no_elements() -> None:
+    assert "elem" not in json.dumps(ruleset.render(SPEC, []))
+
+
+def test_names_are_answered_only_if_this_host_is_the_resolver() -> None:
+    elsewhere = replace(SPEC, answers_dns=False)
+    assert '"dport"' in json.dumps(ruleset.render(SPEC, []))
+    assert '"dport"' not in json.dumps(ruleset.render(elsewhere, []))
+    other = Settings(
+        {
+            "vm.network.gateway": "10.44.0.1",
+            "vm.network.netmask": "24",
+            "vm.network.dns_server": "9.9.9.9",
+        }
+    )
+    assert not ruleset.spec(other).answers_dns
+
+
+def test_the_way_out_may_be_one_link() -> None:
+    rules = json.dumps(ruleset.render(replace(SPEC, nat_link="eth0"), []))
+    assert '{"op": "==", "left": {"meta": {"key": "oifname"}}, "right": "eth0"}' in rules
