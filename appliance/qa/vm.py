@@ -158,6 +158,16 @@ async def _disconnect(context: Context, tx: Tx, found: list[Vm]) -> int:
     return await vms.disconnect(tx, [vm.id for vm in found], by=context.by)
 
 
+def writer_role(text: str) -> str:
+    """Whether to write to a console, as its hub takes it.
+
+    :raises ValueError: another word
+    """
+    if text not in {"free", "take", "never"}:
+        raise ValueError("write free, take or never")
+    return text
+
+
 async def console(context: Context, given: Given) -> int:
     """`qa vm console`."""
     from appliance.qa.console import run_console
@@ -168,7 +178,10 @@ async def console(context: Context, given: Given) -> int:
     if len(found) != 1:
         names = f": {', '.join(vm.name for vm in found[:5])}" if found else ""
         raise ConflictError(f"{len(found)} VMs match{names}", hint="choose one with -f, such as -f name=NAME")
-    return await run_console(Paths(context.settings).control, found[0].id)
+    vm = found[0]
+    return await run_console(
+        Paths(context.settings).control, vm.id, name=vm.name, write=given.get("write", "free")
+    )
 
 
 async def _user_id(tx: Tx, context: Context, given: Given) -> UserId:
@@ -259,7 +272,15 @@ VERBS = (
         "console",
         "Attaches the terminal to the console of one VM; Ctrl-] detaches.",
         console,
+        (
+            Argument(
+                "write",
+                "take the writer's role, or never have it; default: have it while it is free",
+                writer_role,
+                shape="free|take|never",
+            ),
+        ),
         filters=True,
-        examples=("qa vm console -f name=web-1",),
+        examples=("qa vm console -f name=web-1", "qa vm console -f name=web-1 write=take"),
     ),
 )
