@@ -78,9 +78,8 @@ class Performer:
         )
         self._slave_key = fresh_slave_key()
         self._x_params: Mapping[str, str] | None = None
-        self._session = Session(
-            id=self._claimant.session, limits=_limits(self._settings), since=self._clock.monotonic()
-        )
+        self._asked = self._clock.monotonic()
+        self._session = Session(id=self._claimant.session, limits=_limits(self._settings), since=self._asked)
         self._guest: Peer | None = None
         self._begun: float | None = None
         self._received_before = 0
@@ -111,7 +110,7 @@ class Performer:
     # -- the loop
 
     async def _conduct(self, tasks: asyncio.TaskGroup, turn: Watch) -> machine.Refuse | machine.Close:
-        event: Event = machine.Asked(at=self._clock.monotonic())
+        event: Event = machine.Asked(at=self._asked)
         if self._client.ended:
             self._client_left()
         number = 0
@@ -191,7 +190,7 @@ class Performer:
     async def _take_over(self, turn: Watch, wait_s: float) -> Event:
         if wait_s:
             await turn.changed(wait_s)
-        if self._services.newest.get(self._vm.id) != self._session.id:
+        if self._services.newest.get(self._vm.id, self._session.id) != self._session.id:
             return machine.Outrun(at=self._clock.monotonic())
         async with self._services.store.write() as tx:
             row = await sessions.take_over(tx, self._claimant)
@@ -250,8 +249,9 @@ class Performer:
 
     async def _switch(self) -> Event:
         assert self._guest is not None
-        logger.info("session begins", extra=self._facts(client=self._claimant.user_ip))
         self._begun, self._received_before = self._clock.monotonic(), self._client.received
+        took = f"{self._begun - self._asked:.2f}s"
+        logger.info("session begins", extra=self._facts(client=self._claimant.user_ip, took=took))
         self._client.on_end = None
         self._client.write(self._wire.switch(self._slave_key))
         cause = await forward(self._client, self._guest, self._wire.leftover())
