@@ -109,7 +109,9 @@ class Appliance:
                 )
                 await hkd.take_up()
                 self._listen_to_signals(supervisor)
-                l7r = L7r(self._store, self._current, self._feed, bell.ring, self._clock, tasks)
+                l7r = L7r(
+                    self._store, self._current, self._host.id, self._feed, bell.ring, self._clock, tasks
+                )
                 async with ControlServer(self._paths.control, {"console": consoles.view}, tasks):
                     await l7r.listen()
                     await hkd.declare(HostState.RUNNING, os.getpid())

@@ -3,20 +3,27 @@
 A command runs without a shell, in a session of its own, with a time limit and with both outputs
 captured; what fails is logged as a line that can be pasted into a terminal. Secrets go through
 `stdin`, never through `argv`.
+
+Input and outputs are memory files, and the end is told by a pidfd. So a command ends when it ends,
+even if something that it leaves behind has inherited its outputs; a program may open /dev/stdin by
+name; and nothing depends on how the event loop spawns: uvloop's children inherit descriptors that
+are marked close-on-exec.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import shlex
 import signal
-from collections.abc import Mapping, Sequence
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from appliance.errors import MissingToolError, ToolError
+from appliance.errors import HostError, MissingToolError, ToolError
 
 logger = logging.getLogger(__name__)
 
@@ -50,36 +57,23 @@ async def run(
     :raises MissingToolError: there is no such program
     """
     words = [str(word) for word in argv]
-    text = stdin if isinstance(stdin, bytes) else None
-    source = asyncio.subprocess.DEVNULL if stdin is None else stdin
     logger.debug("run %s", shlex.join(words))
-    try:
-        process = await asyncio.create_subprocess_exec(
-            *words,
-            stdin=asyncio.subprocess.PIPE if isinstance(source, bytes) else source,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            env=None if env is None else dict(env),
-            pass_fds=pass_fds,
-            start_new_session=True,
-        )
-    except FileNotFoundError as exc:
-        raise MissingToolError(f"the program {words[0]} is missing", hint="run scripts/setup") from exc
-    try:
-        async with asyncio.timeout(timeout_s):
-            stdout, stderr = await process.communicate(text)
-    except TimeoutError as exc:
-        raise ToolError(words, -signal.SIGKILL, f"no end after {timeout_s:g} s") from exc
-    finally:
-        if process.returncode is None:
-            kill_session(process.pid)
-            await process.wait()
-    status = process.returncode
-    assert status is not None
-    if check and status != 0:
-        logger.error("failed with %d: %s: %s", status, shlex.join(words), _tail(stderr))
-        raise ToolError(words, status, stderr.decode(errors="replace"), hint=hint)
-    return Completed(status, stdout, stderr)
+    with _memory(b"") as stdout, _memory(b"") as stderr, _source(stdin) as source:
+        process = start(words, stdin=source, stdout=stdout, stderr=stderr, env=env, pass_fds=pass_fds)
+        try:
+            async with asyncio.timeout(timeout_s):
+                await ended(process.pid)
+        except TimeoutError as exc:
+            raise ToolError(words, -signal.SIGKILL, f"no end after {timeout_s:g} s") from exc
+        finally:
+            if process.poll() is None:
+                kill_session(process.pid)
+                process.wait()
+        done = Completed(process.returncode, _content(stdout), _content(stderr))
+    if check and done.status != 0:
+        logger.error("failed with %d: %s: %s", done.status, shlex.join(words), _tail(done.stderr))
+        raise ToolError(words, done.status, done.stderr.decode(errors="replace"), hint=hint)
+    return done
 
 
 async def spawn(
@@ -91,7 +85,7 @@ async def spawn(
 ) -> asyncio.subprocess.Process:
     """Start a long-lived child detached in a session of its own, both outputs appended to the file `output`.
 
-    It survives us unless its keeper ends it.
+    It survives us unless its keeper ends it. Not under uvloop: there it would inherit our sockets.
 
     :raises MissingToolError: there is no such program
     """
@@ -114,12 +108,78 @@ async def spawn(
         os.close(descriptor)
 
 
+def start(
+    words: Sequence[str],
+    *,
+    stdin: int,
+    stdout: int,
+    stderr: int,
+    env: Mapping[str, str] | None = None,
+    pass_fds: Sequence[int] = (),
+) -> subprocess.Popen[bytes]:
+    """Start a command in a session of its own; the caller waits for it.
+
+    :raises MissingToolError: there is no such program
+    :raises HostError: it cannot be started
+    """
+    try:
+        return subprocess.Popen(
+            words,
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
+            env=None if env is None else dict(env),
+            pass_fds=pass_fds,
+            start_new_session=True,
+        )
+    except FileNotFoundError as exc:
+        raise MissingToolError(f"the program {words[0]} is missing", hint="run scripts/setup") from exc
+    except OSError as exc:
+        raise HostError(f"the program {words[0]} cannot be started: {exc.strerror}") from exc
+
+
+async def ended(pid: int) -> None:
+    """Return when the process `pid` has ended; it is left to its parent to reap."""
+    loop = asyncio.get_running_loop()
+    over = asyncio.Event()
+    descriptor = os.pidfd_open(pid)
+    loop.add_reader(descriptor, over.set)
+    try:
+        await over.wait()
+    finally:
+        loop.remove_reader(descriptor)
+        os.close(descriptor)
+
+
 def kill_session(pid: int) -> None:
     """Kill a child that leads its own session, with all that it started there."""
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.killpg(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        return
+
+
+@contextlib.contextmanager
+def _memory(content: bytes) -> Iterator[int]:
+    """A file in memory, at its beginning."""
+    descriptor = os.memfd_create("proc", os.MFD_CLOEXEC)
+    try:
+        os.write(descriptor, content)
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _source(stdin: bytes | int | None) -> Iterator[int]:
+    if isinstance(stdin, bytes):
+        with _memory(stdin) as descriptor:
+            yield descriptor
+    else:
+        yield subprocess.DEVNULL if stdin is None else stdin
+
+
+def _content(descriptor: int) -> bytes:
+    return os.pread(descriptor, os.fstat(descriptor).st_size, 0)
 
 
 def _tail(stderr: bytes, lines: int = 3) -> str:

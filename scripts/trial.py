@@ -219,7 +219,7 @@ class Trial:
 
     def wait_for_state(self, name: str, state: str, limit_s: float = 60) -> dict[str, Any]:
         """Wait until a VM is in a state."""
-        self.wait_for(f"{name} {state}", lambda: self.vm(name)["state"] == state, limit_s)
+        self.wait_for(f"{name} {state}", lambda: self.vm(name)["vm_state"] == state, limit_s)
         return self.vm(name)
 
     def add_user(self, login: str, password: str) -> None:
@@ -344,7 +344,7 @@ class Trial:
 
     def all_stopped(self) -> bool:
         """Whether no VM is anything but stopped."""
-        return all(vm["state"] == "stopped" for vm in self.listed("vm"))
+        return all(vm["vm_state"] == "stopped" for vm in self.listed("vm"))
 
     def sweep(self) -> None:
         """Remove whatever carries this directory's name: guests, daemon, mounts, namespaces, files."""

@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 START_S = 30.0
 LOOK_S = 0.002
 KILL_S = 20.0
-TOOLS = ("lxc-start", "setpriv", "setsid", "unshare", "mount", "nsenter", "ip", "nft", "btrfs", "tar")
+TOOLS = ("lxc-start", "setpriv", "unshare", "mount", "nsenter", "ip", "nft", "btrfs", "tar")
 
 
 class Lxc:

@@ -23,10 +23,14 @@ from appliance import proc
 from appliance.errors import BackendError
 from appliance.runtime import lxc_config
 
+DETACH = """
+exec 9<&0
+log=$1; shift
+unshare --mount --propagation slave "$@" </dev/null >>"$log" 2>&1 &
+echo $!
+"""
 KEEPER = f"""
-echo $$
-exec 9<&0 </dev/null >>"$1" 2>&1
-root=$2 home=$3; shift 3
+root=$1 home=$2; shift 2
 mount -t tmpfs -o mode=711,size=64k qvd {lxc_config.VIEW} &&
 mount --bind -o X-mount.mkdir "$root" {lxc_config.ROOT_VIEW} &&
 mount --bind -o X-mount.mkdir "$home" {lxc_config.HOME_VIEW} || exit
@@ -76,9 +80,8 @@ async def launch(container: str, *, lock: int, folder: Path, root: Path, home: P
     start_log = folder / "start.log"
     monitor = ("lxc-start", "-F", "-n", container, "-P", lxc_config.VIEW, "-f", folder / "config")
     logging = ("-o", folder / "lxc.log", "-l", "WARN")
-    detached = ("setsid", "--fork", "unshare", "--mount", "--propagation", "slave")
-    keeper = ("sh", "-c", KEEPER, "sh", start_log, root, home, *monitor, *logging)
-    started = await proc.run([*detached, *keeper], stdin=lock)
+    keeper = ("sh", "-c", KEEPER, "sh", root, home, *monitor, *logging)
+    started = await proc.run(["sh", "-c", DETACH, "sh", start_log, *keeper], stdin=lock)
     try:
         return int(started.stdout)
     except ValueError as exc:
