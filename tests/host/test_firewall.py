@@ -1,0 +1,233 @@
+"""Who reaches whom under the rules, each with the same knock succeeding once the rules are gone."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from ipaddress import IPv4Interface
+
+import pytest
+
+from appliance.config import Settings
+from appliance.errors import NetworkError
+from appliance.model import VmId
+from appliance.runtime import bridge
+from appliance.runtime.backend import GuestSpec
+from appliance.runtime.firewall import Firewall
+from tests.support import netns
+from tests.support.lxc_rig import NETWORK
+from tests.support.machines import GUEST
+from tests.support.machines_on_wire import Machine
+
+pytestmark = pytest.mark.host
+
+GATEWAY, HOST_OUTSIDE, WORLD = "10.44.0.1", "192.0.2.1", "192.0.2.2"
+
+
+def spec(number: int) -> GuestSpec:
+    return replace(
+        GUEST,
+        mark=replace(GUEST.mark, vm_id=VmId(number)),
+        address=IPv4Interface(f"10.44.0.{number}/24"),
+        mac=f"54:52:00:2c:00:{number:02x}",
+        interface=f"qvd{number}",
+    )
+
+
+ALICE, BOB = spec(101), spec(102)
+
+
+@dataclass(frozen=True)
+class Wire:
+    """This host between two guests and the world."""
+
+    alice: Machine
+    bob: Machine
+    world: Machine
+    host: Machine
+    firewall: Firewall
+
+
+@pytest.fixture
+async def wire(namespaces: dict[str, Machine]) -> Wire:
+    settings = Settings(NETWORK)
+    await bridge.converge(bridge.spec(settings))
+    host = Machine(None)
+    for guest, name in ((ALICE, "alice"), (BOB, "bob")):
+        machine = namespaces[name]
+        host.configure(
+            *("link", "add", guest.interface, "type", "veth", "peer", "name", "eth0"),
+            *("address", guest.mac, "netns", str(machine.namespace)),
+        )
+        machine.configure("link", "set", "eth0", "up")
+        machine.configure("address", "add", str(guest.address), "dev", "eth0")
+        machine.configure("route", "add", "default", "via", GATEWAY)
+        await bridge.attach(guest.interface, guest.bridge)
+    world = namespaces["world"]
+    host.configure(
+        "link", "add", "uplink", "type", "veth", "peer", "name", "eth0", "netns", str(world.namespace)
+    )
+    host.configure("address", "add", f"{HOST_OUTSIDE}/24", "dev", "uplink")
+    host.configure("link", "set", "uplink", "up")
+    world.configure("address", "add", f"{WORLD}/24", "dev", "eth0")
+    world.configure("link", "set", "eth0", "up")
+    world.configure("route", "add", "10.44.0.0/24", "via", HOST_OUTSIDE)
+    firewall = Firewall(settings)
+    await firewall.apply()
+    await firewall.fence(ALICE)
+    await firewall.fence(BOB)
+    return Wire(namespaces["alice"], namespaces["bob"], world, host, firewall)
+
+
+@pytest.fixture
+def namespaces() -> Iterator[dict[str, Machine]]:
+    with ExitStack() as stack:
+        made = {name: stack.enter_context(netns.namespace()) for name in ("alice", "bob", "world", "host")}
+        stack.enter_context(netns.entered(made["host"]))
+        yield {name: Machine(namespace) for name, namespace in made.items()}
+
+
+async def unruled(wire: Wire) -> None:
+    """Without rules, and without the isolation of ports, which keeps guests apart by itself."""
+    await wire.firewall.remove()
+    for guest in (ALICE, BOB):
+        subprocess.run(["bridge", "link", "set", "dev", guest.interface, "isolated", "off"], check=True)
+
+
+async def test_a_guest_reaches_the_world_as_this_host(wire: Wire) -> None:
+    with wire.world.listening(80):
+        assert wire.alice.knock(WORLD, 80) == f"seen as {HOST_OUTSIDE}"
+        await unruled(wire)
+        assert wire.alice.knock(WORLD, 80) == f"seen as {ALICE.address.ip}"
+
+
+async def test_this_host_reaches_a_guest(wire: Wire) -> None:
+    with wire.alice.listening(3030):
+        assert wire.host.knock(str(ALICE.address.ip), 3030) == f"seen as {GATEWAY}"
+
+
+@pytest.mark.parametrize("port", [3030, 4100])
+async def test_the_world_does_not_reach_a_guest(wire: Wire, port: int) -> None:
+    with wire.alice.listening(port):
+        assert wire.world.knock(str(ALICE.address.ip), port) == "nothing"
+        await unruled(wire)
+        assert wire.world.knock(str(ALICE.address.ip), port) == f"seen as {WORLD}"
+
+
+async def test_a_guest_does_not_reach_this_host_but_may_ask_for_names(wire: Wire) -> None:
+    with wire.host.listening(22), wire.host.listening(53):
+        assert wire.alice.knock(GATEWAY, 22) == "nothing"
+        assert wire.alice.knock(HOST_OUTSIDE, 22) == "nothing"
+        assert wire.alice.knock(GATEWAY, 53) == f"seen as {ALICE.address.ip}"
+        await unruled(wire)
+        assert wire.alice.knock(GATEWAY, 22) == f"seen as {ALICE.address.ip}"
+        assert wire.alice.knock(HOST_OUTSIDE, 22) == f"seen as {ALICE.address.ip}"
+
+
+async def test_a_guest_does_not_reach_another_over_the_bridge(wire: Wire) -> None:
+    with wire.bob.listening(3030):
+        subprocess.run(["bridge", "link", "set", "dev", ALICE.interface, "isolated", "off"], check=True)
+        subprocess.run(["bridge", "link", "set", "dev", BOB.interface, "isolated", "off"], check=True)
+        assert wire.alice.knock(str(BOB.address.ip), 3030) == "nothing"
+        await unruled(wire)
+        assert wire.alice.knock(str(BOB.address.ip), 3030) == f"seen as {ALICE.address.ip}"
+
+
+async def test_the_isolation_of_ports_alone_keeps_guests_apart(wire: Wire) -> None:
+    with wire.bob.listening(3030):
+        await wire.firewall.remove()
+        assert wire.alice.knock(str(BOB.address.ip), 3030) == "nothing"
+
+
+async def test_a_guest_does_not_reach_another_through_the_gateway(wire: Wire) -> None:
+    mac = bridge.spec(Settings(NETWORK)).mac
+    for machine, other in ((wire.alice, BOB), (wire.bob, ALICE)):
+        machine.configure("neigh", "add", str(other.address.ip), "lladdr", mac, "dev", "eth0")
+    with wire.bob.listening(3030):
+        assert wire.alice.knock(str(BOB.address.ip), 3030) == "nothing"
+        await wire.firewall.remove()
+        assert wire.alice.knock(str(BOB.address.ip), 3030) == f"seen as {ALICE.address.ip}"
+
+
+async def test_a_guest_cannot_use_anothers_address(wire: Wire) -> None:
+    wire.alice.configure("address", "add", "10.44.0.55/24", "dev", "eth0")
+    with wire.world.listening(80):
+        assert wire.alice.knock(WORLD, 80) == f"seen as {HOST_OUTSIDE}"
+        assert wire.alice.knock(WORLD, 80, source="10.44.0.55") == "nothing"
+        assert wire.alice.knock(WORLD, 80) == f"seen as {HOST_OUTSIDE}"
+        await unruled(wire)
+        assert wire.alice.knock(WORLD, 80, source="10.44.0.55") == "seen as 10.44.0.55"
+
+
+async def test_a_guest_cannot_use_another_hardware_address(wire: Wire) -> None:
+    wire.alice.configure("link", "set", "eth0", "address", "54:52:00:2c:00:77")
+    with wire.world.listening(80):
+        assert wire.alice.knock(WORLD, 80) == "nothing"
+        await unruled(wire)
+        assert wire.alice.knock(WORLD, 80) == f"seen as {ALICE.address.ip}"
+
+
+async def test_a_guest_cannot_claim_anothers_address_by_arp(wire: Wire) -> None:
+    """Bob's address is added to Alice, who answers for it; the host must go on finding Bob."""
+    wire.bob.configure("link", "set", "eth0", "down")
+    wire.alice.configure("address", "add", f"{BOB.address.ip}/32", "dev", "eth0")
+    with wire.alice.listening(3030):
+        assert wire.host.knock(str(BOB.address.ip), 3030) == "nothing"
+        await unruled(wire)
+        wire.host.configure("neigh", "flush", "all")
+        assert wire.host.knock(str(BOB.address.ip), 3030) == f"seen as {GATEWAY}"
+
+
+async def test_a_guest_without_a_fence_carries_nothing(wire: Wire) -> None:
+    with wire.world.listening(80):
+        await wire.firewall.unfence(ALICE.vm_id)
+        assert wire.alice.knock(WORLD, 80) == "nothing"
+        assert wire.bob.knock(WORLD, 80) == f"seen as {HOST_OUTSIDE}"
+        await wire.firewall.fence(ALICE)
+        assert wire.alice.knock(WORLD, 80) == f"seen as {HOST_OUTSIDE}"
+
+
+async def test_other_tables_are_left_alone(wire: Wire) -> None:
+    def rules(table: str) -> str:
+        return subprocess.run(
+            ["nft", "list", "table", "inet", table], capture_output=True, text=True, check=False
+        ).stdout
+
+    rule = "add table inet own; add chain inet own c; add rule inet own c tcp dport 7 counter accept"
+    subprocess.run(["nft", rule], check=True)
+    before = rules("own")
+    await wire.firewall.apply()
+    await wire.firewall.fence(replace(ALICE, mac="54:52:00:2c:00:01"))
+    assert rules("own") == before != ""
+    assert rules("qvd_qvdnet") != ""
+    disabled = Firewall(Settings({**NETWORK, "internal.vm.network.firewall.enable": "0"}))
+    await disabled.apply()
+    assert rules("own") == before
+    assert rules("qvd_qvdnet") == ""
+
+
+async def test_a_refused_ruleset_leaves_the_old_one_in_force(wire: Wire) -> None:
+    with pytest.raises(NetworkError, match="the firewall cannot be set up"):
+        await wire.firewall.fence(replace(ALICE, mac="not an address"))
+    with wire.world.listening(80):
+        assert wire.alice.knock(WORLD, 80) == f"seen as {HOST_OUTSIDE}"
+
+
+async def test_the_bridge_converges(network: str) -> None:
+    settings = Settings(NETWORK)
+    for _ in range(2):
+        await bridge.converge(bridge.spec(settings))
+    moved = bridge.spec(Settings({**NETWORK, "vm.network.gateway": "10.45.0.1", "vm.network.netmask": "16"}))
+    await bridge.converge(moved)
+    shown = subprocess.run(
+        ["ip", "-4", "-o", "address", "show", "qvdnet"], capture_output=True, text=True, check=True
+    )
+    assert [word for word in shown.stdout.split() if "/" in word] == ["10.45.0.1/16"]
+
+
+async def test_another_link_of_that_name_is_refused(network: str) -> None:
+    subprocess.run(["ip", "link", "add", "qvdnet", "type", "veth"], check=True)
+    with pytest.raises(NetworkError, match="qvdnet exists and is not a bridge"):
+        await bridge.converge(bridge.spec(Settings(NETWORK)))
