@@ -114,9 +114,9 @@ class Hkd:
     async def follow(self, kind: BackendKind) -> None:
         """Tell the machines which guests are gone, for ever."""
         async for departure in self._equipment[kind].backend.departures():
-            self._supervisor.post(
-                GuestDeparted(vm_id=departure.vm_id, at=self._clock.now(), cause="departed")
-            )
+            vm_id = departure.vm_id
+            cause = self._supervisor.cause(vm_id)
+            self._supervisor.post(GuestDeparted(vm_id=vm_id, at=self._clock.now(), cause=cause))
 
     async def tick(self) -> None:
         """Show that this host lives, for ever."""

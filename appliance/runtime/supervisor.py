@@ -49,6 +49,7 @@ class Lane:
     worker: asyncio.Task[None] | None = None
     background: set[asyncio.Task[None]] = field(default_factory=set)
     delayed: list[Event] = field(default_factory=list)
+    cause: str = ""
     story: deque[Chapter] = field(default_factory=lambda: deque(maxlen=STORY_LENGTH))
 
 
@@ -78,6 +79,7 @@ class Supervisor:
     def adopt(self, machine: VmMachine, actions: Iterable[Action], cause: str) -> None:
         """Take over a machine as found, with its first orders."""
         logger.info("adopted", extra=facts(vm=machine.vm_id, phase=machine.phase, cause=cause))
+        self._lane(machine.vm_id).cause = cause
         self._store(machine)
         self._order(machine, tuple(actions), cause)
         self._admit()
@@ -99,6 +101,10 @@ class Supervisor:
         """Where a VM is; None if it has not been heard of."""
         return self._machines.get(vm_id)
 
+    def cause(self, vm_id: VmId) -> str:
+        """What last moved a VM: the cause of whatever follows from it by itself."""
+        return self._lane(vm_id).cause
+
     def machines(self) -> Sequence[VmMachine]:
         """Every machine."""
         return list(self._machines.values())
@@ -115,6 +121,7 @@ class Supervisor:
                 return
             before = VmMachine(vm_id=event.vm_id, backend=event.backend)
         lane = self._lane(event.vm_id)
+        lane.cause = event.cause
         if is_stale(before, event):
             return
         if isinstance(event, ActionFailed):
@@ -175,7 +182,9 @@ class Supervisor:
         for vm_id in list(self._waiting)[: max(0, free)]:
             if vm_id not in granted:
                 entry = self._machines[vm_id].entry
-                self.post(SlotGranted(vm_id=vm_id, at=self._clock.now(), cause="slot", entry=entry))
+                self.post(
+                    SlotGranted(vm_id=vm_id, at=self._clock.now(), cause=self.cause(vm_id), entry=entry)
+                )
 
     def _store(self, machine: VmMachine) -> None:
         self._machines[machine.vm_id] = machine
