@@ -1,0 +1,260 @@
+"""Roots, homes and images on a real btrfs pool."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import tarfile
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from appliance.clock import ManualClock
+from appliance.config import Settings
+from appliance.errors import ImageError, VolumeError
+from appliance.model import DiId, InstallationId, Mark, VmId
+from appliance.storage import btrfs, marks
+from appliance.storage.btrfs import BtrfsDisks, erase_di
+from appliance.storage.importer import import_di
+from appliance.storage.paths import Paths
+from tests.support import pool as pools
+from tests.support.pool import tiny_root
+
+pytestmark = pytest.mark.host
+
+ONE, DI, NEXT_DI = VmId(1), DiId(1), DiId(2)
+MARK = Mark(installation=InstallationId("0a1b2c3d"), vm_id=ONE, vm_uuid="u-1", di_id=DI)
+NOW = datetime(2030, 1, 31, 18, 0, tzinfo=UTC)
+
+
+@pytest.fixture
+def paths(pool: Path, tmp_path: Path) -> Iterator[Paths]:
+    storage = pool / "disks"
+    subprocess.run(["btrfs", "-q", "subvolume", "create", storage], check=True)
+    yield Paths(Settings({"path.storage.root": str(storage), "path.run": str(tmp_path)}))
+    btrfs.delete(storage)
+
+
+@pytest.fixture
+async def disks(paths: Paths) -> BtrfsDisks:
+    made = BtrfsDisks(paths, calendar=ManualClock(NOW))
+    await made.check()
+    return made
+
+
+@pytest.fixture
+async def image(disks: BtrfsDisks, paths: Paths, tmp_path: Path) -> Path:
+    archive = tiny_root(tmp_path / "tiny.tar.gz")
+    await import_di(paths, DI, archive, lambda _: None)
+    return archive
+
+
+def fill(file: Path, *, mib: int) -> None:
+    with file.open("wb") as stream:
+        for _ in range(mib):
+            stream.write(os.urandom(1 << 20))
+            os.fsync(stream.fileno())
+
+
+class TestRoots:
+    async def test_a_fresh_root_is_a_marked_snapshot(self, disks: BtrfsDisks, image: Path) -> None:
+        root = await disks.clone_root(MARK, keep=False)
+        assert marks.mark_of(root) == MARK
+        (root / "etc" / "new").touch()
+        again = await disks.clone_root(MARK, keep=False)
+        assert again == root
+        assert not (root / "etc" / "new").exists()
+
+    async def test_a_kept_root_stays_as_it_was(self, disks: BtrfsDisks, image: Path) -> None:
+        root = await disks.clone_root(MARK, keep=True)
+        (root / "etc" / "new").touch()
+        await disks.clone_root(MARK, keep=True)
+        assert (root / "etc" / "new").exists()
+
+    async def test_a_root_of_another_image_is_put_aside(
+        self, disks: BtrfsDisks, image: Path, paths: Paths
+    ) -> None:
+        await import_di(paths, NEXT_DI, image, lambda _: None)
+        root = await disks.clone_root(MARK, keep=True)
+        (root / "etc" / "new").touch()
+        await disks.clone_root(replace(MARK, di_id=NEXT_DI), keep=True)
+        assert not (root / "etc" / "new").exists()
+        assert (paths.kept / "1-20300131T180000Z" / "etc" / "new").exists()
+
+    async def test_a_strangers_root_is_not_touched(self, disks: BtrfsDisks, image: Path) -> None:
+        root = await disks.clone_root(MARK, keep=False)
+        (root / "etc" / "new").touch()
+        stranger = replace(MARK, installation=InstallationId("ffffffff"))
+        with pytest.raises(VolumeError, match="belongs to another installation"):
+            await disks.clone_root(stranger, keep=False)
+        assert (root / "etc" / "new").exists()
+
+    async def test_without_its_image_there_is_no_root(self, disks: BtrfsDisks) -> None:
+        with pytest.raises(VolumeError, match="image 1 is not unpacked"):
+            await disks.clone_root(MARK, keep=False)
+
+    async def test_erasing_takes_what_the_guest_made_and_may_be_repeated(
+        self, disks: BtrfsDisks, image: Path
+    ) -> None:
+        root = await disks.clone_root(MARK, keep=False)
+        subprocess.run(["btrfs", "-q", "subvolume", "create", root / "var" / "inner"], check=True)
+        (root / "var" / "inner" / "file").touch()
+        subprocess.run(
+            ["btrfs", "-q", "subvolume", "snapshot", "-r", root / "var" / "inner", root / "var" / "ro"],
+            check=True,
+        )
+        await disks.erase_root(ONE)
+        assert not root.exists()
+        await disks.erase_root(ONE)
+
+
+class TestHomes:
+    async def test_a_home_stays_with_its_owner(self, disks: BtrfsDisks, image: Path) -> None:
+        home = await disks.ensure_home(MARK, size_mib=None)
+        (home / "file").touch()
+        moved = replace(MARK, di_id=NEXT_DI)
+        assert await disks.ensure_home(moved, size_mib=None) == home
+        assert (home / "file").exists()
+        with pytest.raises(VolumeError, match="has another owner"):
+            await disks.ensure_home(replace(MARK, vm_uuid="u-2"), size_mib=None)
+
+    async def test_a_home_without_a_mark_is_nobodys(self, disks: BtrfsDisks, paths: Paths) -> None:
+        subprocess.run(["btrfs", "-q", "subvolume", "create", paths.homefs(ONE)], check=True)
+        with pytest.raises(VolumeError, match="has another owner"):
+            await disks.ensure_home(MARK, size_mib=None)
+
+    async def test_a_home_holds_no_more_than_its_size(self) -> None:
+        with pools.pool("512M") as mounted:
+            paths = Paths(Settings({"path.storage.root": str(mounted / "storage")}))
+            disks = BtrfsDisks(paths)
+            await disks.check()
+            home = await disks.ensure_home(MARK, size_mib=8)
+            with pytest.raises(OSError, match="quota exceeded"):
+                fill(home / "big", mib=20)
+            assert await disks.ensure_home(MARK, size_mib=40) == home
+            (home / "big").write_bytes(os.urandom(20 << 20))
+
+
+class TestImports:
+    @pytest.mark.parametrize("packer", ["cat", "gzip -c", "bzip2 -c", "xz -0 -c", "zstd -q -c"])
+    async def test_every_compression_is_read(
+        self, disks: BtrfsDisks, paths: Paths, tmp_path: Path, packer: str
+    ) -> None:
+        plain = tmp_path / "plain.tar"
+        compressed = tiny_root(tmp_path / "tiny.tar.gz")
+        subprocess.run(f"gzip -dc {compressed} > {plain}", shell=True, check=True)
+        archive = tmp_path / "image-of-unknown-kind"
+        subprocess.run(f"{packer} {plain} > {archive}", shell=True, check=True)
+        seen: list[float] = []
+        await import_di(paths, DI, archive, seen.append)
+        base = paths.basefs(DI)
+        assert seen[-1] == 1.0
+        assert all(0.0 <= part <= 1.0 for part in seen)
+        assert (base / "usr" / "owned").stat().st_uid == 1000
+        with pytest.raises(OSError, match="Read-only"):
+            (base / "file").touch()
+
+    async def test_a_second_import_does_nothing(self, disks: BtrfsDisks, paths: Paths, image: Path) -> None:
+        before = paths.basefs(DI).stat().st_ino
+        await import_di(paths, DI, Path("/no/such/archive"), lambda _: None)
+        assert paths.basefs(DI).stat().st_ino == before
+
+    @pytest.mark.parametrize("kept", [0, 1, 300, 4000, 100_000])
+    async def test_a_cut_archive_is_refused_in_one_line(
+        self, disks: BtrfsDisks, paths: Paths, tmp_path: Path, kept: int
+    ) -> None:
+        archive = tiny_root(tmp_path / "tiny.tar.gz")
+        os.truncate(archive, kept)
+        with pytest.raises(ImageError, match=r"tiny\.tar\.gz is (damaged|unusable): \w") as caught:
+            await import_di(paths, DI, archive, lambda _: None)
+        assert "\n" not in str(caught.value)
+        assert list(paths.all_basefs.iterdir()) == []
+
+    async def test_flipped_bytes_are_noticed(self, disks: BtrfsDisks, paths: Paths, tmp_path: Path) -> None:
+        archive = tiny_root(tmp_path / "tiny.tar.gz")
+        with archive.open("r+b") as stream:
+            stream.seek(50_000)
+            stream.write(b"\0" * 1000)
+        with pytest.raises(ImageError, match="is damaged"):
+            await import_di(paths, DI, archive, lambda _: None)
+        assert list(paths.all_basefs.iterdir()) == []
+
+    async def test_something_else_is_not_an_archive(
+        self, disks: BtrfsDisks, paths: Paths, tmp_path: Path
+    ) -> None:
+        text = tmp_path / "notes.txt"
+        text.write_text("not an archive\n" * 100)
+        with pytest.raises(ImageError, match="is not a tar archive"):
+            await import_di(paths, DI, text, lambda _: None)
+        with pytest.raises(ImageError, match="cannot be read: No such file"):
+            await import_di(paths, DI, tmp_path / "missing.tar", lambda _: None)
+        assert list(paths.all_basefs.iterdir()) == []
+
+    async def test_an_archive_without_init_or_with_an_inner_root_is_refused(
+        self, disks: BtrfsDisks, paths: Paths, tmp_path: Path
+    ) -> None:
+        without = tiny_root(tmp_path / "without.tar.gz", without="sbin/init")
+        with pytest.raises(ImageError, match="no /sbin/init"):
+            await import_di(paths, DI, without, lambda _: None)
+        extended = tiny_root(tmp_path / "extended.tar.gz", prefix="rootfs/")
+        with pytest.raises(ImageError, match=r"inside rootfs/.*tar -C rootfs"):
+            await import_di(paths, DI, extended, lambda _: None)
+        assert list(paths.all_basefs.iterdir()) == []
+
+    @pytest.mark.parametrize("name", ["../escaped", "/escaped-absolutely", "etc/../../escaped"])
+    async def test_no_member_leaves_the_target(
+        self, disks: BtrfsDisks, paths: Paths, tmp_path: Path, name: str
+    ) -> None:
+        archive = tmp_path / "evil.tar"
+        with tarfile.open(archive, "w") as tar:
+            tar.addfile(tarfile.TarInfo(name))
+        with pytest.raises(ImageError):
+            await import_di(paths, DI, archive, lambda _: None)
+        assert not Path("/escaped-absolutely").exists()
+        assert not list(paths.root.rglob("escaped*"))
+
+    async def test_no_member_follows_a_link_out(
+        self, disks: BtrfsDisks, paths: Paths, tmp_path: Path
+    ) -> None:
+        outside = tmp_path / "outside"
+        outside.mkdir()
+        archive = tmp_path / "evil.tar"
+        with tarfile.open(archive, "w") as tar:
+            link = tarfile.TarInfo("etc")
+            link.type, link.linkname = tarfile.SYMTYPE, str(outside)
+            tar.addfile(link)
+            tar.addfile(tarfile.TarInfo("etc/planted"))
+        with pytest.raises(ImageError):
+            await import_di(paths, DI, archive, lambda _: None)
+        assert list(outside.iterdir()) == []
+
+    async def test_a_full_pool_is_told_as_such(self, tmp_path: Path) -> None:
+        archive = tmp_path / "big.tar"
+        with tarfile.open(archive, "w") as tar:
+            big = tarfile.TarInfo("big")
+            big.size = 400 << 20
+            with Path("/dev/urandom").open("rb") as noise:
+                tar.addfile(big, noise)
+        with pools.pool("256M") as mounted:
+            paths = Paths(Settings({"path.storage.root": str(mounted / "storage")}))
+            await BtrfsDisks(paths).check()
+            with pytest.raises(VolumeError, match=r"pool is full: big\.tar does not fit"):
+                await import_di(paths, DI, archive, lambda _: None)
+            assert list(paths.all_basefs.iterdir()) == []
+
+    async def test_an_erased_image_is_gone_and_roots_live_on(
+        self, disks: BtrfsDisks, paths: Paths, image: Path
+    ) -> None:
+        root = await disks.clone_root(MARK, keep=False)
+        await erase_di(paths, DI)
+        await erase_di(paths, DI)
+        assert not paths.basefs(DI).exists()
+        assert (root / "bin" / "busybox").exists()
+
+    async def test_a_pool_on_another_file_system_is_refused(self, tmp_path: Path) -> None:
+        elsewhere = Paths(Settings({"path.storage.root": str(tmp_path / "storage")}))
+        with pytest.raises(VolumeError, match="not on a btrfs file system"):
+            await BtrfsDisks(elsewhere).check()
