@@ -16,6 +16,7 @@ import traceback
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
 now = time.monotonic
+_FAILED = 1 << 8  # the wait status of exit(1)
 
 
 class Timer:
@@ -63,9 +64,15 @@ class Loop:
         """Run `work` in a child process of its own session; `ended` gets its wait status.
 
         The child has no descriptor of ours but the standard three and `keep`: a launch that outlives the
-        VMA must not hold its port.
+        VMA must not hold its port. In a guest that has no room for a process the child has failed at once
+        and its pid is 0.
         """
-        pid = os.fork()
+        try:
+            pid = os.fork()
+        except OSError:
+            traceback.print_exc(limit=0)
+            self.after(0, lambda: ended(_FAILED))
+            return 0
         if pid == 0:
             _become(work, keep)
         self._children[pid] = ended

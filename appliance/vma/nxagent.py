@@ -142,6 +142,9 @@ class Desktop:
             self._signal_all(action.launch, signal.SIGTERM)
 
     def kill(self, action: Kill) -> None:
+        if self._launched is None or not members(self._launched.leader, self._launched.started):
+            self._post(Ended(now(), action.launch))
+            return
         say("the X session does not end by itself and is killed")
         self._signal_all(action.launch, signal.SIGKILL)
 
@@ -150,7 +153,7 @@ class Desktop:
         if state is XState.STOPPED:
             self._forget()
         else:
-            files.replace(self._state_file, f"{action.phase.word}:{int(time.time())}\n")
+            _write(self._state_file, f"{action.phase.word}:{int(time.time())}\n")
         if state is not self._reported:
             say(f"X session {state}")
             self._reported = state
@@ -227,7 +230,7 @@ class Desktop:
         if pid is not None and session_of(pid) == launched.leader:
             self._launched = launched._replace(agent=pid)
             self._record()
-            files.replace(self._pid_file, f"{pid}\n")
+            _write(self._pid_file, f"{pid}\n")
         word = word_in(line)
         if word is not None:
             self._post(Word(now(), launched.number, word))
@@ -252,7 +255,7 @@ class Desktop:
 
     def _record(self) -> None:
         if self._launched is not None:
-            files.replace(self._record_file, json.dumps(self._launched._asdict()) + "\n", mode=0o600)
+            _write(self._record_file, json.dumps(self._launched._asdict()) + "\n")
 
     def _forget(self) -> None:
         self._launched = None
@@ -304,6 +307,14 @@ class Desktop:
 
 
 _ADOPTABLE = (Phase.LISTENING, Phase.RESUMING, Phase.CONNECTED, Phase.SUSPENDING, Phase.SUSPENDED)
+
+
+def _write(path: str, text: str) -> None:
+    """Note down for others and for the next VMA. A full disk costs the note, never the session."""
+    try:
+        files.replace(path, text)
+    except OSError as exc:
+        say(f"{path}: {exc.strerror}")
 
 
 def _load(path: str) -> Optional[Launched]:

@@ -37,6 +37,8 @@ def start_time(pid: int) -> str:
 
 def members(leader: int, started: str) -> List[int]:
     """The processes of a launch; the leader last, also in the instant before its setsid."""
+    if leader <= 1:
+        return []
     pids = [int(name) for name in os.listdir("/proc") if name.isdecimal()]
     last = [leader] if started and start_time(leader) == started else []
     return [pid for pid in pids if pid != leader and session_of(pid) == leader] + last
@@ -44,6 +46,8 @@ def members(leader: int, started: str) -> List[int]:
 
 def send(pid: int, leader: int, signum: int) -> bool:
     """Signal a member of the launch; on a handle, where there are handles, lest a reused pid is hit."""
+    if leader <= 1:
+        return False
     handle = -1
     with contextlib.suppress(OSError):  # a kernel without pidfds
         handle = os.pidfd_open(pid)
