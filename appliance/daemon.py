@@ -27,6 +27,7 @@ from appliance.config import (
     Settings,
     find_file,
     read_file,
+    vetted,
 )
 from appliance.control import ControlServer
 from appliance.errors import ApplianceError, BackendError, ConfigError, HostError
@@ -214,6 +215,8 @@ async def serve(config: Path) -> None:
     """
     settings = read_file(config)
     set_up(settings[LOG_LEVEL], Path(file) if (file := settings[LOG_FILENAME]) else None)
+    for warning in vetted(settings.written, settings.source):
+        logger.warning(warning)
     paths = Paths(settings)
     paths.run.mkdir(mode=0o755, parents=True, exist_ok=True)
     with only_one(paths.hkd_lock):

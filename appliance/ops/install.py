@@ -27,8 +27,6 @@ from appliance.storage.paths import Paths
 from appliance.storage.settings import SSL_CERT, SSL_KEY
 from appliance.storage.store import Store, Tx
 
-SEARCHED = (*os.get_exec_path(), "/usr/sbin", "/sbin")
-
 TOOLS = {
     "lxc-start": "lxc",
     "btrfs": "btrfs-progs",
@@ -182,6 +180,6 @@ def _missing_tools() -> list[str]:
     if os.geteuid() != 0:
         missing.append("only root can set up containers")
     for tool, package in TOOLS.items():
-        if shutil.which(tool, path=os.pathsep.join(SEARCHED)) is None:
+        if shutil.which(tool) is None:
             missing.append(f"the program {tool} is missing (apt-get install {package})")
     return missing

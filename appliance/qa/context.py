@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-DEFAULT_CONFIG = Path("/etc/qvd/node.conf")
-
 
 class Context:
     """One call of `qa`."""
@@ -41,9 +39,7 @@ class Context:
 
         :raises ConfigError: it is missing, cannot be read, or misspells a key
         """
-        named = os.environ.get("QVD_CONFIG")
-        file = self.invocation.config or (Path(named) if named else DEFAULT_CONFIG)
-        settings = config.read_file(file)
+        settings = config.read_file(config.find_file(self.invocation.config))
         config.vetted(settings.written, settings.source)
         return settings
 

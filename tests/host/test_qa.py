@@ -1,0 +1,164 @@
+"""`qa` on real disks: the pool, images unpacked into subvolumes, and what a killed import leaves."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from appliance.storage.btrfs import is_btrfs
+from tests.support.pool import tiny_root
+from tests.support.qa import Installation
+
+pytestmark = pytest.mark.host
+
+
+@pytest.fixture
+def bare(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Iterator[Installation]:
+    """A host whose storage is on no btrfs yet."""
+    installation = Installation(tmp_path, capsys)
+    installation.write_config(
+        vm__hypervisor="lxc", storage__pool__file=str(tmp_path / "pool"), storage__pool__size="1G"
+    )
+    yield installation
+    if (tmp_path / "storage").is_mount():
+        subprocess.run(["umount", tmp_path / "storage"], check=True)
+
+
+@pytest.fixture
+def qa(bare: Installation) -> Installation:
+    """An installation on a pool of its own, with an OSF."""
+    bare.ok("admin", "init", "--yes")
+    bare.ok("osf", "add", "name=desktop")
+    return bare
+
+
+@pytest.fixture
+def staging(qa: Installation) -> Path:
+    return qa.directory / "storage/staging"
+
+
+def volumes(qa: Installation) -> list[str]:
+    return sorted(path.name for path in (qa.directory / "storage/basefs").iterdir())
+
+
+def images(qa: Installation) -> list[str]:
+    return sorted(path.name for path in (qa.directory / "storage/images").iterdir())
+
+
+def test_makes_a_pool_once(bare: Installation) -> None:
+    said = bare.ok("admin", "init", "--yes")
+    assert "Pool" in said.out
+    assert is_btrfs(bare.directory / "storage")
+    assert "Nothing to do" in bare.ok("admin", "init").out
+
+
+def test_mounts_a_pool_that_is_there(qa: Installation) -> None:
+    subprocess.run(["umount", qa.directory / "storage"], check=True)
+    assert "mount the btrfs pool" in qa.ok("admin", "init", "--yes").out
+    assert [osf["name"] for osf in qa.listed("osf")] == ["desktop"]
+
+
+def test_asks_before_it_makes_a_pool(bare: Installation, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Path(os.devnull).open() as nobody:
+        monkeypatch.setattr("sys.stdin", nobody)
+        said = bare("admin", "init")
+    assert said.status == 1
+    assert "btrfs pool of 1G" in said.err
+    assert not (bare.directory / "pool").exists()
+
+
+def test_does_not_hide_what_is_there(bare: Installation) -> None:
+    (bare.directory / "storage").mkdir()
+    (bare.directory / "storage/precious").touch()
+    said = bare("admin", "init", "--yes")
+    assert said.status == 1
+    assert "not empty" in said.err
+    assert not (bare.directory / "pool").exists()
+
+
+def test_does_not_overwrite_a_file(bare: Installation) -> None:
+    (bare.directory / "pool").write_text("precious")
+    said = bare("admin", "init", "--yes")
+    assert said.status == 1
+    assert "holds no btrfs" in said.err
+    assert (bare.directory / "pool").read_text() == "precious"
+
+
+def test_a_pool_that_is_too_small_is_refused(bare: Installation) -> None:
+    bare.write_config(
+        vm__hypervisor="lxc", storage__pool__file=f"{bare.directory}/pool", storage__pool__size="1M"
+    )
+    assert "storage.pool.size = 1M is too small" in bare("admin", "init", "--yes").err
+
+
+def test_missing_tools_are_named_at_once(bare: Installation, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    said = bare("admin", "init", "--yes")
+    assert said.status == 1
+    assert all(tool in said.err for tool in ("lxc-start", "mkfs.btrfs", "nft"))
+    assert not (bare.directory / "storage").exists()
+
+
+def test_an_image_becomes_a_read_only_subvolume(qa: Installation, staging: Path) -> None:
+    tiny_root(staging / "tiny.tar.gz")
+    qa.ok("di", "add", "path=tiny.tar.gz", "osf=desktop")
+    base = qa.directory / "storage/basefs/1"
+    assert (base / "sbin/init").is_symlink()
+    with pytest.raises(OSError, match="Read-only"):
+        (base / "x").touch()
+    qa.ok("di", "del", "--yes")
+    assert (volumes(qa), images(qa)) == ([], [])
+
+
+def test_a_corrupt_archive_leaves_nothing(qa: Installation, staging: Path) -> None:
+    whole = tiny_root(staging / "tiny.tar.gz")
+    (staging / "half.tar.gz").write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    said = qa("di", "add", "path=half.tar.gz", "osf=desktop")
+    assert said.status == 1
+    assert "damaged" in said.err.splitlines()[-1]
+    assert (qa.listed("di"), volumes(qa), images(qa)) == ([], [], [])
+
+
+def test_an_archive_without_a_root_leaves_nothing(qa: Installation, staging: Path) -> None:
+    subprocess.run(["tar", "-C", "/etc", "-cf", staging / "etc.tar", "hostname"], check=True)
+    said = qa("di", "add", "path=etc.tar", "osf=desktop")
+    assert said.status == 1
+    assert "/sbin/init" in said.err
+    assert (qa.listed("di"), volumes(qa), images(qa)) == ([], [], [])
+
+
+@pytest.mark.parametrize("ending", [signal.SIGKILL, signal.SIGINT])
+def test_an_import_can_be_ended_at_any_moment(
+    qa: Installation, staging: Path, ending: signal.Signals
+) -> None:
+    tiny_root(staging / "tiny.tar.gz")
+    with (staging / "big.tar").open("wb") as stream:
+        stream.write(
+            subprocess.run(["gzip", "-dc", staging / "tiny.tar.gz"], capture_output=True, check=True).stdout
+        )
+        stream.truncate(400 * 1024 * 1024)
+    command = "import sys; from appliance.qa.main import main; sys.exit(main())"
+    words = ["--config", str(qa.config), "di", "add", f"path={staging / 'big.tar'}", "osf=desktop"]
+    adding = subprocess.Popen(
+        [sys.executable, "-c", command, *words], stderr=subprocess.PIPE, text=True, process_group=0
+    )
+    assert adding.stderr is not None
+    assert adding.stderr.readline() == "copying …\n"
+    time.sleep(0.05)
+    adding.send_signal(ending)
+    adding.stderr.read()
+    adding.stderr.close()
+    adding.wait(timeout=60)
+    assert adding.returncode == (130 if ending == signal.SIGINT else -signal.SIGKILL)
+    if ending == signal.SIGINT:
+        assert (volumes(qa), images(qa)) == ([], [])
+    assert qa.listed("di") == []
+    qa.ok("di", "add", "path=tiny.tar.gz", "osf=desktop")
+    assert (volumes(qa), images(qa)) == (["2"], ["2-tiny.tar.gz"])
