@@ -162,6 +162,7 @@ class ControlServer:
         self._path = path
         self._handlers = handlers
         self._tasks = tasks
+        self._own_uid = os.geteuid()
         self._server: asyncio.Server | None = None
         self._inode: int | None = None
         self._connections: set[asyncio.Task[None]] = set()
@@ -210,7 +211,7 @@ class ControlServer:
             logger.exception("a control stream could not be closed")
 
     async def _converse(self, stream: Stream) -> None:
-        if not stream.peer.is_admitted(os.geteuid()):
+        if not stream.peer.is_admitted(self._own_uid):
             raise AdminError("only root and the user of the daemon are served here")
         if len(self._connections) > MAX_STREAMS:
             raise AdminError(f"the daemon already serves {MAX_STREAMS} streams")
