@@ -39,9 +39,9 @@ PASSWORD = "secret"
 QUICK = {
     "internal.l7r.poll_time.x": "0.05",
     "internal.l7r.poll_time.vm": "0.2",
-    "internal.l7r.timeout.vma": "1",
+    "internal.l7r.timeout.vma": "2",
     "internal.l7r.retry.x_start": "4",
-    "internal.l7r.timeout.x_start": "0.5",
+    "internal.l7r.timeout.x_start": "3",
     "internal.l7r.timeout.takeover": "5",
 }
 

@@ -194,7 +194,7 @@ async def test_x_that_is_always_refused(tmp_path: Path) -> None:
 
 
 async def test_x_that_never_listens(tmp_path: Path) -> None:
-    async with installation(tmp_path) as node:
+    async with installation(tmp_path, internal__l7r__timeout__x_start="0.4") as node:
         guest = await node.guest(7)
         guest.never_listens = True
         assert (await asked(node, connect_request(7))).status == 503
