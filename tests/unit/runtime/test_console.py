@@ -275,7 +275,7 @@ async def test_a_flood_leaves_the_loop_to_others(bench: Bench, line: PtyLine) ->
         before = loop.time()
         await asyncio.sleep(0.001)
         longest = max(longest, loop.time() - before)
-    assert longest < 0.2
+    assert longest < 0.5
     assert bench.capture.stat().st_size < console.FLOOD_BYTES_PER_S
 
 
