@@ -1,0 +1,16 @@
+"""A desktop is seen and used on the client's display."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.support.desktop import Desk
+
+pytestmark = [pytest.mark.host, pytest.mark.timeout(300)]
+
+
+def test_a_desktop_is_seen_and_typed_at(desk: Desk) -> None:
+    screen = desk.open_and_see()
+    screen.run("echo marmalade | tr a-z A-Z", "MARMALADE")
+    (init,) = desk.inits()
+    assert init.pid > 1

@@ -1,0 +1,144 @@
+"""A desktop in use: its client, what can be read on the client's display, and who its init is."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import re
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from appliance.model import InstallationId, VmId
+from appliance.runtime import lxc_process
+from scripts.trial import LOGIN, Display, Trial, end, output, read_picture, take_picture, type_text
+from tests.support.traces import traces
+
+SEEN_WITHIN_S = 60
+
+
+@dataclass(slots=True)
+class Screen:
+    """A client showing a desktop on a display of its own."""
+
+    trial: Trial
+    display: Display
+    client: subprocess.Popen[bytes]
+    log: Path
+
+    def text(self) -> str:
+        """What can be read on the display now."""
+        picture = self.log.with_suffix(".png")
+        take_picture(self.display.name, picture)
+        return read_picture(picture)
+
+    def shows(self, *words: str, limit_s: float = SEEN_WITHIN_S) -> str:
+        """Wait until all `words` can be read; the text in which they are."""
+        seen = ""
+
+        def readable() -> bool:
+            nonlocal seen
+            seen = self.text()
+            return all(word in seen for word in words)
+
+        try:
+            self.trial.wait_for(f"{words} on {self.display.name}", readable, limit_s)
+        except Exception as exc:
+            raise AssertionError(f"{exc}\nread: {seen!r}\nclient: {self.log.read_text()}") from exc
+        return seen
+
+    def type(self, text: str) -> None:
+        """Type through the client."""
+        type_text(self.display.name, text)
+
+    def run(self, command: str, answer: str) -> str:
+        """Type a command into the desktop's terminal and wait until `answer` can be read."""
+        self.type(f"{command}\n")
+        return self.shows(answer)
+
+    def leave(self) -> None:
+        """End the client and its display."""
+        end(self.client)
+        self.trial.close_display(self.display)
+
+
+@dataclass(frozen=True, slots=True)
+class Init:
+    """A guest's first process, identified for good: pids are reused, pairs of these are not."""
+
+    pid: int
+    started: int
+
+
+@dataclass(slots=True)
+class Desk:
+    """A running appliance and one of its VMs."""
+
+    trial: Trial
+    vm: str
+    numbers: Iterator[int] = itertools.count()  # noqa: RUF009
+
+    def open(self, vm: str | None = None, *, login: str = LOGIN, netns: str | None = None) -> Screen:
+        """Connect to a VM from a display of its own."""
+        log = self.trial.directory / f"client-{next(self.numbers)}.log"
+        display = self.trial.open_display()
+        client = self.trial.connect(display.name, "--vm", vm or self.vm, login=login, log=log, netns=netns)
+        return Screen(self.trial, display, client, log)
+
+    def open_and_see(self, vm: str | None = None, *, login: str = LOGIN, netns: str | None = None) -> Screen:
+        """Connect, and wait until the desktop tells who and where it is."""
+        screen = self.open(vm, login=login, netns=netns)
+        screen.shows(login, vm or self.vm)
+        return screen
+
+    def row(self, vm: str | None = None) -> dict[str, object]:
+        """The row of `qa vm list`."""
+        return self.trial.vm(vm or self.vm)
+
+    def inits(self, vm: str | None = None) -> list[Init]:
+        """Every init that runs for a VM: there must never be two."""
+        identity = InstallationId(self.trial.marker.read_text())
+        vm_id = VmId(int(str(self.row(vm)["id"])))
+        container = f"qvd-{identity}-{vm_id}"
+        found = []
+        for entry in Path("/proc").iterdir():
+            if not entry.name.isdigit():
+                continue
+            with contextlib.suppress(OSError):
+                if (
+                    is_init(entry, container)
+                    and (started := lxc_process.started(int(entry.name))) is not None
+                ):
+                    found.append(Init(int(entry.name), started))
+        return found
+
+    def init(self, vm: str | None = None) -> Init:
+        """The one init of a VM."""
+        (one,) = self.inits(vm)
+        return one
+
+
+def is_init(process: Path, container: str) -> bool:
+    """Whether a process is the init of a container: number 1 in its namespace, in its payload's group."""
+    numbers = re.search(r"^NSpid:\s*(.*)$", (process / "status").read_text(), re.MULTILINE)
+    if numbers is None or numbers[1].split()[1:] != ["1"]:
+        return False
+    return (
+        re.search(rf"/lxc\.payload\.{container}(-\d+)?(/|$)", (process / "cgroup").read_text(), re.MULTILINE)
+        is not None
+    )
+
+
+def leftovers(trial: Trial, installation: str) -> list[str]:
+    """What a trial has left on this machine."""
+    loops = [line for line in output("losetup", "-a").splitlines() if str(trial.directory) in line]
+    spaces = [line for line in output("ip", "netns", "list").splitlines() if trial.netns in line]
+    kept = {"appliance.log"}
+    files = [
+        path.name
+        for path in (trial.directory.iterdir() if trial.directory.exists() else ())
+        if path.name not in kept and path.suffix not in {".png", ".log"}
+    ]
+    temporary = [str(path) for path in Path("/run").glob("in-netns.*")]
+    return [*traces(str(trial.directory)), *traces(installation), *loops, *spaces, *files, *temporary]
