@@ -62,6 +62,10 @@ class Guest:
         client = VmaClient(GUEST, PORT, timeout_s=timeout_s)
         return self._thread.submit(lambda: asyncio.run(method(client))).result(30)
 
+    def run(self, scene: Callable[[], Coroutine[Any, Any, T]], timeout_s: float = 120.0) -> T:
+        """Run a coroutine, servers and all, in the host's namespace."""
+        return self._thread.submit(lambda: asyncio.run(scene())).result(timeout_s)
+
     def raw(self, data: bytes) -> bytes:
         """What a bare connection from the host is answered before both are silent."""
 
