@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 import logging
+import os
 import sys
 from collections.abc import Sequence
 
@@ -39,12 +40,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         invocation = parse(words)
         quiet = invocation.quiet
-        return _dispatch(invocation)
+        status = _dispatch(invocation)
+        sys.stdout.flush()
+        return status
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
-        sys.stderr.close()
+        # The reader has left; nothing more can be told, not even by the interpreter at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
     except SyntaxErrors as exc:
         if not quiet:

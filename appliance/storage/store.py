@@ -105,7 +105,11 @@ class Store:
         :raises SchemaVersionError: its schema is not ours
         """
         file = database_file(url)
-        if not file.exists():
+        try:
+            there = file.exists()
+        except OSError as exc:
+            raise StoreError(f"the database {file} is out of reach: {exc.strerror}") from exc
+        if not there:
             raise StoreError(f"there is no database {file}", hint="run qa admin init")
         store = cls(make_engine(url), file, calendar)
         try:
