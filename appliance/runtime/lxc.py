@@ -122,9 +122,8 @@ class Lxc:
     async def stop(self, vm_id: VmId) -> None:
         """Send the image's init the signal at which it powers off."""
         with self._followed(vm_id, await self._find(vm_id)) as watch:
-            program = lxc_process.program(watch.init) if watch and watch.init else None
-            if watch and program:
-                watch.signal_init(lxc_config.Init.of(program).halt)
+            if watch is not None:
+                watch.halt()
 
     async def kill(self, vm_id: VmId) -> None:
         """Kill init, then whatever is left; returns when nothing runs and the root is free.

@@ -62,9 +62,9 @@ class Init(Enum):
     OTHER = ("SIGPWR", signal.SIGPWR)
 
     @classmethod
-    def of(cls, program: str) -> Init:
+    def of(cls, program: str | None) -> Init:
         """Which one a program of this name is."""
-        return {"busybox": cls.BUSYBOX, "systemd": cls.SYSTEMD}.get(program, cls.OTHER)
+        return {"busybox": cls.BUSYBOX, "systemd": cls.SYSTEMD}.get(program or "", cls.OTHER)
 
     @property
     def halt(self) -> int:

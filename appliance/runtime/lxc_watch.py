@@ -15,12 +15,15 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from appliance.runtime import lxc_process
+from appliance.runtime.lxc_config import Init
 from appliance.runtime.lxc_process import Found
 
 logger = logging.getLogger(__name__)
 
 GRACE_S = 10.0
 LOOK_S = 0.1
+HALT_S = 0.5
+HALT_ASKS = 10
 
 
 class Watch:
@@ -36,6 +39,7 @@ class Watch:
         self._monitor = found.monitor
         self._keeper = found.keeper
         self._timer: asyncio.TimerHandle | None = None
+        self._halting: asyncio.TimerHandle | None = None
         for pid in found.pids:
             self._follow(pid)
         self._loop.call_soon(self._look)
@@ -50,17 +54,17 @@ class Watch:
         """The guest's monitor, if it lives."""
         return self._alive(self._monitor)
 
-    def signal_init(self, number: int) -> None:
-        """Send a signal to init, if it lives."""
-        self._signal(self._init, number)
+    def halt(self) -> None:
+        """Ask init to power off, again and again for a while: one that has just begun does not listen yet."""
+        self._ask_to_halt(HALT_ASKS)
 
-    def kill(self, *, all_at_once: bool = False) -> None:
-        """Kill init, so that the monitor cleans up and ends; or everything."""
-        self._signal(self._init, signal.SIGKILL)
-        if all_at_once or self.init is None:
+    def kill(self) -> None:
+        """Kill init, so that the monitor cleans up and ends; without an init, or after a while, the rest."""
+        if self.init is None:
             self._kill_rest()
         else:
-            self._expect_end()
+            self._signal(self._init, signal.SIGKILL)
+            self._arm(GRACE_S, self._kill_rest)
 
     def close(self) -> None:
         """Stop following; the guest goes on."""
@@ -110,8 +114,10 @@ class Watch:
         else:
             self._kill_rest()
 
-    def _expect_end(self) -> None:
-        self._arm(GRACE_S, self._kill_rest)
+    def _ask_to_halt(self, left: int) -> None:
+        if left > 0 and self.init is not None:
+            self._signal(self._init, Init.of(lxc_process.program(self.init)).halt)
+            self._halting = self._loop.call_later(HALT_S, self._ask_to_halt, left - 1)
 
     def _kill_rest(self) -> None:
         for pid in (self._init, self._monitor, self._keeper):
@@ -126,10 +132,11 @@ class Watch:
         return pid if pid in self._pidfds else None
 
     def _arm(self, delay_s: float, call: Callable[[], None]) -> None:
-        self._disarm()
+        if self._timer is not None:
+            self._timer.cancel()
         self._timer = self._loop.call_later(delay_s, call)
 
     def _disarm(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        for timer in (self._timer, self._halting):
+            if timer is not None:
+                timer.cancel()
