@@ -93,7 +93,7 @@ class Performer:
         newest[vm_id] = self._session.id
         feed.announce(vm_id)
         self._client.on_end = self._client_left
-        end: machine.Refuse | machine.Close = machine.Close(cause="the daemon stops")
+        end: machine.Refuse | machine.Close = machine.Close(cause="the server gives up")
         try:
             with feed.watch(vm_id) as turn, feed.watch(vm_id) as news:
                 async with asyncio.TaskGroup() as tasks:
@@ -228,13 +228,15 @@ class Performer:
         return machine.XSeen(at=self._clock.monotonic(), state=state)
 
     async def _dial(self) -> Event:
-        row = self._running_row()
+        row = self._placed_row()
+        assert row.vm_address is not None
+        assert row.vm_x_port is not None
         async with self._services.store.write() as tx:
             await tx.hosts.count(self._claimant.host_id, "nx_attempts")
         failure: str | None = None
         try:
             async with asyncio.timeout(self._settings[config.L7R_TIMEOUT_VMA]):
-                self._guest = await dial(row.vm_address or "", row.vm_x_port or 0)
+                self._guest = await dial(row.vm_address, row.vm_x_port)
         except TimeoutError:
             failure = "no answer in time"
         except OSError as exc:
@@ -298,24 +300,23 @@ class Performer:
 
     # -- what the actions need
 
-    def _running_row(self) -> SessionRow:
+    def _placed_row(self) -> SessionRow:
         assert self._session.row is not None
         return self._session.row
 
     def _vma(self) -> VmaClient:
-        row = self._running_row()
-        return VmaClient(
-            row.vm_address or "",
-            row.vm_vma_port or self._settings[config.VMA_PORT],
-            timeout_s=self._settings[config.L7R_TIMEOUT_VMA],
-        )
+        row = self._placed_row()
+        assert row.vm_address is not None
+        assert row.vm_vma_port is not None
+        timeout_s = self._settings[config.L7R_TIMEOUT_VMA]
+        return VmaClient(row.vm_address, row.vm_vma_port, timeout_s=timeout_s)
 
     async def _parameters(self) -> Mapping[str, str]:
         async with self._services.store.read() as tx:
             owner = await tx.users.get(self._vm.user_id)
             properties = await tx.properties.merged(
                 osf_id=self._vm.osf_id,
-                di_id=self._running_row().current_di_id,
+                di_id=self._placed_row().current_di_id,
                 user_id=self._vm.user_id,
                 vm_id=self._vm.id,
             )

@@ -311,6 +311,8 @@ def _await_vm(session: Session, row: SessionRow | None, at: float) -> Step:
     assert row is not None
     session = replace(session, row=row)
     match row.vm_state:
+        case VmState.RUNNING if not row.is_placed:
+            return _refuse(session, "the desktop runs, but nobody knows where")
         case VmState.RUNNING if session.awaits_start:
             return _start_x(session, at)
         case VmState.RUNNING:

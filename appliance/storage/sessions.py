@@ -38,6 +38,11 @@ class SessionRow:
     user_cmd: UserCmd | None
     session: SessionId | None
 
+    @property
+    def is_placed(self) -> bool:
+        """Whether it is known where the VM can be reached."""
+        return None not in (self.vm_address, self.vm_vma_port, self.vm_x_port)
+
     def held_by(self, session: SessionId) -> bool:
         """Whether `session` owns the row and nobody asks it to leave."""
         return self.session == session and self.user_cmd is None

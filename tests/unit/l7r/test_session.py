@@ -103,6 +103,10 @@ def test_a_zombie_is_refused() -> None:
     assert isinstance(waiting(replace(RUNNING, vm_state=VmState.ZOMBIE))[1], m.Refuse)
 
 
+def test_a_vm_without_an_address_is_refused() -> None:
+    assert isinstance(waiting(replace(RUNNING, vm_address=None))[1], m.Refuse)
+
+
 def test_a_start_that_takes_too_long_is_refused() -> None:
     starting = replace(RUNNING, vm_state=VmState.STARTING)
     assert isinstance(waiting(starting, now=269)[1], m.AwaitRow)
