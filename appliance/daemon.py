@@ -142,7 +142,9 @@ class Appliance:
             await converge(spec(self._settings))
             firewall = Firewall(self._settings)
             await firewall.apply()
-            equipment[BackendKind.LXC] = Equipment(lxc, BtrfsDisks(self._paths), firewall)
+            disks = BtrfsDisks(self._paths)
+            await disks.check()
+            equipment[BackendKind.LXC] = Equipment(lxc, disks, firewall)
         return equipment
 
     def _current(self) -> Settings:
