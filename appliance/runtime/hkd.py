@@ -20,6 +20,7 @@ from appliance.log import facts
 from appliance.model import BackendKind, Host, HostState, InstallationId, VmCmd, VmId, VmState
 from appliance.runtime.adopt import adopt
 from appliance.runtime.backend import Sighting
+from appliance.runtime.capacity import measured
 from appliance.runtime.events import GuestDeparted, StartWanted, StopWanted
 from appliance.runtime.guests import describe
 from appliance.runtime.performer import Equipment
@@ -65,11 +66,13 @@ class Hkd:
         """Adopt what runs and begin again what should; afterwards the rows and the host agree."""
         boot_id = BOOT_ID.read_text().strip()
         rebooted = self._host.boot_id not in {None, boot_id}
+        cpu, ram = measured()
         sightings = await self._survey()
         async with self._store.write() as tx:
             await self._read_settings(tx)
             reset = await tx.runtimes.reset_sessions(self._host.id)
             await tx.hosts.declare(self._host.id, HostState.STARTING, pid=None, boot_id=boot_id)
+            await tx.hosts.measure(self._host.id, usable_cpu=cpu, usable_ram=ram)
             vms = await tx.vms.find()
             osfs = {osf.id: osf for osf in await tx.osfs.find()}
         if reset:

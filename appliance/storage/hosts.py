@@ -76,6 +76,14 @@ class Hosts:
             .values(state=state, pid=pid, boot_id=boot_id, ok_ts=self._at)
         )
 
+    async def measure(self, host_id: HostId, *, usable_cpu: float, usable_ram: float) -> None:
+        """Say what this host has to give."""
+        await self._connection.execute(
+            update(host_runtimes)
+            .where(host_runtimes.c.host_id == host_id)
+            .values(usable_cpu=usable_cpu, usable_ram=usable_ram)
+        )
+
     async def tick(self, host_id: HostId) -> bool:
         """A sign of life; false if the row is gone (trap T15)."""
         ticked = await self._connection.execute(
