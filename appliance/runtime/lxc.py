@@ -290,7 +290,7 @@ class Lxc:
             (folder / "mark").write_bytes(marks.encoded(guest.mark))
             (folder / "interface").write_text(guest.interface)
             (folder / "config").write_text(text)
-            lxc_config.seccomp(self._paths).write_text(lxc_config.SECCOMP_PROFILE)
+            (folder / "seccomp").write_text(lxc_config.SECCOMP_PROFILE)
         except OSError as exc:
             raise BackendError(f"the configuration of VM {guest.vm_id} cannot be written: {exc}") from exc
 

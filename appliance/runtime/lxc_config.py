@@ -129,6 +129,7 @@ def limits(guest: GuestSpec, layout: CgroupLayout) -> tuple[Limit, ...]:
 
 def render(guest: GuestSpec, paths: Paths, init: Init, layout: CgroupLayout) -> str:
     """The guest's configuration file."""
+    container = name(guest.mark.installation, guest.vm_id)
     ids = f"0 {guest.subid_first} {SUBID_COUNT}"
     devices = "lxc.cgroup.devices" if layout.devices == 1 else "lxc.cgroup2.devices"
     lines = [
@@ -158,7 +159,7 @@ def render(guest: GuestSpec, paths: Paths, init: Init, layout: CgroupLayout) -> 
         ("lxc.mount.entry", _tmpfs("run", "size=64m,mode=755,create=dir")),
         ("lxc.mount.entry", f"{HOME_VIEW} home none bind,create=dir,nosuid,nodev,idmap=container 0 0"),
         ("lxc.cap.drop", DROPPED),
-        ("lxc.seccomp.profile", str(seccomp(paths))),
+        ("lxc.seccomp.profile", str(directory(paths, container) / "seccomp")),
         ("lxc.cgroup.relative", "0"),
         (f"{devices}.deny", "a"),
         *((f"{devices}.allow", f"{device} rwm") for device in DEVICES),
@@ -168,13 +169,8 @@ def render(guest: GuestSpec, paths: Paths, init: Init, layout: CgroupLayout) -> 
 
 
 def directory(paths: Paths, container: str) -> Path:
-    """Where a container's configuration, mark and logs are."""
+    """Where a container's configuration, list of refused system calls, mark and logs are."""
     return paths.lxc / container
-
-
-def seccomp(paths: Paths) -> Path:
-    """The list of refused system calls, one for all guests."""
-    return paths.lxc / "seccomp"
 
 
 def host_files(guest: GuestSpec, hosts: str) -> Mapping[str, str]:

@@ -377,3 +377,14 @@ class TestFailures:
         await rig.backend.stop(ONE)
         assert await departed(rig) == ONE
         assert "The system is going down NOW!" in await rig.backend.console_tail(ONE, 20)
+
+
+async def test_many_come_and_go_at_once(site: Site) -> None:
+    await site.connect()
+    rig = site.rig()
+    many = [VmId(number) for number in range(1, 13)]
+    await asyncio.gather(*(rig.start(rig.guest(vm_id)) for vm_id in many))
+    assert set(await rig.backend.survey()) == set(many)
+    await asyncio.gather(*(rig.remove(vm_id) for vm_id in many))
+    assert sorted([await departed(rig) for _ in many]) == many
+    assert await rig.backend.survey() == {}

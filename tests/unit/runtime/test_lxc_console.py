@@ -1,0 +1,57 @@
+"""What a guest wrote to its console, made harmless."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from appliance.runtime.lxc_console import tail
+
+
+def test_the_last_lines_without_the_empty_ones(tmp_path: Path) -> None:
+    log = tmp_path / "1.log"
+    log.write_bytes(b"one\r\n\r\ntwo\r\nthree\n\n")
+    assert tail(log, 2) == "two\nthree"
+
+
+def test_a_log_that_is_not_there_is_empty(tmp_path: Path) -> None:
+    assert tail(tmp_path / "none.log", 5) == ""
+
+
+@pytest.mark.parametrize(
+    "evil",
+    [
+        "\x1b[31m",
+        "\x1b[6n",
+        "\x1b]0;title\x07",
+        "\x1b]52;c;cm0gLXJm\x1b\\",
+        "\x1bP1;2q\x1b\\",
+        "\x1bc",
+        "\x1b(B",
+        "\x07",
+        "\x08",
+        "\x9b",
+        "\x00",
+        "\u202e",
+    ],
+)
+def test_nothing_reaches_the_readers_terminal(tmp_path: Path, evil: str) -> None:
+    log = tmp_path / "1.log"
+    log.write_text(f"before{evil}after\n", encoding="utf-8")
+    assert tail(log, 1) == "beforeafter"
+
+
+def test_an_escape_cut_in_two_is_harmless(tmp_path: Path) -> None:
+    log = tmp_path / "1.log"
+    log.write_bytes(b"start \x1b[3")
+    assert "\x1b" not in tail(log, 1)
+    log.write_bytes(b"\xff\xfe\xf0 bytes that are no text")
+    assert tail(log, 1).endswith("bytes that are no text")
+
+
+def test_only_the_end_of_a_long_log_is_read(tmp_path: Path) -> None:
+    log = tmp_path / "1.log"
+    log.write_text("x" * 1_000_000 + "\nend\n")
+    assert tail(log, 1) == "end"
+    assert len(tail(log, 2)) < 70_000
