@@ -1,4 +1,4 @@
-"""Crash anywhere: whatever happens to the machine or its process, the row, the host and it agree in the end."""
+"""Crash anywhere: whatever happens to the machine or its process, the row and the host agree in the end."""
 
 from __future__ import annotations
 

@@ -1,12 +1,15 @@
-"""A VM machine in any phase, and the guest it looks after."""
+"""A VM machine in any phase, the guest it looks after, and an event of any kind."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
 from ipaddress import IPv4Interface
+from typing import Any
 
 from appliance.model import BackendKind, DiId, InstallationId, Mark, StartedBy, VmId
+from appliance.runtime.actions import KillGuest
 from appliance.runtime.backend import GuestSpec
+from appliance.runtime.events import ActionFailed, Event, RootReady, StartWanted, StopWanted, VmaSilent
 from appliance.runtime.machine import Phase, VmMachine
 
 VM_ID = VmId(7)
@@ -44,3 +47,17 @@ def machine(phase: Phase) -> VmMachine:
         started_by=StartedBy.COMMAND,
         guest=GUEST if decided else None,
     )
+
+
+PARTICULARS: dict[type[Event], dict[str, Any]] = {
+    StartWanted: {"backend": BackendKind.LXC, "started_by": StartedBy.COMMAND, "run": 1},
+    StopWanted: {"restart": False},
+    RootReady: {"guest": GUEST},
+    VmaSilent: {"silent_s": 321.0},
+    ActionFailed: {"action": KillGuest(), "error": "the pool is full"},
+}
+
+
+def sample_event(kind: type[Event], **particulars: Any) -> Event:
+    """An event of this kind, from outside."""
+    return kind(vm_id=VM_ID, at=NOW, cause="test", **(PARTICULARS.get(kind, {}) | particulars))

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
 from appliance.errors import UnexpectedEventError
-from appliance.model import BackendKind, StartedBy
 from appliance.runtime.actions import (
     Action,
     AdoptGuest,
@@ -43,16 +40,9 @@ from appliance.runtime.events import (
 )
 from appliance.runtime.machine import DELAYED, IGNORED, TRANSITIONS, Phase, VmMachine, step
 from tests.support.machines import GUEST, NOW, VM_ID, machine
+from tests.support.machines import sample_event as event
 
 REMOVAL = [KillGuest, UnfenceGuest, EraseGuest]
-
-
-def event(kind: type[Event], **values: Any) -> Event:
-    return kind(vm_id=VM_ID, at=NOW, cause="test", **values)
-
-
-def start_wanted(run: int = 1) -> Event:
-    return event(StartWanted, backend=BackendKind.LXC, started_by=StartedBy.COMMAND, run=run)
 
 
 def stop_wanted(*, restart: bool = False) -> Event:
@@ -60,11 +50,11 @@ def stop_wanted(*, restart: bool = False) -> Event:
 
 
 def failed(action: Action) -> Event:
-    return event(ActionFailed, action=action, error="the pool is full")
+    return event(ActionFailed, action=action)
 
 
 SCORE: list[tuple[Phase, Event, Phase, list[type[Action]]]] = [
-    (Phase.STOPPED, start_wanted(), Phase.QUEUED, [SaveState]),
+    (Phase.STOPPED, event(StartWanted), Phase.QUEUED, [SaveState]),
     (Phase.STOPPED, stop_wanted(restart=True), Phase.QUEUED, [SaveState]),
     (Phase.STOPPED, stop_wanted(), Phase.STOPPED, [SaveState]),
     (Phase.QUEUED, event(SlotGranted), Phase.CLONING, [SaveState, PrepareRoot]),
@@ -72,7 +62,7 @@ SCORE: list[tuple[Phase, Event, Phase, list[type[Action]]]] = [
     (Phase.QUEUED, stop_wanted(restart=True), Phase.QUEUED, [SaveState]),
     (
         Phase.CLONING,
-        event(RootReady, guest=GUEST),
+        event(RootReady),
         Phase.LAUNCHING,
         [SaveState, DefineGuest, FenceGuest, LaunchGuest],
     ),
@@ -87,7 +77,7 @@ SCORE: list[tuple[Phase, Event, Phase, list[type[Action]]]] = [
     (Phase.MONITORING, stop_wanted(), Phase.SHUTTING_DOWN, [SaveState, AskPoweroff, Arm]),
     (
         Phase.MONITORING,
-        event(VmaSilent, silent_s=321.0),
+        event(VmaSilent),
         Phase.SHUTTING_DOWN,
         [SaveState, RecordFailure, StopGuest, Arm],
     ),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
-from typing import Any
 
 import pytest
 
@@ -113,7 +112,7 @@ async def test_a_start_runs_through_to_monitoring_in_order(supervisor: Superviso
     effects = [name for _, name in script.begun if name not in {"SaveState", "Arm", "WatchVma"}]
     assert effects == ["PrepareRoot", "DefineGuest", "FenceGuest", "LaunchGuest"]
     assert script.begun[0][1] == "SaveState"
-    assert [chapter.after for chapter in supervisor.story(VmId(1))][0] is Phase.QUEUED
+    assert supervisor.story(VmId(1))[0].after is Phase.QUEUED
 
 
 async def test_no_more_boot_at_once_than_there_are_slots(supervisor: Supervisor, script: Script) -> None:
