@@ -7,7 +7,6 @@ reported and left alone.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import uuid
 from collections.abc import Callable, Mapping
@@ -31,7 +30,10 @@ from appliance.storage.store import Store, Tx
 
 logger = logging.getLogger(__name__)
 
-BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+def this_boot() -> str:
+    """The kernel's name for the time since this host booted."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
 class Hkd:
@@ -64,7 +66,7 @@ class Hkd:
 
     async def take_up(self) -> None:
         """Adopt what runs and begin again what should; afterwards the rows and the host agree."""
-        boot_id = BOOT_ID.read_text().strip()
+        boot_id = this_boot()
         rebooted = self._host.boot_id not in {None, boot_id}
         cpu, ram = measured()
         sightings = await self._survey()
@@ -100,7 +102,7 @@ class Hkd:
     async def declare(self, state: HostState, pid: int | None) -> None:
         """Write this host's state."""
         async with self._store.write() as tx:
-            await tx.hosts.declare(self._host.id, state, pid=pid, boot_id=BOOT_ID.read_text().strip())
+            await tx.hosts.declare(self._host.id, state, pid=pid, boot_id=this_boot())
 
     async def serve_wishes(self) -> None:
         """Claim wishes whenever the bell rings or somebody has committed something, for ever."""

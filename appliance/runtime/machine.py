@@ -43,7 +43,6 @@ from appliance.runtime.actions import (
 )
 from appliance.runtime.backend import GuestSpec
 from appliance.runtime.events import (
-    EVENT_TYPES,
     ActionFailed,
     Done,
     Event,
