@@ -14,27 +14,31 @@ from appliance.runtime.backend import GuestSpec
 
 
 class Firewall:
-    """The `Fences` of containers and of whatever else sits on the guests' bridge."""
+    """The `Fences` of containers and of whatever else sits on the guests' bridge.
+
+    Changes that come while a transaction is under way are made together by the next one.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self._spec = ruleset.spec(settings)
         self._enabled = settings[config.NETWORK_FIREWALL]
         self._guests: dict[VmId, GuestSpec] = {}
         self._turn = asyncio.Lock()
+        self._changes = 0
+        self._in_force = 0
 
     async def apply(self) -> None:
         """Replace our tables; take them away if `internal.vm.network.firewall.enable` says so.
 
         :raises NetworkError: the kernel refuses them; those of before are still in force
         """
+        self._changes += 1
+        mine = self._changes
         async with self._turn:
-            rules = ruleset.removal(self._spec)
-            if self._enabled:
-                rules = ruleset.render(self._spec, self._guests.values())
-            try:
-                await proc.run(["nft", "-j", "-f", "-"], stdin=json.dumps(rules).encode())
-            except ToolError as exc:
-                raise NetworkError(f"the firewall cannot be set up: {exc}") from exc
+            if self._in_force < mine:
+                covered = self._changes
+                await self._load()
+                self._in_force = covered
 
     async def remove(self) -> None:
         """Take our tables away."""
@@ -43,12 +47,29 @@ class Firewall:
         await self.apply()
 
     async def fence(self, guest: GuestSpec) -> None:
-        """Let the guest's port carry the guest's own addresses, and nothing else."""
-        if self._guests.get(guest.vm_id) != guest:
-            self._guests[guest.vm_id] = guest
+        """Let the guest's port carry the guest's own addresses, and nothing else.
+
+        :raises NetworkError: the kernel refuses the rules; the guest has none, and so carries nothing
+        """
+        if self._guests.get(guest.vm_id) == guest:
+            return
+        self._guests[guest.vm_id] = guest
+        try:
             await self.apply()
+        except BaseException:
+            self._guests.pop(guest.vm_id, None)
+            raise
 
     async def unfence(self, vm_id: VmId) -> None:
         """Let the guest's port carry nothing."""
         if self._guests.pop(vm_id, None) is not None:
             await self.apply()
+
+    async def _load(self) -> None:
+        rules = ruleset.removal(self._spec)
+        if self._enabled:
+            rules = ruleset.render(self._spec, self._guests.values())
+        try:
+            await proc.run(["nft", "-j", "-f", "-"], stdin=json.dumps(rules).encode())
+        except ToolError as exc:
+            raise NetworkError(f"the firewall cannot be set up: {exc}") from exc

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -210,9 +211,21 @@ async def test_other_tables_are_left_alone(wire: Wire) -> None:
 
 async def test_a_refused_ruleset_leaves_the_old_one_in_force(wire: Wire) -> None:
     with pytest.raises(NetworkError, match="the firewall cannot be set up"):
-        await wire.firewall.fence(replace(ALICE, mac="not an address"))
+        await wire.firewall.fence(replace(spec(103), mac="not an address"))
+    await wire.firewall.fence(spec(104))
     with wire.world.listening(80):
         assert wire.alice.knock(WORLD, 80) == f"seen as {HOST_OUTSIDE}"
+
+
+async def test_many_fences_at_once_are_all_in_force(network: str) -> None:
+    settings = Settings(NETWORK)
+    await bridge.converge(bridge.spec(settings))
+    firewall = Firewall(settings)
+    await asyncio.gather(*(firewall.fence(spec(number)) for number in range(2, 202)))
+    await asyncio.gather(*(firewall.unfence(VmId(number)) for number in range(2, 202, 2)))
+    shown = subprocess.run(["nft", "list", "ruleset"], capture_output=True, text=True, check=True).stdout
+    for number in range(2, 202):
+        assert (f"10.44.0.{number} " in shown.replace(",", " ")) is (number % 2 == 1)
 
 
 async def test_the_bridge_converges(network: str) -> None:
