@@ -11,17 +11,15 @@ import errno
 import logging
 import os
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-
-import btrfsutil
 
 from appliance import proc
 from appliance.clock import Calendar, SystemClock
 from appliance.errors import ToolError, VolumeError
 from appliance.model import DiId, Mark, VmId
-from appliance.storage import marks
+from appliance.storage import marks, subvolumes
 from appliance.storage.paths import Paths
 
 logger = logging.getLogger(__name__)
@@ -72,7 +70,7 @@ class BtrfsDisks:
             with _explained(f"{directory} cannot be used"):
                 directory.mkdir(mode=0o711, parents=True, exist_ok=True)
         for directory in (self._paths.all_basefs, self._paths.all_rootfs, self._paths.all_homefs):
-            if not is_btrfs(directory):
+            if not subvolumes.is_btrfs(directory):
                 raise VolumeError(
                     f"{directory} is not on a btrfs file system",
                     hint="mount one at path.storage.root; mkfs.btrfs on a file will do",
@@ -98,7 +96,7 @@ class BtrfsDisks:
             else:
                 delete(root)
         with _explained(f"the root of VM {mark.vm_id} cannot be made"):
-            make(root, lambda fresh: btrfsutil.create_snapshot(str(base), str(fresh)), mark)
+            subvolumes.snapshot(base, root, mark)
         return root
 
     def _put_aside(self, root: Path, vm_id: VmId) -> None:
@@ -120,7 +118,7 @@ class BtrfsDisks:
                 )
             return home
         with _explained(f"the home of VM {mark.vm_id} cannot be made"):
-            make(home, lambda fresh: btrfsutil.create_subvolume(str(fresh)), mark)
+            subvolumes.create(home, mark)
         return home
 
     async def _limit(self, home: Path, size_mib: int) -> None:
@@ -133,49 +131,21 @@ class BtrfsDisks:
             raise VolumeError(f"the size of {home} cannot be limited: {exc}") from exc
 
 
-async def erase_di(paths: Paths, di_id: DiId) -> None:
-    """Remove an unpacked image, and what a killed import left of one. Roots made from it do not need it."""
-    base = paths.basefs(di_id)
-    unfinished = (*base.parent.glob(f".{di_id}.unpacking"), *base.parent.glob(f"..{di_id}.unpacking.*"))
-    for volume in (base, *unfinished):
-        await asyncio.to_thread(delete, volume)
-
-
-def make(path: Path, create: Callable[[Path], object], mark: Mark | None = None) -> None:
-    """Create a subvolume in a temporary place, mark it, and give it its name.
-
-    :raises OSError: it cannot be made; nothing stays behind
-    """
-    fresh = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
-    try:
-        create(fresh)
-        fresh.chmod(0o755)
-        if mark is not None:
-            marks.set_mark(fresh, mark)
-        fresh.rename(path)
-    except BaseException:
-        with suppress(VolumeError):
-            delete(fresh)
-        raise
-
-
 def delete(path: Path) -> None:
     """Delete a subvolume and those inside it, if it is there.
 
     :raises VolumeError: it cannot be deleted
     """
     with _explained(f"the subvolume {path} cannot be deleted"):
-        if path.is_symlink() or path.exists():
-            btrfsutil.delete_subvolume(str(path), recursive=True)
+        subvolumes.delete(path)
 
 
-def is_btrfs(path: Path) -> bool:
-    """Whether a path is on a btrfs file system."""
-    try:
-        btrfsutil.subvolume_id(str(path))
-    except OSError:
-        return False
-    return True
+async def erase_di(paths: Paths, di_id: DiId) -> None:
+    """Remove an unpacked image, and what a killed import left of one. Roots made from it do not need it."""
+    base = paths.basefs(di_id)
+    unfinished = (*base.parent.glob(f".{di_id}.unpacking"), *base.parent.glob(f"..{di_id}.unpacking.*"))
+    for volume in (base, *unfinished):
+        await asyncio.to_thread(delete, volume)
 
 
 @contextmanager
