@@ -138,7 +138,9 @@ class Appliance:
         equipment = {BackendKind.NOTHING: Equipment(nothing, nothing, nothing)}
         if BackendKind.LXC in kinds:
             lxc = Lxc(self._paths, self._installation)
+            disks = BtrfsDisks(self._paths)
             await lxc.check()
+            await disks.check()
             await converge(spec(self._settings))
             firewall = Firewall(self._settings)
             await firewall.apply()

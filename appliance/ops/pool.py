@@ -9,7 +9,7 @@ from pathlib import Path
 from appliance import config, proc
 from appliance.config import Settings
 from appliance.errors import ConfigError, HostError, ToolError, VolumeError
-from appliance.storage.btrfs import is_btrfs
+from appliance.storage.subvolumes import is_btrfs
 
 SIZE = re.compile(r"(\d+)([KMGT]?)", re.IGNORECASE)
 UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}

@@ -13,6 +13,7 @@ from appliance.config import (
     STOP_SHUTDOWN_S,
     STOP_SIGNAL_S,
     VM_HEAVY_MAX,
+    VM_OVERLAY_PERSISTENT,
     VMA_GRACE_STARTING,
     VMA_TIMEOUT,
     ZOMBIE_DELAY_S,
@@ -150,7 +151,8 @@ class Performer:
             case EraseGuest():
                 async with self._heavy:
                     await self._kit(order).backend.erase(order.vm_id)
-                    await self._kit(order).disks.erase_root(order.vm_id)
+                    if not self._settings()[VM_OVERLAY_PERSISTENT]:
+                        await self._kit(order).disks.erase_root(order.vm_id)
                 return self._event(order, GuestErased)
             case other:
                 raise AssertionError(f"nobody performs {other}")

@@ -12,13 +12,11 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-import btrfsutil
-
 from appliance import proc
 from appliance.clock import SystemClock, Timers
 from appliance.errors import ImageError, ToolError, VolumeError
 from appliance.model import DiId
-from appliance.storage import btrfs, openat
+from appliance.storage import btrfs, openat, subvolumes
 from appliance.storage.paths import Paths
 
 Progress = Callable[[float], None]
@@ -64,7 +62,7 @@ async def import_di(
         return
     fresh = base.with_name(f".{di_id}.unpacking")
     await asyncio.to_thread(btrfs.delete, fresh)
-    await asyncio.to_thread(btrfs.make, fresh, lambda path: btrfsutil.create_subvolume(str(path)))
+    await asyncio.to_thread(subvolumes.create, fresh)
     try:
         await _unpack(archive, fresh, progress, timers or SystemClock())
         await asyncio.to_thread(_finish, archive, fresh, base)
@@ -132,7 +130,7 @@ def _finish(archive: Path, fresh: Path, base: Path) -> None:
             ) from exc
         raise ImageError(f"the archive {archive.name} holds no root: there is no /sbin/init") from exc
     try:
-        btrfsutil.set_subvolume_read_only(str(fresh), True)
+        subvolumes.seal(fresh)
         fresh.rename(base)
     except OSError as exc:
         raise VolumeError(f"{base} cannot be put in place: {exc.strerror}") from exc

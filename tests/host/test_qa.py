@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from appliance.storage.btrfs import is_btrfs
+from appliance.storage.subvolumes import is_btrfs
 from tests.support.pool import tiny_root
 from tests.support.qa import Installation
 

@@ -184,3 +184,13 @@ async def test_a_wish_made_while_the_daemon_was_down_is_served(host: Rig) -> Non
     assert (await host.vm(ONE)).runtime.vm_state is VmState.STOPPED
     async with host.hkd():
         await host.until_state(ONE, VmState.RUNNING)
+
+
+async def test_a_persistent_root_outlives_the_run(host: Rig) -> None:
+    host.settings = host.settings.with_database({"vm.overlay.persistent": "yes"})
+    async with host.hkd():
+        await host.wish("start", ONE)
+        await host.until_state(ONE, VmState.RUNNING)
+        await host.wish("stop", ONE)
+        await host.until_state(ONE, VmState.STOPPED)
+    assert ONE in host.backend.roots

@@ -1,0 +1,70 @@
+"""Subvolumes, made whole or not at all: the one place where the btrfs library is called."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import btrfsutil
+
+from appliance.model import Mark
+from appliance.storage import marks
+
+
+def create(path: Path, mark: Mark | None = None) -> None:
+    """Make an empty subvolume at `path`, marked as somebody's.
+
+    :raises OSError: it cannot be made; nothing stays behind
+    """
+    _make(path, lambda fresh: btrfsutil.create_subvolume(str(fresh)), mark)
+
+
+def snapshot(source: Path, path: Path, mark: Mark) -> None:
+    """Make a writable copy of `source` at `path`, marked as somebody's.
+
+    :raises OSError: it cannot be made; nothing stays behind
+    """
+    _make(path, lambda fresh: btrfsutil.create_snapshot(str(source), str(fresh)), mark)
+
+
+def seal(path: Path) -> None:
+    """Make a subvolume read-only.
+
+    :raises OSError: it cannot be
+    """
+    btrfsutil.set_subvolume_read_only(str(path), True)
+
+
+def delete(path: Path) -> None:
+    """Delete a subvolume and those inside it, if it is there.
+
+    :raises OSError: it cannot be deleted
+    """
+    if path.is_symlink() or path.exists():
+        btrfsutil.delete_subvolume(str(path), recursive=True)
+
+
+def is_btrfs(path: Path) -> bool:
+    """Whether a path is on a btrfs file system."""
+    try:
+        btrfsutil.subvolume_id(str(path))
+    except OSError:
+        return False
+    return True
+
+
+def _make(path: Path, make: Callable[[Path], object], mark: Mark | None) -> None:
+    """Make a subvolume in a temporary place, mark it, and only then give it its name."""
+    fresh = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+    try:
+        make(fresh)
+        fresh.chmod(0o755)
+        if mark is not None:
+            marks.set_mark(fresh, mark)
+        fresh.rename(path)
+    except BaseException:
+        with suppress(OSError):
+            delete(fresh)
+        raise
