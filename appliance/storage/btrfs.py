@@ -35,7 +35,7 @@ class BtrfsDisks:
         self._calendar = calendar or SystemClock()
 
     async def check(self) -> None:
-        """Whether the pool can be used; closes the way to it to everybody else.
+        """Whether the pool can be used; closes it to everybody else and removes what a crash left half made.
 
         :raises VolumeError: it is not on btrfs, or not there
         """
@@ -80,6 +80,9 @@ class BtrfsDisks:
             directory.chmod(0o700)
         self._paths.kept.chmod(0o700)
         self._paths.trash.chmod(0o700)
+        for directory in (self._paths.all_rootfs, self._paths.all_homefs):
+            for unfinished in directory.glob(".*-fs.*"):
+                delete(unfinished)
 
     def _clone_root(self, mark: Mark, keep: bool) -> Path:
         base, root = self._paths.basefs(mark.di_id), self._paths.rootfs(mark.vm_id)

@@ -254,6 +254,23 @@ class TestImports:
         assert not paths.basefs(DI).exists()
         assert (root / "bin" / "busybox").exists()
 
+    async def test_what_a_crash_left_half_made_is_removed(
+        self, disks: BtrfsDisks, paths: Paths, image: Path
+    ) -> None:
+        root = await disks.clone_root(MARK, keep=False)
+        home = await disks.ensure_home(MARK, size_mib=None)
+        half = [
+            *(paths.all_rootfs / ".1-fs.0a1b2c3d", paths.all_homefs / ".1-fs.0a1b2c3d"),
+            *(paths.all_basefs / ".1.unpacking", paths.all_basefs / "..1.unpacking.0a1b2c3d"),
+        ]
+        for path in half:
+            subprocess.run(["btrfs", "-q", "subvolume", "create", path], check=True)
+        await disks.check()
+        await erase_di(paths, DI)
+        assert [path for path in half if path.exists()] == []
+        assert root.exists()
+        assert home.exists()
+
     async def test_a_pool_on_another_file_system_is_refused(self, tmp_path: Path) -> None:
         elsewhere = Paths(Settings({"path.storage.root": str(tmp_path / "storage")}))
         with pytest.raises(VolumeError, match="not on a btrfs file system"):
