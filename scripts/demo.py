@@ -21,6 +21,7 @@ from scripts.trial import (
     Trial,
     TrialError,
     command,
+    display_answers,
     end,
     output,
     read_picture,
@@ -54,16 +55,12 @@ def step(what: str) -> Iterator[None]:
     print(f"{time.monotonic() - begun:.1f} s", flush=True)
 
 
-def show_desktop(trial: Trial, picture: Path) -> None:
+def show_desktop(trial: Trial, picture: Path, *, within_s: float = SEEN_WITHIN_S) -> None:
     """Connect, wait until the desktop can be read on the client's display, keep its picture.
 
     :raises TrialError: it was not seen
     """
-    display = os.environ.get("DISPLAY", "")
-    if not LOCAL_DISPLAY.match(display):
-        if display:
-            print(f"DISPLAY={display} cannot be reached from the demo's own network: showing it on an Xvfb")
-        display = trial.open_display().name
+    display = usable_display(trial.netns) or trial.open_display().name
     log = trial.directory / "client.log"
     log.unlink(missing_ok=True)
     asked = time.time()
@@ -72,9 +69,9 @@ def show_desktop(trial: Trial, picture: Path) -> None:
     while seen is None:
         if client.poll() is not None:
             raise TrialError(f"the client ended with status {client.returncode}:\n{log.read_text()}")
-        if time.time() > asked + SEEN_WITHIN_S:
+        if time.time() > asked + within_s:
             said = f"{log.read_text()}\n{trial.log_tail()}"
-            raise TrialError(f"no desktop on {display} within {SEEN_WITHIN_S} s; see {picture}\n{said}")
+            raise TrialError(f"no desktop on {display} within {within_s:g} s; see {picture}\n{said}")
         if first is None and nxagent_is_shown(display):
             first = time.time()
         take_picture(display, picture)
@@ -83,6 +80,21 @@ def show_desktop(trial: Trial, picture: Path) -> None:
         time.sleep(0.1)
     print_timeline(trial, asked, log.read_text(), first, seen)
     end(client)
+
+
+def usable_display(netns: str) -> str | None:
+    """`$DISPLAY`, if there is one and a client in the demo's own network can draw on it."""
+    display = os.environ.get("DISPLAY")
+    if not display:
+        return None
+    if LOCAL_DISPLAY.match(display) is None:
+        reason = "it is on another machine, which the demo's own network does not reach"
+    elif not display_answers(display, netns):
+        reason = "nothing answers there, or it refuses us"
+    else:
+        return display
+    print(f"DISPLAY={display} cannot be used: {reason}; an Xvfb takes its place")
+    return None
 
 
 def nxagent_is_shown(display: str) -> bool:
@@ -170,12 +182,18 @@ def demonstrate(words: argparse.Namespace) -> None:
         if words.hold:
             hold(trial)
         elif not words.once:
-            input("Enter ends the demo: ")
+            with contextlib.suppress(EOFError):
+                input("Enter ends the demo: ")
     print("everything but the picture and the logs is gone")
 
 
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
 def interrupted(*_: object) -> None:
-    """TERM ends the demo as Ctrl-C does: in good order."""
+    """TERM, or the terminal's closing, ends the demo as Ctrl-C does: in good order, and only once."""
+    for number in ENDING:
+        signal.signal(number, lambda *_: None)
     raise KeyboardInterrupt
 
 
@@ -190,7 +208,8 @@ def main() -> int:
     words = parser.parse_args()
     if words.backend == "kvm":
         parser.error("the KVM backend is not there yet; use --backend lxc")
-    signal.signal(signal.SIGTERM, interrupted)
+    for number in ENDING:
+        signal.signal(number, interrupted)
     try:
         demonstrate(words)
     except KeyboardInterrupt:

@@ -31,6 +31,10 @@ IN_NETNS = ROOT / "scripts" / "in-netns"
 LOGIN = "alice"
 NETWORK = "10.44.0"
 PORT = 8443
+BELONGS = "QVD_TRIAL"
+"""In the environment of every process that a trial starts: the trial's directory."""
+PIVOTS = ("lxc.pivot", "*/lxc.pivot")
+"""Control groups to which LXC moves a monitor that ends, and which it leaves behind."""
 PING = """
 import socket, ssl, sys
 context = ssl._create_unverified_context()
@@ -70,6 +74,8 @@ class Trial:
         self.certificate = self.directory / "server.pem"
         self.marker = self.directory / "installation"
         self.settings = settings or {}
+        self.environment = {**os.environ, BELONGS: str(self.directory)}
+        self.pivots_before: set[Path] = set()
         self.daemon: subprocess.Popen[bytes] | None = None
         self.displays: list[Display] = []
         self.others: list[subprocess.Popen[bytes]] = []
@@ -85,6 +91,7 @@ class Trial:
     def lay_out(self, *, pool_size: str = "6G") -> None:
         """Pool, namespace, configuration and database; whatever an earlier run left goes first."""
         self.sweep()
+        self.pivots_before = pivots()
         self.directory.mkdir(parents=True, exist_ok=True)
         self.directory.chmod(0o700)
         self.run.mkdir(exist_ok=True)
@@ -143,6 +150,7 @@ class Trial:
                     "--config",
                     str(config or self.config),
                 ],
+                env=self.environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -248,6 +256,7 @@ class Trial:
         reader, writer = os.pipe()
         screen = subprocess.Popen(
             ["Xvfb", "-displayfd", str(writer), "-screen", "0", f"{size}x24", "-nolisten", "tcp", "-noreset"],
+            env=self.environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -259,7 +268,7 @@ class Trial:
             name = f":{numbers.readline().strip()}"
         manager = subprocess.Popen(
             ["openbox"],
-            env={**os.environ, "DISPLAY": name},
+            env={**self.environment, "DISPLAY": name},
             start_new_session=True,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
@@ -305,7 +314,7 @@ class Trial:
                     "-d",
                     *words,
                 ],
-                env={**os.environ, "DISPLAY": display},
+                env={**self.environment, "DISPLAY": display},
                 start_new_session=True,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -341,6 +350,9 @@ class Trial:
         for display in list(self.displays):
             self.close_display(display)
         self.sweep()
+        for left in pivots() - self.pivots_before:
+            with contextlib.suppress(OSError):
+                left.rmdir()
 
     def all_stopped(self) -> bool:
         """Whether no VM is anything but stopped."""
@@ -348,12 +360,13 @@ class Trial:
 
     def sweep(self) -> None:
         """Remove whatever carries this directory's name: guests, daemon, mounts, namespaces, files."""
-        for pid in list(self.processes()):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        until = time.monotonic() + 20
-        while any(True for _ in self.processes()) and time.monotonic() < until:
-            time.sleep(0.05)
+        for number, patience_s in ((signal.SIGTERM, 5), (signal.SIGKILL, 20)):
+            for pid in self.processes():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, number)
+            until = time.monotonic() + patience_s
+            while any(True for _ in self.processes()) and time.monotonic() < until:
+                time.sleep(0.05)
         for mount in mounts_below(self.directory):
             command("umount", "-l", mount)
         for device in loop_devices(self.pool):
@@ -374,7 +387,8 @@ class Trial:
             self.storage.rmdir()
 
     def processes(self) -> Iterator[int]:
-        """Every process that names this directory in its command line, but for ourselves."""
+        """Every process that this trial started, and every tool of its guests; never ourselves."""
+        belongs = f"{BELONGS}={self.directory}".encode()
         needle = str(self.directory).encode()
         for entry in Path("/proc").iterdir():
             if not entry.name.isdigit() or int(entry.name) in {os.getpid(), os.getppid()}:
@@ -382,9 +396,8 @@ class Trial:
             with contextlib.suppress(OSError):
                 words = (entry / "cmdline").read_bytes()
                 named = any(needle + end_ in words for end_ in (b"/", b"\0", b" "))
-                if named and any(
-                    tool in words for tool in (b"lxc", b"qvd-appliance", b"qvd-client", b"nxproxy")
-                ):
+                tool = any(name in words for name in (b"lxc", b"qvd-appliance", b"qvd-client", b"nxproxy"))
+                if (named and tool) or belongs in (entry / "environ").read_bytes().split(b"\0"):
                     yield int(entry.name)
 
     def namespaces(self) -> list[str]:
@@ -436,10 +449,25 @@ def mounts_below(directory: Path) -> list[str]:
     return [point for point in reversed(points) if Path(point).is_relative_to(directory)]
 
 
+def pivots() -> set[Path]:
+    """LXC's control groups for ending monitors."""
+    return {path for pattern in PIVOTS for path in Path("/sys/fs/cgroup").glob(pattern)}
+
+
 def loop_devices(file: Path) -> list[str]:
     """The loop devices on `file`."""
     lines = output("losetup", "-j", str(file)).splitlines()
     return [line.split(":")[0] for line in lines]
+
+
+def display_answers(display: str, netns: str) -> bool:
+    """Whether a client in a network namespace can draw on `display`."""
+    asked = ["ip", "netns", "exec", netns, "xprop", "-display", display, "-root", "-len", "1", "_NET_NAME"]
+    try:
+        done = subprocess.run(asked, capture_output=True, check=False, timeout=10)
+    except subprocess.TimeoutExpired:
+        return False
+    return done.returncode == 0
 
 
 def window_manager_runs(display: str) -> bool:

@@ -225,6 +225,8 @@ class Performer:
             state = await self._vma().x_state()
         except GuestError as exc:
             logger.info("the state of X is not known: %s", exc, extra=self._facts())
+        if state is XState.LISTENING and self._session.phase is Phase.AWAITING_X:
+            logger.info("X listens", extra=self._facts())
         return machine.XSeen(at=self._clock.monotonic(), state=state)
 
     async def _dial(self) -> Event:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 
 from scripts.trial import ROOT, Trial
 from tests.support.desktop import Desk, leftovers
+from tests.support.images import Variants
 
 IMAGE = ROOT / "build" / "desktop.tar.zst"
 
@@ -21,6 +23,13 @@ def image() -> Path:
     built = [sys.executable, str(ROOT / "images" / "build_lxc.py"), str(IMAGE)]
     subprocess.run(built, check=True, timeout=1800)
     return IMAGE
+
+
+@pytest.fixture(scope="session")
+def variants(image: Path) -> Iterator[Variants]:
+    """Makes images that differ from the desktop image in a few files."""
+    with tempfile.TemporaryDirectory(prefix="qvd-variants-") as directory:
+        yield Variants(image, Path(directory))
 
 
 @pytest.fixture
