@@ -33,6 +33,7 @@ logger = logging.getLogger(__name__)
 
 START_S = 30.0
 LOOK_S = 0.002
+DYING_S = 2.0
 KILL_S = 20.0
 TOOLS = ("lxc-start", "setpriv", "unshare", "mount", "nsenter", "ip", "nft", "btrfs", "tar")
 
@@ -65,7 +66,7 @@ class Lxc:
             raise BackendError(f"LXC {version} is installed", hint="this program speaks to LXC 5")
         self._cgroups.layout()
         for file in (Path("/etc/subuid"), Path("/etc/subgid")):
-            _check_range(file)
+            check_range(file)
 
     async def survey(self) -> Mapping[VmId, Sighting]:
         """What runs here with our installation's mark, whoever started it and in whichever namespace."""
@@ -261,7 +262,16 @@ class Lxc:
                 watch.close()
 
     async def _sweep(self, vm_id: VmId, guest: GuestSpec | None) -> None:
-        await asyncio.to_thread(self._cgroups.sweep, self._container(vm_id))
+        begun = self._timers.monotonic()
+        while True:
+            try:
+                await asyncio.to_thread(self._cgroups.sweep, self._container(vm_id))
+                break
+            except BackendError:
+                # What was killed a moment ago is counted until the kernel has taken it apart.
+                if self._timers.monotonic() > begun + DYING_S:
+                    raise
+                await self._timers.sleep(LOOK_S)
         if interface := guest.interface if guest else self._recorded_interface(vm_id):
             await bridge.remove(interface)
 
@@ -328,7 +338,7 @@ def _kill_now(keeper: int) -> None:
         os.kill(keeper, signal.SIGKILL)
 
 
-def _check_range(file: Path) -> None:
+def check_range(file: Path) -> None:
     """LXC asks these files if the package uidmap is installed, and also looks there without it."""
     needed = range(SUBID_FIRST, SUBID_FIRST + SUBID_COUNT)
     with suppress(OSError):
