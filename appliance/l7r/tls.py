@@ -17,7 +17,11 @@ REMEDY = "run qa admin init, or set another pair with qa config ssl"
 
 
 async def server_context(store: Store, settings: Settings) -> ssl.SSLContext:
-    """A context with the installation's certificate, TLS 1.2 or later, session tickets on.
+    """A context with the installation's certificate, TLS 1.2 or later, tickets inside the handshake only.
+
+    TLS 1.3 sends its session tickets after the handshake: bytes that are no reply. The QVD clients wait
+    for the socket to be readable and then insist on data: those of 3.5 end with "socket closed
+    unexpectedly", the native one with CURLE_AGAIN. So TLS 1.3 gets none; TLS 1.2 resumes sessions.
 
     OpenSSL reads keys from files only, so both are written below `path.l7r.ssl`, for nobody else to read.
 
@@ -34,6 +38,7 @@ async def server_context(store: Store, settings: Settings) -> ssl.SSLContext:
     cert_file = _written(directory / "cert.pem", cert)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.num_tickets = 0
     try:
         context.load_cert_chain(cert_file, key_file)
     except (ssl.SSLError, ValueError) as exc:
