@@ -102,7 +102,7 @@ def boolean(text: str) -> bool:
 
 def port(text: str) -> int:
     """A TCP port."""
-    number = int(text)
+    number = _whole(text, "a port is between 1 and 65535")
     if not 0 < number < 65_536:
         raise ValueError("a port is between 1 and 65535")
     return number
@@ -110,7 +110,10 @@ def port(text: str) -> int:
 
 def seconds(text: str) -> float:
     """A positive duration in seconds."""
-    duration = float(text)
+    try:
+        duration = float(text)
+    except ValueError:
+        duration = 0.0
     if not 0 < duration < float("inf"):
         raise ValueError("a duration is a positive number of seconds")
     return duration
@@ -118,7 +121,7 @@ def seconds(text: str) -> float:
 
 def count(text: str) -> int:
     """A whole number, 1 or more."""
-    number = int(text)
+    number = _whole(text, "write a whole number, 1 or more")
     if number < 1:
         raise ValueError("write a whole number, 1 or more")
     return number
@@ -126,10 +129,17 @@ def count(text: str) -> int:
 
 def natural(text: str) -> int:
     """A whole number, 0 or more."""
-    number = int(text)
+    number = _whole(text, "write a whole number, 0 or more")
     if number < 0:
         raise ValueError("write a whole number, 0 or more")
     return number
+
+
+def _whole(text: str, wanted: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise ValueError(wanted) from None
 
 
 def words(text: str) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ import fcntl
 import logging
 import os
 import signal
+import socket
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
@@ -31,7 +32,7 @@ from appliance.config import (
 )
 from appliance.control import ControlServer
 from appliance.errors import ApplianceError, BackendError, ConfigError, HostError
-from appliance.l7r.server import L7r
+from appliance.l7r.server import L7r, claim_port
 from appliance.log import facts, set_up
 from appliance.model import BackendKind, Host, HostState, InstallationId, VmId
 from appliance.ops.images import sweep_unfinished
@@ -77,6 +78,10 @@ class Appliance:
         async with self._store.read() as tx:
             self._settings = self._file_settings.with_database(await tx.settings.all())
             kinds = {osf.backend for osf in await tx.osfs.find()}
+        with claim_port(self._settings) as port:
+            await self._serve(kinds, port)
+
+    async def _serve(self, kinds: set[BackendKind], port: socket.socket) -> None:
         equipment = await self._equip(kinds | {BackendKind(self._settings[VM_HYPERVISOR])})
         await sweep_unfinished(self._store, self._paths)
         with Doorbell(self._paths.doorbell) as bell:
@@ -114,7 +119,7 @@ class Appliance:
                     self._store, self._current, self._host.id, self._feed, bell.ring, self._clock, tasks
                 )
                 async with ControlServer(self._paths.control, {"console": consoles.view}, tasks):
-                    await l7r.listen()
+                    await l7r.listen(port)
                     await hkd.declare(HostState.RUNNING, os.getpid())
                     for kind in equipment:
                         tasks.create_task(hkd.follow(kind), name=f"departures of {kind}")

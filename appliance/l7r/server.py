@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 from collections.abc import Callable
 
 from appliance import config
@@ -27,6 +28,36 @@ logger = logging.getLogger(__name__)
 HANDSHAKE_S = 15.0
 BACKLOG = 512
 EVERY_ADDRESS = "0.0.0.0"  # noqa: S104  that is what `*` asks for
+
+
+def claim_port(settings: Settings) -> socket.socket:
+    """The broker's port, bound but not open yet: so a daemon that cannot have it learns so before all else.
+
+    :raises NetworkError: it is taken, or the address is not ours
+    """
+    address = settings[config.L7R_ADDRESS]
+    place = (EVERY_ADDRESS if address == "*" else address, settings[config.L7R_PORT])
+    try:
+        family, *_ = socket.getaddrinfo(*place, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        claimed = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            claimed.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            claimed.bind(place)
+        except BaseException:
+            claimed.close()
+            raise
+    except OSError as exc:
+        raise _busy(settings, exc) from exc
+    claimed.setblocking(False)
+    return claimed
+
+
+def _busy(settings: Settings, exc: OSError) -> NetworkError:
+    address, port = settings[config.L7R_ADDRESS], settings[config.L7R_PORT]
+    return NetworkError(
+        f"the L7R cannot listen on {address}:{port}: {exc.strerror or exc}",
+        hint=f"see who does with ss -ltnp 'sport = {port}', or set l7r.address and l7r.port",
+    )
 
 
 class L7r:
@@ -60,31 +91,27 @@ class L7r:
         self._server: asyncio.Server | None = None
         self._serving: set[asyncio.Task[None]] = set()
 
-    async def listen(self) -> None:
-        """Open the port.
+    async def listen(self, port: socket.socket | None = None) -> None:
+        """Open the port, which may have been claimed before.
 
         :raises NetworkError: it is taken, or the address is not ours
         :raises ConfigError: there is no usable certificate
         """
         settings = self._services.settings()
-        address, port = settings[config.L7R_ADDRESS], settings[config.L7R_PORT]
         tls = await server_context(self._services.store, settings) if settings[config.L7R_USE_SSL] else None
         try:
             self._server = await asyncio.get_running_loop().create_server(
                 lambda: Peer(self._accept),
-                EVERY_ADDRESS if address == "*" else address,
-                port,
+                sock=port or claim_port(settings),
                 backlog=BACKLOG,
                 ssl=tls,
                 ssl_handshake_timeout=HANDSHAKE_S if tls else None,
                 ssl_shutdown_timeout=LINGER_S if tls else None,
             )
         except OSError as exc:
-            raise NetworkError(
-                f"the L7R cannot listen on {address}:{port}: {exc.strerror or exc}",
-                hint=f"see who does with ss -ltnp 'sport = {port}', or set l7r.address and l7r.port",
-            ) from exc
-        logger.info("listening", extra=facts(address=address, port=port, tls=tls is not None))
+            raise _busy(settings, exc) from exc
+        address, number = settings[config.L7R_ADDRESS], settings[config.L7R_PORT]
+        logger.info("listening", extra=facts(address=address, port=number, tls=tls is not None))
 
     async def close(self) -> None:
         """Close the port, end every session, and give their rows back."""

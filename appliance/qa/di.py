@@ -57,6 +57,11 @@ class Progress:
             print(f"{step} …", file=sys.stderr, flush=True)
         self._step, self._percent = step, percent
 
+    def end_line(self) -> None:
+        """Leave the line that moves, whatever it shows."""
+        if self._moves and not self._quiet and self._step and self._percent != 100:
+            print(file=sys.stderr, flush=True)
+
 
 async def add(context: Context, given: Given) -> None:
     """`qa di add`."""
@@ -64,15 +69,19 @@ async def add(context: Context, given: Given) -> None:
         async with store.read() as tx:
             osf = await _osf(tx, given)
         source = images.source_file(context.settings, given["path"])
-        di = await images.add(
-            store,
-            context.settings,
-            osf,
-            source,
-            version=given.get("version"),
-            by=context.by,
-            report=Progress(context.invocation.quiet),
-        )
+        progress = Progress(context.invocation.quiet)
+        try:
+            di = await images.add(
+                store,
+                context.settings,
+                osf,
+                source,
+                version=given.get("version"),
+                by=context.by,
+                report=progress,
+            )
+        finally:
+            progress.end_line()
     context.added("DI", plain(di))
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -33,6 +34,8 @@ MAGIC = (
     (257, b"ustar", ""),
 )
 TAR = ("tar", "--extract", "--numeric-owner", "--preserve-permissions", "--delay-directory-restore")
+DECORATION = re.compile(r"^(tar: |gzip: |bzip2: |xz: |/\*stdin\*\\ ?: |stdin: |\(stdin\): )+")
+"""What tar and its decompressors say before what is wrong."""
 ATTRIBUTES = ("--xattrs", "--xattrs-include=security.capability")
 
 
@@ -64,15 +67,16 @@ async def import_di(
     await asyncio.to_thread(btrfs.delete, fresh)
     await asyncio.to_thread(subvolumes.create, fresh)
     try:
-        await _unpack(archive, fresh, progress, timers or SystemClock())
-        await asyncio.to_thread(_finish, archive, fresh, base)
+        name = archive.name.removeprefix(f"{di_id}-")
+        await _unpack(archive, name, fresh, progress, timers or SystemClock())
+        await asyncio.to_thread(_finish, name, fresh, base)
     except BaseException:
         with suppress(VolumeError):
             btrfs.delete(fresh)
         raise
 
 
-async def _unpack(archive: Path, target: Path, progress: Progress, timers: Timers) -> None:
+async def _unpack(archive: Path, name: str, target: Path, progress: Progress, timers: Timers) -> None:
     try:
         source = os.open(archive, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as exc:
@@ -81,14 +85,14 @@ async def _unpack(archive: Path, target: Path, progress: Progress, timers: Timer
         try:
             option = compression(os.pread(source, 512, 0))
         except ImageError as exc:
-            raise ImageError(f"the archive {archive.name} is unusable: {exc}") from exc
+            raise ImageError(f"the archive {name} is unusable: {exc}") from exc
         words = [*TAR, *ATTRIBUTES, *([option] if option else []), "--directory", str(target), "--file", "-"]
         async with asyncio.TaskGroup() as group:
-            watcher = group.create_task(_report(source, progress, timers), name=f"progress {archive.name}")
+            watcher = group.create_task(_report(source, progress, timers), name=f"progress {name}")
             try:
                 await proc.run(words, stdin=source, timeout_s=UNPACK_S)
             except ToolError as exc:
-                failure: Exception | None = _failure(archive, exc)
+                failure: Exception | None = _failure(name, exc)
             else:
                 failure = None
             watcher.cancel()
@@ -107,28 +111,30 @@ async def _report(source: int, progress: Progress, timers: Timers) -> None:
         await timers.sleep(LOOK_S)
 
 
-def _failure(archive: Path, exc: ToolError) -> Exception:
+def _failure(name: str, exc: ToolError) -> Exception:
     lines = [line.strip() for line in exc.stderr.splitlines()]
     said = [line for line in lines if line and "Exiting with failure" not in line]
     if any("No space left" in line or "quota exceeded" in line for line in said):
         return VolumeError(
-            f"the storage pool is full: {archive.name} does not fit",
+            f"the storage pool is full: {name} does not fit",
             hint="delete old images or enlarge the pool",
         )
     reason = next((line for line in said if not line.startswith("tar: Child")), exc.message)
-    return ImageError(f"the archive {archive.name} is damaged: {reason.removeprefix('tar: ').strip()}")
+    return ImageError(
+        f"the archive {name} is damaged: {DECORATION.sub('', reason)}", hint="copy or build it again"
+    )
 
 
-def _finish(archive: Path, fresh: Path, base: Path) -> None:
+def _finish(name: str, fresh: Path, base: Path) -> None:
     try:
         openat.resolved(fresh, "/sbin/init")
     except OSError as exc:
         if (fresh / "rootfs").is_dir():
             raise ImageError(
-                f"the archive {archive.name} holds a root inside rootfs/ (an extended image)",
+                f"the archive {name} holds a root inside rootfs/ (an extended image)",
                 hint="pack the contents of rootfs/ alone: tar -C rootfs -c .",
             ) from exc
-        raise ImageError(f"the archive {archive.name} holds no root: there is no /sbin/init") from exc
+        raise ImageError(f"the archive {name} holds no root: there is no /sbin/init") from exc
     try:
         subvolumes.seal(fresh)
         fresh.rename(base)

@@ -5,6 +5,7 @@ Absent values count: `key=` finds them, and `key!=x` includes them.
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, TypeAlias
@@ -83,7 +84,9 @@ def _predicate(condition: Condition, keys: Keys, properties: Apply | None) -> Pr
     target = keys.get(condition.key)
     if target is None:
         known = sorted(keys) + [f"{PROPERTY}<key>"] * (properties is not None)
-        raise UsageError(f"there is no filter key {condition.key!r}", hint=f"one of {', '.join(known)}")
+        near = difflib.get_close_matches(condition.key, known, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"one of {', '.join(known)}"
+        raise UsageError(f"there is no filter key {condition.key!r}", hint=hint)
     return compare(target, condition) if isinstance(target, ColumnElement) else target(condition)
 
 

@@ -38,6 +38,17 @@ def test_a_value_that_cannot_be_read_names_key_and_source() -> None:
         Settings({"l7r.port": "x"}, source="/etc/x")[config.L7R_PORT]
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("l7r.port", "web"), ("hkd.vm.starting.max", "many"), ("internal.l7r.timeout.x_start", "soon")],
+)
+def test_a_value_of_the_wrong_kind_is_told_in_words(name: str, text: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        Settings({name: text})[config.REGISTRY[name]]
+    assert "literal" not in str(refused.value)
+    assert "convert" not in str(refused.value)
+
+
 def test_the_file_is_in_the_syntax_of_properties(tmp_path: Path) -> None:
     file = tmp_path / "node.conf"
     file.write_text("# comment\nl7r.port = 1\nvm.network.domain: a\\\n  b\n")

@@ -213,7 +213,7 @@ def test_console_wants_one_vm_and_the_daemon(one: Installation) -> None:
     ("filter_", "reason"),
     [
         ("name", "has no '='"),
-        ("nmae=x", "no filter key 'nmae'"),
+        ("nmae=x", "no filter key 'nmae' (did you mean name?)"),
         ("state=asleep", "one of"),
         ("id=x", "id=x"),
     ],
