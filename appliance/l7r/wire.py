@@ -8,6 +8,7 @@ after which the wire is dead and the connection is closed.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -18,6 +19,8 @@ VERSION = "HTTP/1.1"
 MAX_LINE = 16 * 1024
 MAX_HEAD = 64 * 1024
 MAX_HEADERS = 100
+BLANKS = re.compile(rb"[ \t\r\n]+")
+"""What may stand before a request, at any length."""
 
 REASONS = {
     101: "Switching Protocols",
@@ -53,7 +56,7 @@ class ClientWire:
     """One client's connection as a conversation, from its first byte to the 101."""
 
     def __init__(self) -> None:
-        self._rest = b""
+        self._rest = bytearray()
         self._head_size = 0
         self._first: tuple[str, str, str] | None = None
         self._headers: list[tuple[str, str]] = []
@@ -69,8 +72,8 @@ class ClientWire:
 
     def leftover(self) -> bytes:
         """What the client sent after its last request, handed over for good: the first bytes of NX."""
-        rest, self._rest = self._rest, b""
-        return rest
+        rest, self._rest = self._rest, bytearray()
+        return bytes(rest)
 
     def progress(self, info: str) -> bytes:
         """An interim reply that tells a person, in one line, what goes on."""
@@ -105,27 +108,28 @@ class ClientWire:
                 if request is not None:
                     yield request
         except ProtocolError as exc:
-            self._failure, self._rest = exc, b""
+            self._failure, self._rest = exc, bytearray()
             raise
 
     def _next_line(self) -> str | None:
-        line, end, rest = self._rest.partition(b"\n")
-        if len(line) > MAX_LINE:
+        if self._first is None and (blanks := BLANKS.match(self._rest)):
+            del self._rest[: blanks.end()]
+        end = self._rest.find(b"\n")
+        length = len(self._rest) if end < 0 else end
+        if length > MAX_LINE:
             raise ProtocolError(400, "a line of the request is too long")
-        if self._head_size + len(line) > MAX_HEAD:
+        if self._head_size + length > MAX_HEAD:
             raise ProtocolError(400, "the head of the request is too long")
-        if not end:
+        if end < 0:
             return None
-        self._rest = rest
-        self._head_size += len(line) + 1
-        return line.decode("latin-1").rstrip("\r")
+        line = self._rest[:end].decode("latin-1").rstrip("\r")
+        del self._rest[: end + 1]
+        self._head_size += length + 1
+        return line
 
     def _take(self, line: str) -> Request | None:
         if self._first is None:
-            if line.strip(" \t"):
-                self._first = _request_line(line)
-            else:
-                self._head_size = 0
+            self._first = _request_line(line)
             return None
         if line:
             self._take_header(line)

@@ -39,6 +39,13 @@ def test_blank_lines_before_a_request_are_skipped() -> None:
     assert one(b"\r\n\n\r\nGET / HTTP/1.1\r\n\r\n").path == "/"
 
 
+@pytest.mark.timeout(10)  # a parser that copies what follows each line takes minutes
+@pytest.mark.parametrize("flood", [b"\n", b" \r\n", b"GET / HTTP/1.1\n\n"])
+def test_a_flood_costs_no_more_than_its_length(flood: bytes) -> None:
+    size = 4 * 1024 * 1024
+    assert len(list(ClientWire().feed(flood * (size // len(flood))))) in (0, size // len(flood))
+
+
 def test_header_names_in_any_case_and_the_first_of_a_repeated_one_wins() -> None:
     assert one(b"GET / HTTP/1.1\nAUTHORIZATION: a\nauthorization: b\n\n").headers == {"authorization": "a"}
 
