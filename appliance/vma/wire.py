@@ -31,6 +31,7 @@ MAX_HEAD = 64 * 1024  # the query of x_start carries every property of the VM
 MAX_LINE = 60 * 1024
 MAX_HEADERS = 100
 MAX_BODY = 64 * 1024
+MAX_REPLY = 2 * MAX_HEAD + MAX_BODY  # with what comes before it and, unasked, after it
 
 
 class XState(str, enum.Enum):
@@ -72,7 +73,7 @@ class _Head:
     """Collects the lines of one head at a time, with every dimension bounded."""
 
     def __init__(self) -> None:
-        self._rest = b""
+        self._rest = bytearray()
         self._size = 0
         self._lines: list[str] = []
 
@@ -83,20 +84,22 @@ class _Head:
         """`size` bytes of what follows the head, or nothing while there are fewer."""
         if len(self._rest) < size:
             return b""
-        taken, self._rest = self._rest[:size], self._rest[size:]
+        taken = bytes(self._rest[:size])
+        del self._rest[:size]
         return taken
 
     def next(self) -> Optional[list[str]]:
         """The unfolded lines of the next complete head; blank lines before it are skipped."""
         while True:
-            line, end, rest = self._rest.partition(b"\n")
-            if len(line) > MAX_LINE or self._size + len(line) > MAX_HEAD or len(self._lines) > MAX_HEADERS:
+            end = self._rest.find(b"\n")
+            length = len(self._rest) if end < 0 else end
+            if length > MAX_LINE or self._size + length > MAX_HEAD or len(self._lines) > MAX_HEADERS:
                 raise HeadError(400, "the head of the message is too large")
-            if not end:
+            if end < 0:
                 return None
-            self._rest = rest
-            self._size += len(line) + 1
-            text = line.decode("utf-8", "replace").rstrip("\r")
+            text = self._rest[:end].decode("utf-8", "replace").rstrip("\r")
+            del self._rest[: end + 1]
+            self._size += length + 1
             if text and text[0] in " \t" and len(self._lines) > 1:
                 self._lines[-1] += " " + text.strip()
             elif text.strip():
@@ -288,9 +291,13 @@ class ReplyParser:
     def __init__(self) -> None:
         self._head = _Head()
         self._waiting: Optional[tuple[int, str, int]] = None
+        self._size = 0
 
     def feed(self, data: bytes) -> Optional[Reply]:
         """The reply, once its last byte is there. Raises ReplyError on bytes that cannot be one."""
+        self._size += len(data)
+        if self._size > MAX_REPLY:
+            raise ReplyError("the reply has no end")
         self._head.feed(data)
         while self._waiting is None:
             try:

@@ -99,3 +99,15 @@ def test_failures_carry_the_words() -> None:
 def test_an_unasked_switch_is_refused() -> None:
     with pytest.raises(ReplyError, match="another protocol"):
         ReplyParser().feed(b"HTTP/1.1 101 Switching Protocols\r\n\r\n")
+
+
+@pytest.mark.parametrize("flood", [b"\n", b"HTTP/1.1 102 Processing\r\n\r\n"])
+def test_a_guest_that_never_comes_to_its_answer_is_not_listened_to_for_long(flood: bytes) -> None:
+    parser = ReplyParser()
+
+    def listen() -> None:
+        for _ in range(1000):
+            parser.feed(flood * 1000)
+
+    with pytest.raises(ReplyError, match="no end"):
+        listen()
