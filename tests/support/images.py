@@ -18,22 +18,22 @@ class Variants:
         _tool("zstd", "-q", "-d", str(image), "-o", str(self._plain))
 
     def make(self, name: str, files: Mapping[str, str], *, without: Sequence[str] = ()) -> Path:
-        """The image with other contents of some files, root's own, and without some others."""
+        """The image with other contents of some files, owners and modes kept, and without some others."""
         made = self._directory / f"{name}.tar.zst"
         if made.exists():
             return made
         scratch = self._directory / f"{name}.tar"
         _tool("cp", "--reflink=auto", str(self._plain), str(scratch))
         with tarfile.open(self._plain) as tar:
-            there = set(tar.getnames())
+            there = {member.name: member for member in tar}
         gone = [f"./{path}" for path in (*files, *without) if f"./{path}" in there]
         assert len(gone) >= len(without)
         if gone:
             _tool("tar", "--delete", "--file", str(scratch), *gone)
         with tarfile.open(scratch, "a") as tar:
             for path, content in files.items():
-                entry = tarfile.TarInfo(f"./{path}")
-                entry.size, entry.mode = len(content.encode()), 0o755
+                entry = there.get(f"./{path}") or tarfile.TarInfo(f"./{path}")
+                entry.size = len(content.encode())
                 tar.addfile(entry, io.BytesIO(content.encode()))
         _tool("zstd", "-q", "-1", "--rm", str(scratch), "-o", str(made))
         return made
