@@ -94,7 +94,13 @@ class Appliance:
                 )
                 supervisor = Supervisor(
                     Performer(
-                        self._store, self._current, self._installation, equipment, self._feed, self._clock
+                        self._store,
+                        self._current,
+                        self._installation,
+                        equipment,
+                        self._feed,
+                        self._clock,
+                        lambda vm_id: supervisor.machine(vm_id),
                     ),
                     tasks,
                     self._clock,

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import ClassVar
 
-from appliance.model import BackendKind, StartedBy, VmId, VmState
+from appliance.model import BackendKind, VmId
 from appliance.runtime.backend import GuestSpec
 
 
@@ -39,18 +39,14 @@ class Background(Action):
     limit_s: ClassVar[float] = float("inf")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class SaveState(Action):
-    """Write the machine's state into the row; always the first order of a new state."""
+    """Write into the row where the machine is by then; always the first order of a new state.
+
+    What is written is never older than the wishes that were claimed before, so it cannot undo them.
+    """
 
     survives: ClassVar[bool] = True
-
-    state: VmState
-    phase: str
-    restart: bool = False
-    run: int
-    started_by: StartedBy | None = None
-    guest: GuestSpec | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -143,19 +143,7 @@ def step(vm: VmMachine, event: Event) -> Step:
 def enter(vm: VmMachine, phase: Phase, *actions: Action, **changes: Any) -> Step:
     """Enter `phase` anew: another entry number, the state saved first."""
     entered = replace(vm, phase=phase, entry=vm.entry + 1, **changes)
-    return entered, (save(entered), *actions)
-
-
-def save(vm: VmMachine) -> SaveState:
-    """The order to write the machine's state into its row."""
-    return SaveState(
-        state=vm.phase.vm_state,
-        phase=vm.phase,
-        restart=vm.restart,
-        run=vm.run,
-        started_by=vm.started_by,
-        guest=vm.guest,
-    )
+    return entered, (SaveState(), *actions)
 
 
 # --- entries --------------------------------------------------------------------------------------
@@ -276,7 +264,7 @@ def _try_again_later(vm: VmMachine, event: ActionFailed) -> Step:
 @on(Phase.MONITORING, event=TimeUp)
 def _converge(vm: VmMachine, event: TimeUp) -> Step:
     assert vm.guest is not None
-    return vm, (save(vm), AdoptGuest(vm.guest), FenceGuest(vm.guest))
+    return vm, (SaveState(), AdoptGuest(vm.guest), FenceGuest(vm.guest))
 
 
 # --- stopping -------------------------------------------------------------------------------------
@@ -300,7 +288,7 @@ def _cannot_ask(vm: VmMachine, event: ActionFailed) -> Step:
 @on(Phase.SHUTTING_DOWN, Phase.CLEANING, Phase.REAPING, event=StopWanted)
 def _note_restart(vm: VmMachine, event: StopWanted) -> Step:
     noted = replace(vm, restart=event.restart)
-    return noted, (save(noted),)
+    return noted, (SaveState(),)
 
 
 @on(Phase.CLEANING, Phase.REAPING, event=GuestErased)
@@ -335,7 +323,7 @@ def _save_again(vm: VmMachine, event: ActionFailed) -> Step:
 
 @on(Phase.STOPPED, event=TimeUp)
 def _still_stopped(vm: VmMachine, event: TimeUp) -> Step:
-    return vm, (save(vm),)
+    return vm, (SaveState(),)
 
 
 # --- what changes nothing -------------------------------------------------------------------------

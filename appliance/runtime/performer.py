@@ -55,6 +55,7 @@ from appliance.runtime.events import (
     VmaSilent,
 )
 from appliance.runtime.guests import describe, placement
+from appliance.runtime.machine import VmMachine
 from appliance.signals import ChangeFeed
 from appliance.storage.store import Store
 from appliance.vma_client import VmaClient
@@ -92,13 +93,16 @@ class Performer:
         equipment: Mapping[BackendKind, Equipment],
         feed: ChangeFeed,
         clock: Clock,
+        machine: Callable[[VmId], VmMachine | None],
     ) -> None:
+        """`machine` tells where a VM is in its life now."""
         self._store = store
         self._settings = settings
         self._installation = installation
         self._equipment = equipment
         self._feed = feed
         self._clock = clock
+        self._machine = machine
         self._heavy = asyncio.Semaphore(settings()[VM_HEAVY_MAX])
 
     async def __call__(self, order: Order) -> Event:
@@ -119,8 +123,8 @@ class Performer:
 
     async def _perform(self, order: Order) -> Event:
         match order.action:
-            case SaveState() as action:
-                await self._save(order.vm_id, action)
+            case SaveState():
+                await self._save(order.vm_id)
             case RecordFailure(reason):
                 await self._record_failure(order, reason)
             case PrepareRoot():
@@ -169,17 +173,19 @@ class Performer:
                 f"this host has no backend {order.backend}", hint="see backend= of the VM's OSF"
             ) from None
 
-    async def _save(self, vm_id: VmId, action: SaveState) -> None:
-        place = placement(action.guest, self._settings()) if action.guest else None
+    async def _save(self, vm_id: VmId) -> None:
         async with self._store.write() as tx:
+            vm = self._machine(vm_id)
+            if vm is None:
+                return
             await tx.runtimes.save(
                 vm_id,
-                state=action.state,
-                phase=action.phase,
-                restart=action.restart,
-                run=action.run,
-                started_by=action.started_by,
-                placement=place,
+                state=vm.phase.vm_state,
+                phase=vm.phase,
+                restart=vm.restart,
+                run=vm.run,
+                started_by=vm.started_by,
+                placement=placement(vm.guest, self._settings()) if vm.guest else None,
             )
         self._feed.announce(vm_id)
 

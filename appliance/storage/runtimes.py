@@ -104,7 +104,7 @@ class Runtimes:
     ) -> None:
         """Write where a VM is in its life.
 
-        A wish that arrives while the VM ends is kept: a restart becomes a start.
+        A wish that nobody has claimed yet is kept as it is; when the VM has ended, a restart becomes a start.
         """
         before = (
             await self._connection.execute(select(ROW.vm_state, ROW.vm_phase).where(ROW.vm_id == vm_id))
@@ -116,7 +116,7 @@ class Runtimes:
             "vm_phase": phase,
             "run": run,
             "started_by": started_by,
-            "restart": case((and_(ROW.vm_cmd == VmCmd.STOP, ROW.restart), True), else_=restart),
+            "restart": case((ROW.vm_cmd == VmCmd.STOP, ROW.restart), else_=restart),
         }
         if before.vm_state is not state:
             values["vm_state_ts"] = self._at
@@ -156,12 +156,6 @@ class Runtimes:
             update(vm_runtimes)
             .where(ROW.vm_id == vm_id)
             .values(failure=reason, failure_console=console or None)
-        )
-
-    async def saw_vma(self, vm_id: VmId) -> None:
-        """The VMA has answered now."""
-        await self._connection.execute(
-            update(vm_runtimes).where(ROW.vm_id == vm_id).values(vma_ok_ts=self._at)
         )
 
     async def reset_sessions(self, host_id: HostId) -> int:

@@ -52,7 +52,7 @@ class Life(RuleBasedStateMachine):
         self.machine: VmMachine = machine(Phase.STOPPED)
         self.orders: deque[tuple[int, Action]] = deque()
         self.delayed: list[Event] = []
-        self.row = SaveState(state=VmState.STOPPED, phase=Phase.STOPPED, run=0)
+        self.row = self.machine
         self.runs = False
         self.root = False
         self.background: set[type[Action]] = set()
@@ -88,7 +88,7 @@ class Life(RuleBasedStateMachine):
         entry, action = self.orders.popleft()
         match action:
             case SaveState():
-                self.row = action
+                self.row = self.machine
             case PrepareRoot():
                 self.root = True
                 return self.post(RootReady, entry=entry, guest=GUEST)
@@ -122,17 +122,18 @@ class Life(RuleBasedStateMachine):
             self.runs = True
         self.post(ActionFailed, entry=entry, action=action, error="failed")
 
-    @precondition(lambda self: self.row.state is VmState.STOPPED and self.machine.phase is Phase.STOPPED)
+    @precondition(lambda self: self.row.phase is self.machine.phase is Phase.STOPPED)
     @rule()
     def start_is_claimed(self) -> None:
         run = self.row.run + 1
-        self.row = replace(self.row, state=VmState.STARTING, phase=Phase.QUEUED, run=run)
+        self.row = replace(self.row, phase=Phase.QUEUED, run=run)
         self.post(StartWanted, backend=BackendKind.LXC, started_by=StartedBy.COMMAND, run=run)
 
-    @precondition(lambda self: self.row.state in (VmState.STARTING, VmState.RUNNING, VmState.STOPPING))
+    @precondition(lambda self: self.row.phase is not Phase.STOPPED)
     @rule(restart=st.booleans())
     def stop_is_claimed(self, restart: bool) -> None:
-        self.row = replace(self.row, state=VmState.STOPPING, restart=restart)
+        ends = self.row.phase.vm_state in (VmState.STOPPING, VmState.ZOMBIE)
+        self.row = replace(self.row, phase=self.row.phase if ends else Phase.SHUTTING_DOWN, restart=restart)
         self.post(StopWanted, restart=restart)
 
     @precondition(lambda self: self.machine.phase is Phase.QUEUED)
@@ -179,7 +180,11 @@ class Life(RuleBasedStateMachine):
 
     @invariant()
     def the_row_is_never_behind_the_host(self) -> None:
-        assert not self.runs or self.row.state is not VmState.STOPPED
+        assert not self.runs or self.row.phase is not Phase.STOPPED
+
+    @invariant()
+    def a_restart_that_was_claimed_is_in_the_row(self) -> None:
+        assert not self.machine.restart or self.row.restart
 
     def teardown(self) -> None:
         """A stop and enough time end every story with nothing left on the host."""
@@ -194,7 +199,7 @@ class Life(RuleBasedStateMachine):
             else:
                 break
         assert self.machine.phase is Phase.STOPPED
-        assert self.row.state is VmState.STOPPED
+        assert self.row.phase is Phase.STOPPED
         assert not self.runs
 
 

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
 from sqlalchemy import update
 
 from appliance.errors import BackendError
-from appliance.model import UserState, VmId, VmState
+from appliance.model import StartedBy, UserState, VmId, VmState
+from appliance.ops import vms
+from appliance.runtime.events import StopWanted
+from appliance.runtime.machine import Phase
+from appliance.runtime.supervisor import Supervisor
+from appliance.storage.runtimes import Claim
 from appliance.storage.schema import di_tags, host_runtimes, vm_runtimes
 from tests.support.host import Rig, rig
+from tests.support.machines import NOW
 
 ONE = VmId(1)
 
@@ -24,6 +31,38 @@ async def host(tmp_path: Path) -> AsyncIterator[Rig]:
 
 def calls(host: Rig, vm_id: VmId = ONE) -> list[str]:
     return [call for call, called in host.backend.calls if called == vm_id]
+
+
+def phase(supervisor: Supervisor) -> Phase:
+    machine = supervisor.machine(ONE)
+    assert machine is not None
+    return machine.phase
+
+
+def stop_wanted(claim: Claim) -> StopWanted:
+    return StopWanted(vm_id=claim.vm_id, at=NOW, cause="test", restart=claim.restart)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+async def note_rows(host: Rig) -> None:
+    """From now on, keep every state that the row of ONE is given."""
+    async with host.store.write() as tx:
+        await tx.connection.exec_driver_sql("CREATE TABLE noted (vm_state, restart)")
+        await tx.connection.exec_driver_sql(
+            "CREATE TRIGGER note AFTER UPDATE ON vm_runtimes"
+            " BEGIN INSERT INTO noted VALUES (NEW.vm_state, NEW.restart); END"
+        )
+
+
+async def noted(host: Rig) -> list[tuple[str, bool]]:
+    async with host.store.read() as tx:
+        rows = await tx.connection.exec_driver_sql("SELECT vm_state, restart FROM noted")
+        return [(row.vm_state, bool(row.restart)) for row in rows]
 
 
 async def test_a_start_boots_a_guest_and_a_stop_leaves_nothing(host: Rig) -> None:
@@ -60,6 +99,62 @@ async def test_a_restart_survives_the_daemon(host: Rig) -> None:
     async with host.hkd():
         host.backend.depart(ONE)
         await host.until(ONE, lambda vm: vm.runtime.run == 2 and vm.runtime.vm_state is VmState.RUNNING)
+
+
+async def test_a_restart_claimed_while_an_older_state_waits_for_the_database_is_never_forgotten(
+    host: Rig,
+) -> None:
+    async with host.hkd() as supervisor:
+        await host.wish("start", ONE)
+        await host.until_state(ONE, VmState.RUNNING)
+        await note_rows(host)
+        async with host.store.write() as tx:
+            host.backend.depart(ONE)
+            await until(lambda: phase(supervisor) == Phase.CLEANING)
+            await vms.stop(tx, [ONE], by="test", restart=True)
+            (claim,) = await tx.runtimes.claim(host.host_id)
+        supervisor.post(stop_wanted(claim))
+        await host.until(ONE, lambda vm: vm.runtime.run == 2 and vm.runtime.vm_state is VmState.RUNNING)
+        assert ("stopping", False) not in await noted(host)
+
+
+async def test_a_restart_claimed_while_the_end_waits_for_the_database_keeps_its_host(host: Rig) -> None:
+    async with host.hkd() as supervisor:
+        await host.wish("start", ONE)
+        await host.until_state(ONE, VmState.RUNNING)
+        erasing = host.backend.hold("erase_root")
+        host.backend.depart(ONE)
+        await until(lambda: "erase_root" in calls(host))
+        async with host.store.write() as tx:
+            erasing.set()
+            await until(lambda: phase(supervisor) == Phase.STOPPED)
+            await vms.stop(tx, [ONE], by="test", restart=True)
+            (claim,) = await tx.runtimes.claim(host.host_id)
+        supervisor.post(stop_wanted(claim))
+        vm = await host.until(ONE, lambda vm: vm.runtime.run == 2 and vm.runtime.vm_state is VmState.RUNNING)
+        assert vm.runtime.host_id == host.host_id
+        await host.wish("stop", ONE)
+        await host.until_state(ONE, VmState.STOPPED)
+
+
+async def test_a_stop_that_takes_a_restart_back_is_obeyed_whenever_the_state_is_saved(host: Rig) -> None:
+    async with host.store.write() as tx:
+        await vms.start(tx, [ONE], by="test", started_by=StartedBy.COMMAND)
+        await tx.runtimes.claim(host.host_id)
+        await vms.stop(tx, [ONE], by="test", restart=True)
+        await tx.runtimes.claim(host.host_id)
+        await vms.stop(tx, [ONE], by="test")
+        await tx.runtimes.save(
+            ONE,
+            state=VmState.STOPPING,
+            phase="stopping/cleaning",
+            restart=True,
+            run=1,
+            started_by=None,
+            placement=None,
+        )
+        (claim,) = await tx.runtimes.claim(host.host_id)
+    assert not claim.restart
 
 
 async def test_a_tag_without_an_image_is_the_reason_on_the_vm(host: Rig) -> None:

@@ -1,7 +1,8 @@
 """Guests without a hypervisor: `Backend`, `Disks` and `Fences` in memory, for tests of what drives them.
 
 It keeps the laws of the contract suite (`tests.support.contract`). `fail("launch", error)` makes the
-next call of that name raise; `depart` ends a guest by itself; `calls` is what was asked, in order.
+next call of that name raise, `hold("launch")` makes calls wait; `depart` ends a guest by itself; `calls`
+is what was asked, in order.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ class FakeBackend:
         self.stops_when_asked = True
         self.messages = "booted"
         self._failures: dict[str, Exception] = {}
+        self._gates: dict[str, asyncio.Event] = {}
         self._followed: set[VmId] = set()
         self._departed: asyncio.Queue[Departure] = asyncio.Queue()
         self._next_pid = 1000
@@ -39,36 +41,42 @@ class FakeBackend:
         """Make the next call of that name raise."""
         self._failures[call] = error
 
+    def hold(self, call: str) -> asyncio.Event:
+        """Make the calls of that name wait for the event that is returned."""
+        return self._gates.setdefault(call, asyncio.Event())
+
     def depart(self, vm_id: VmId) -> None:
         """End a guest, as if by itself."""
         if self.running.pop(vm_id, None) and vm_id in self._followed:
             self._followed.discard(vm_id)
             self._departed.put_nowait(Departure(vm_id=vm_id))
 
-    def _called(self, call: str, vm_id: VmId) -> None:
+    async def _called(self, call: str, vm_id: VmId) -> None:
         self.calls.append((call, vm_id))
+        if gate := self._gates.get(call):
+            await gate.wait()
         if error := self._failures.pop(call, None):
             raise error
 
     async def check(self) -> None:
-        self._called("check", VmId(0))
+        await self._called("check", VmId(0))
 
     async def survey(self) -> Mapping[VmId, Sighting]:
         return dict(self.running)
 
     async def adopt(self, guest: GuestSpec) -> None:
-        self._called("adopt", guest.vm_id)
+        await self._called("adopt", guest.vm_id)
         if guest.vm_id not in self.running:
             raise BackendError(f"VM {guest.vm_id} does not run")
         self.defined[guest.vm_id] = guest
         self._followed.add(guest.vm_id)
 
     async def define(self, guest: GuestSpec) -> None:
-        self._called("define", guest.vm_id)
+        await self._called("define", guest.vm_id)
         self.defined[guest.vm_id] = guest
 
     async def launch(self, vm_id: VmId) -> None:
-        self._called("launch", vm_id)
+        await self._called("launch", vm_id)
         if vm_id not in self.defined or vm_id in self.running:
             raise BackendError(f"VM {vm_id} is not defined, or something already runs on its root")
         self._next_pid += 1
@@ -76,16 +84,16 @@ class FakeBackend:
         self._followed.add(vm_id)
 
     async def stop(self, vm_id: VmId) -> None:
-        self._called("stop", vm_id)
+        await self._called("stop", vm_id)
         if self.stops_when_asked:
             self.depart(vm_id)
 
     async def kill(self, vm_id: VmId) -> None:
-        self._called("kill", vm_id)
+        await self._called("kill", vm_id)
         self.depart(vm_id)
 
     async def erase(self, vm_id: VmId) -> None:
-        self._called("erase", vm_id)
+        await self._called("erase", vm_id)
         if vm_id in self.running:
             raise BackendError(f"VM {vm_id} still runs")
         self.defined.pop(vm_id, None)
@@ -106,26 +114,26 @@ class FakeBackend:
         return Usage(cpu_s=0.5, memory_bytes=1 << 20)
 
     async def clone_root(self, mark: Mark, *, keep: bool) -> Path:
-        self._called("clone_root", mark.vm_id)
+        await self._called("clone_root", mark.vm_id)
         self.roots[mark.vm_id] = mark
         return Path(f"/fake/rootfs/{mark.vm_id}-fs")
 
     async def ensure_home(self, mark: Mark, *, size_mib: int | None) -> Path:
-        self._called("ensure_home", mark.vm_id)
+        await self._called("ensure_home", mark.vm_id)
         if self.homes.setdefault(mark.vm_id, mark).vm_uuid != mark.vm_uuid:
             raise VolumeError(f"the home of VM {mark.vm_id} belongs to another VM")
         return Path(f"/fake/homefs/{mark.vm_id}-fs")
 
     async def erase_root(self, vm_id: VmId) -> None:
-        self._called("erase_root", vm_id)
+        await self._called("erase_root", vm_id)
         self.roots.pop(vm_id, None)
 
     async def fence(self, guest: GuestSpec) -> None:
-        self._called("fence", guest.vm_id)
+        await self._called("fence", guest.vm_id)
         self.fences[guest.vm_id] = guest
 
     async def unfence(self, vm_id: VmId) -> None:
-        self._called("unfence", vm_id)
+        await self._called("unfence", vm_id)
         self.fences.pop(vm_id, None)
 
 

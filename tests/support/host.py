@@ -63,7 +63,13 @@ class Rig:
             async with asyncio.TaskGroup() as tasks:
                 equipment = {BackendKind.LXC: kit}
                 performer = Performer(
-                    self.store, lambda: self.settings, INSTALLATION, equipment, self.feed, SystemClock()
+                    self.store,
+                    lambda: self.settings,
+                    INSTALLATION,
+                    equipment,
+                    self.feed,
+                    SystemClock(),
+                    lambda vm_id: supervisor.machine(vm_id),
                 )
                 supervisor = Supervisor(performer, tasks, SystemClock(), boot_slots=lambda: 2)
                 hkd = Hkd(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from appliance.model import BackendKind, DiId, HostId, OsfId, UserId, UserState, Vm, VmRuntime, VmState
-from appliance.runtime.actions import SaveState
+from appliance.runtime.machine import VmMachine
 from tests.support.machines import GUEST, VM_ID
 
 
-def vm_row(saved: SaveState) -> Vm:
-    """The VM whose row was last written by `saved`."""
-    runs = saved.state is not VmState.STOPPED and saved.guest is not None
+def vm_row(saved: VmMachine) -> Vm:
+    """The VM whose row shows the machine `saved`."""
+    state = saved.phase.vm_state
+    runs = state is not VmState.STOPPED and saved.guest is not None
     return Vm(
         id=VM_ID,
         uuid="u-7",
@@ -23,7 +24,7 @@ def vm_row(saved: SaveState) -> Vm:
         ip=str(GUEST.address.ip),
         subid_slot=0,
         runtime=VmRuntime(
-            vm_state=saved.state,
+            vm_state=state,
             vm_state_ts=None,
             vm_phase=saved.phase,
             vm_cmd=None,

@@ -20,8 +20,8 @@ from appliance.l7r.calls import (
     parse_query,
 )
 from appliance.l7r.wire import Request
-from appliance.model import VmState
-from appliance.runtime.actions import SaveState
+from appliance.runtime.machine import Phase
+from tests.support.machines import machine
 from tests.support.rows import vm_row
 
 UPGRADE = {"connection": "Upgrade", "upgrade": "QVD/1.0"}
@@ -101,10 +101,7 @@ def test_no_credentials(header: str | None) -> None:
 
 
 def test_the_list_has_integers_and_ascii_only() -> None:
-    saved = SaveState(
-        state=VmState.STOPPED, phase="stopped", restart=False, run=0, started_by=None, guest=None
-    )
-    body = list_body([replace(vm_row(saved), name="caf\u00e9")])
+    body = list_body([replace(vm_row(machine(Phase.STOPPED)), name="caf\u00e9")])
     assert json.loads(body) == [
         {"id": 7, "name": "caf\u00e9", "state": "stopped", "blocked": 0, "is_application": 0}
     ]

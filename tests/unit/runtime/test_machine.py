@@ -158,9 +158,7 @@ def test_each_entry_saves_the_state_first() -> None:
         before = machine(given)
         after, actions = step(before, on)
         if after.entry != before.entry:
-            first = actions[0]
-            assert isinstance(first, SaveState)
-            assert (first.state, first.phase) == (after.phase.vm_state, after.phase)
+            assert isinstance(actions[0], SaveState)
 
 
 def test_phases_map_to_states() -> None:
