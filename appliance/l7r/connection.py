@@ -63,6 +63,7 @@ class Connection:
 
     async def _next_request(self, patience_s: float) -> Request | None:
         async with asyncio.timeout(patience_s):
+            await self._client.room()
             data = b""
             while True:
                 for request in self._wire.feed(data):

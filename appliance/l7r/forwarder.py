@@ -29,7 +29,8 @@ class Peer(asyncio.Protocol):
         self._other: Peer | None = None
         self._early = bytearray()
         self._reader: asyncio.Future[None] | None = None
-        self._choked = False
+        self._roomy = asyncio.Event()
+        self._roomy.set()
         self._finishing = False
         self.closed: asyncio.Future[None] = loop.create_future()
         """Done once the connection is gone."""
@@ -66,6 +67,10 @@ class Peer(asyncio.Protocol):
         """Send; what is sent to an end that is closing is lost."""
         if data and self._transport is not None and not self._transport.is_closing():
             self._transport.write(data)
+
+    async def room(self) -> None:
+        """Wait until so much of what was written is on its way that more may be written."""
+        await self._roomy.wait()
 
     def finish(self) -> None:
         """Deliver what was written, for at most `LINGER_S`, and close."""
@@ -108,17 +113,18 @@ class Peer(asyncio.Protocol):
         self._end()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._roomy.set()
         self._end()
         if not self.closed.done():
             self.closed.set_result(None)
 
     def pause_writing(self) -> None:
-        self._choked = True
+        self._roomy.clear()
         if self._other is not None:
             self._other._stop_reading()
 
     def resume_writing(self) -> None:
-        self._choked = False
+        self._roomy.set()
         if self._other is not None:
             self._other._go_on_reading()
 
@@ -127,7 +133,7 @@ class Peer(asyncio.Protocol):
     def _join(self, other: Peer) -> None:
         self._other = other
         self.on_end = None
-        if other._choked:
+        if not other._roomy.is_set():
             self._stop_reading()
         early = self.take_early()
         if early:

@@ -242,3 +242,25 @@ async def test_a_peer_that_says_too_much_too_early_is_cut() -> None:
     await asyncio.wait_for(peer.closed, 5)
     writer.transport.abort()
     server.close()
+
+
+@on_both_loops
+async def test_room_is_waited_for_until_the_far_side_reads(identity: Identity | None) -> None:
+    async with stream(identity) as s:
+        client = s.peers[0]
+        for _ in range(128):
+            client.write(b"x" * 65536)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(client.room(), 0.1)
+        assert await digest(s.client[0], 8 * MIB)
+        await asyncio.wait_for(client.room(), 5)
+
+
+@on_both_loops
+async def test_there_is_room_again_when_the_far_side_is_gone(identity: Identity | None) -> None:
+    async with stream(identity) as s:
+        client = s.peers[0]
+        for _ in range(128):
+            client.write(b"x" * 65536)
+        s.client[1].transport.abort()
+        await asyncio.wait_for(client.room(), 5)
