@@ -16,6 +16,14 @@ from typing import cast
 EARLY_MAX = 64 * 1024
 HIGH_WATER = 256 * 1024
 LINGER_S = 30.0
+KEEP_ALIVE = (
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 60),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 20),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 6),
+    (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 180_000),
+)
+"""An end whose machine has vanished, or that takes nothing, is given up after three minutes."""
 
 
 class Peer(asyncio.Protocol):
@@ -95,7 +103,8 @@ class Peer(asyncio.Protocol):
         link: socket.socket | None = transport.get_extra_info("socket")
         if link is not None:
             link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            link.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            for level, option, value in KEEP_ALIVE:
+                link.setsockopt(level, option, value)
         if self._opened is not None:
             self._opened(self)
 

@@ -227,6 +227,12 @@ async def test_keep_alive_and_no_delay_are_set() -> None:
             link = peer._transport.get_extra_info("socket")
             assert link.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
             assert link.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+            idle, interval, probes = (
+                link.getsockopt(socket.IPPROTO_TCP, option)
+                for option in (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
+            )
+            assert idle + interval * probes <= 300, "a vanished machine must not keep its session for hours"
+            assert 0 < link.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) <= 300_000
 
 
 @on_both_loops
