@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import resource
 import socket
 from collections.abc import Callable
 
@@ -27,6 +28,10 @@ logger = logging.getLogger(__name__)
 
 HANDSHAKE_S = 15.0
 BACKLOG = 512
+DESCRIPTORS_EACH = 4
+"""For a client, its guest, and others that are coming or going meanwhile."""
+DESCRIPTORS_ELSE = 1024
+"""For all that is not the broker: without them the HKD would take its guests for dead."""
 EVERY_ADDRESS = "0.0.0.0"  # noqa: S104  that is what `*` asks for
 
 
@@ -58,6 +63,20 @@ def _busy(settings: Settings, exc: OSError) -> NetworkError:
         f"the L7R cannot listen on {address}:{port}: {exc.strerror or exc}",
         hint=f"see who does with ss -ltnp 'sport = {port}', or set l7r.address and l7r.port",
     )
+
+
+def reserve_descriptors(clients: int) -> None:
+    """See to it that `clients` connections leave the rest of the process enough descriptors."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = DESCRIPTORS_EACH * clients + DESCRIPTORS_ELSE
+    if soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(wanted, hard), hard))
+    if hard < wanted:
+        logger.warning(
+            "too few open files are allowed for so many clients: raise LimitNOFILE,"
+            " or lower internal.l7r.max_connections",
+            extra=facts(clients=clients, wanted=wanted, allowed=hard),
+        )
 
 
 class L7r:
@@ -98,6 +117,7 @@ class L7r:
         :raises ConfigError: there is no usable certificate
         """
         settings = self._services.settings()
+        reserve_descriptors(settings[config.L7R_MAX_CONNECTIONS])
         tls = await server_context(self._services.store, settings) if settings[config.L7R_USE_SSL] else None
         try:
             self._server = await asyncio.get_running_loop().create_server(
