@@ -11,11 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from appliance.model import InstallationId, VmId
-from appliance.runtime import lxc_process
+from appliance.runtime import lxc_config, lxc_process
 from scripts.trial import LOGIN, Display, Trial, end, output, read_picture, take_picture, type_text
 from tests.support.traces import traces
 
 SEEN_WITHIN_S = 60
+APPEARS_WITHIN_S = 15
+FAR = "%24"
+"""Where answers are printed: nxagent may resume with its window beyond the display's left edge."""
+PROGRAMS = {"nxagent", "openbox", "xterm", "bash"}
 
 
 @dataclass(slots=True)
@@ -48,6 +52,17 @@ class Screen:
             raise AssertionError(f"{exc}\nread: {seen!r}\nclient: {self.log.read_text()}") from exc
         return seen
 
+    def appears(self, *words: str) -> None:
+        """Wait until `words` can be read on the desktop.
+
+        nxagent sometimes resumes with a window that stays black until its program draws again.
+        """
+        try:
+            self.shows(*words, limit_s=APPEARS_WITHIN_S)
+        except AssertionError:
+            self.type("clear\n")
+            self.shows(*words)
+
     def type(self, text: str) -> None:
         """Type through the client."""
         type_text(self.display.name, text)
@@ -56,6 +71,21 @@ class Screen:
         """Type a command into the desktop's terminal and wait until `answer` can be read."""
         self.type(f"{command}\n")
         return self.shows(answer)
+
+    def remember(self, word: str) -> None:
+        """Put `word` into a variable of the terminal's shell: it lives as long as that process."""
+        self.run(f'kept={word}; printf "{FAR}s\\n" "length ${{#kept}}"', f"length {len(word)}")
+
+    def recalls(self, word: str) -> None:
+        """The terminal's shell still has `word`, which was never shown in capitals before."""
+        self.run(f'printf "{FAR}s\\n" ${{kept^^}}', word.upper())
+
+    def ends_by_itself(self, limit_s: float = 20) -> int:
+        """Wait until the client has ended without being told to; its exit status."""
+        try:
+            return self.client.wait(limit_s)
+        except subprocess.TimeoutExpired as exc:
+            raise AssertionError(f"the client goes on: {self.log.read_text()}") from exc
 
     def leave(self) -> None:
         """End the client and its display."""
@@ -89,7 +119,7 @@ class Desk:
     def open_and_see(self, vm: str | None = None, *, login: str = LOGIN, netns: str | None = None) -> Screen:
         """Connect, and wait until the desktop tells who and where it is."""
         screen = self.open(vm, login=login, netns=netns)
-        screen.shows(login, vm or self.vm)
+        screen.appears(login, vm or self.vm)
         return screen
 
     def row(self, vm: str | None = None) -> dict[str, object]:
@@ -98,25 +128,45 @@ class Desk:
 
     def inits(self, vm: str | None = None) -> list[Init]:
         """Every init that runs for a VM: there must never be two."""
-        identity = InstallationId(self.trial.marker.read_text())
-        vm_id = VmId(int(str(self.row(vm)["id"])))
-        container = f"qvd-{identity}-{vm_id}"
-        found = []
+        return inits_of(self.container(vm))
+
+    def programs(self, vm: str | None = None) -> frozenset[tuple[str, int, int]]:
+        """The programs that make the desktop of a VM, each by name, pid and start."""
+        group = rf"/lxc\.payload\.{self.container(vm)}(-\d+)?(/|$)"
+        found = set()
         for entry in Path("/proc").iterdir():
             if not entry.name.isdigit():
                 continue
             with contextlib.suppress(OSError):
-                if (
-                    is_init(entry, container)
-                    and (started := lxc_process.started(int(entry.name))) is not None
-                ):
-                    found.append(Init(int(entry.name), started))
-        return found
+                name = (entry / "comm").read_text().strip()
+                ours = re.search(group, (entry / "cgroup").read_text(), re.MULTILINE) is not None
+                started = lxc_process.started(int(entry.name))
+                if ours and name in PROGRAMS and started is not None:
+                    found.add((name, int(entry.name), started))
+        assert {name for name, _, _ in found} == PROGRAMS, f"not a whole desktop: {found}"
+        return frozenset(found)
+
+    def container(self, vm: str | None = None) -> str:
+        """The name of a VM's container."""
+        identity = InstallationId(self.trial.marker.read_text())
+        return lxc_config.name(identity, VmId(int(str(self.row(vm)["id"]))))
 
     def init(self, vm: str | None = None) -> Init:
         """The one init of a VM."""
         (one,) = self.inits(vm)
         return one
+
+
+def inits_of(container: str) -> list[Init]:
+    """Every process that is the init of a container of this name."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        with contextlib.suppress(OSError):
+            if is_init(entry, container) and (started := lxc_process.started(int(entry.name))) is not None:
+                found.append(Init(int(entry.name), started))
+    return found
 
 
 def is_init(process: Path, container: str) -> bool:
