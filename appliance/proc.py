@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from appliance.errors import HostError, MissingToolError, ToolError
+from appliance.threads import to_the_end
 
 logger = logging.getLogger(__name__)
 
@@ -68,7 +69,10 @@ async def run(
         finally:
             if process.poll() is None:
                 kill_session(process.pid)
-                process.wait()
+                try:
+                    await to_the_end(ended(process.pid))
+                finally:
+                    process.wait()
         done = Completed(process.returncode, _content(stdout), _content(stderr))
     if check and done.status != 0:
         logger.error("failed with %d: %s: %s", done.status, shlex.join(words), _tail(done.stderr))

@@ -26,6 +26,7 @@ from appliance.storage import operations
 from appliance.storage.operations import Kind
 from appliance.storage.paths import Paths, image_name
 from appliance.storage.store import Store, Tx
+from appliance.threads import in_thread
 
 CHUNK = 1024 * 1024
 HEADROOM = 64 * 1024 * 1024
@@ -78,7 +79,7 @@ async def add(
     image = paths.image(di_id, source.name)
     try:
         copied = await _copy_in_thread(source, paths.image_part(di_id), report)
-        await asyncio.to_thread(_put_in_place, paths.image_part(di_id), image)
+        await in_thread(_put_in_place, paths.image_part(di_id), image)
         async with store.write() as tx:
             await tx.operations.progress(operation, 0.5)
         await _unpack(paths, osf, di_id, image, report)

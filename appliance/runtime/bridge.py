@@ -5,7 +5,6 @@ Calls block for a moment and are made in a thread. This is the one module that i
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import logging
 import os
@@ -21,6 +20,7 @@ from pyroute2.netlink.exceptions import NetlinkError
 from appliance import config, proc
 from appliance.config import Settings
 from appliance.errors import NetworkError
+from appliance.threads import in_thread
 
 logger = logging.getLogger(__name__)
 
@@ -85,7 +85,7 @@ async def fetch(link: str, process: int) -> None:
 
 async def _told(failure: str, work: Any, *args: Any) -> Any:
     try:
-        return await asyncio.to_thread(work, *args)
+        return await in_thread(work, *args)
     except NetlinkError as exc:
         raise NetworkError(f"{failure}: {os.strerror(exc.code)}") from exc
     except OSError as exc:

@@ -28,6 +28,7 @@ from appliance.runtime.lxc_process import Found
 from appliance.runtime.lxc_watch import Watch
 from appliance.storage import marks, openat
 from appliance.storage.paths import Paths
+from appliance.threads import in_thread
 
 logger = logging.getLogger(__name__)
 
@@ -94,7 +95,7 @@ class Lxc:
 
         :raises ImageError: the root has no init, or no proper /etc
         """
-        await asyncio.to_thread(self._write, guest)
+        await in_thread(self._write, guest)
         self._guests[guest.vm_id] = guest
 
     async def launch(self, vm_id: VmId) -> None:
@@ -108,7 +109,7 @@ class Lxc:
         container, folder = self._container(vm_id), self._folder(vm_id)
         with lxc_launch.locked(self._paths.root_lock(vm_id)) as lock:
             await self._sweep(vm_id, guest)
-            await asyncio.to_thread(self._clear_logs, vm_id)
+            await in_thread(self._clear_logs, vm_id)
             root, home = self._paths.rootfs(vm_id), self._paths.homefs(vm_id)
             keeper = await lxc_launch.launch(container, lock=lock, folder=folder, root=root, home=home)
         try:
@@ -152,8 +153,8 @@ class Lxc:
         lock = self._paths.root_lock(vm_id)
         with lxc_launch.locked(lock):
             await self._sweep(vm_id, self._guests.get(vm_id))
-            await asyncio.to_thread(shutil.rmtree, self._folder(vm_id), ignore_errors=True)
-            await asyncio.to_thread(self._clear_logs, vm_id)
+            await in_thread(shutil.rmtree, self._folder(vm_id), ignore_errors=True)
+            await in_thread(self._clear_logs, vm_id)
             lock.unlink(missing_ok=True)
         self._guests.pop(vm_id, None)
 
@@ -265,7 +266,7 @@ class Lxc:
         begun = self._timers.monotonic()
         while True:
             try:
-                await asyncio.to_thread(self._cgroups.sweep, self._container(vm_id))
+                await in_thread(self._cgroups.sweep, self._container(vm_id))
                 break
             except BackendError:
                 # What was killed a moment ago is counted until the kernel has taken it apart.

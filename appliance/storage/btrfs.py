@@ -6,7 +6,6 @@ without a mark is never ours. Ids are never used twice, and still a mark decides
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import logging
 import os
@@ -21,6 +20,7 @@ from appliance.errors import ToolError, VolumeError
 from appliance.model import DiId, Mark, VmId
 from appliance.storage import marks, subvolumes
 from appliance.storage.paths import Paths
+from appliance.threads import in_thread
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ class BtrfsDisks:
 
         :raises VolumeError: it is not on btrfs, or not there
         """
-        await asyncio.to_thread(self._check)
+        await in_thread(self._check)
 
     async def clone_root(self, mark: Mark, *, keep: bool) -> Path:
         """A writable root of the mark's DI for its VM: fresh, or with `keep` the one already there.
@@ -48,21 +48,21 @@ class BtrfsDisks:
 
         :raises VolumeError: the pool is full, the image is not there, or the root there is a stranger's
         """
-        return await asyncio.to_thread(self._clone_root, mark, keep)
+        return await in_thread(self._clone_root, mark, keep)
 
     async def ensure_home(self, mark: Mark, *, size_mib: int | None) -> Path:
         """The home of the mark's VM, made if it has none, limited to its size.
 
         :raises VolumeError: there is a home with another owner's mark
         """
-        home = await asyncio.to_thread(self._ensure_home, mark)
+        home = await in_thread(self._ensure_home, mark)
         if size_mib is not None:
             await self._limit(home, size_mib)
         return home
 
     async def erase_root(self, vm_id: VmId) -> None:
         """Remove the VM's root with all that its guest made in it; its home stays."""
-        await asyncio.to_thread(delete, self._paths.rootfs(vm_id))
+        await in_thread(delete, self._paths.rootfs(vm_id))
 
     def _check(self) -> None:
         root = self._paths.root
@@ -148,7 +148,7 @@ async def erase_di(paths: Paths, di_id: DiId) -> None:
     base = paths.basefs(di_id)
     unfinished = (*base.parent.glob(f".{di_id}.unpacking"), *base.parent.glob(f"..{di_id}.unpacking.*"))
     for volume in (base, *unfinished):
-        await asyncio.to_thread(delete, volume)
+        await in_thread(delete, volume)
 
 
 @contextmanager

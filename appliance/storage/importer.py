@@ -19,6 +19,7 @@ from appliance.errors import ImageError, ToolError, VolumeError
 from appliance.model import DiId
 from appliance.storage import btrfs, openat, subvolumes
 from appliance.storage.paths import Paths
+from appliance.threads import in_thread
 
 Progress = Callable[[float], None]
 """Told now and then how much of the archive has been read, from 0 to 1."""
@@ -64,12 +65,12 @@ async def import_di(
     if await asyncio.to_thread(base.exists):
         return
     fresh = base.with_name(f".{di_id}.unpacking")
-    await asyncio.to_thread(btrfs.delete, fresh)
-    await asyncio.to_thread(subvolumes.create, fresh)
+    await in_thread(btrfs.delete, fresh)
+    await in_thread(subvolumes.create, fresh)
     try:
         name = archive.name.removeprefix(f"{di_id}-")
         await _unpack(archive, name, fresh, progress, timers or SystemClock())
-        await asyncio.to_thread(_finish, name, fresh, base)
+        await in_thread(_finish, name, fresh, base)
     except BaseException:
         with suppress(VolumeError):
             btrfs.delete(fresh)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
@@ -34,6 +34,7 @@ from appliance.storage.sessions import Sessions
 from appliance.storage.settings import SettingRows
 from appliance.storage.users import Users
 from appliance.storage.vms import Vms
+from appliance.threads import to_the_end
 
 
 class Tx:
@@ -146,12 +147,12 @@ class Store:
             try:
                 await connection.exec_driver_sql(begin)
                 yield Tx(connection, self._calendar.now())
-                await _to_the_end(connection.commit())
+                await to_the_end(connection.commit())
             except BaseException:
-                await _to_the_end(connection.rollback())
+                await to_the_end(connection.rollback())
                 raise
             finally:
-                await _to_the_end(connection.close())
+                await to_the_end(connection.close())
         except OperationalError as exc:
             raise StoreError(f"the database {self._file} refuses: {exc.orig}") from exc
 
@@ -170,15 +171,3 @@ class Store:
                 f"the database has schema {found}, this program needs {schema.SCHEMA_VERSION}",
                 hint="run qa admin init to migrate it",
             )
-
-
-async def _to_the_end(work: Awaitable[None]) -> None:
-    """Finish `work` even if the caller is cancelled meanwhile; the cancellation follows after."""
-    task = asyncio.ensure_future(work)
-    try:
-        await asyncio.shield(task)
-    except asyncio.CancelledError:
-        while not task.done():
-            with contextlib.suppress(asyncio.CancelledError):
-                await asyncio.wait([task])
-        raise
