@@ -36,7 +36,8 @@ class FactFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         instant = datetime.fromtimestamp(record.created, UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3]
-        words = [f"{instant}Z", record.levelname, record.name.removeprefix("appliance."), record.getMessage()]
+        words = [f"{instant}Z", record.levelname, record.name.removeprefix("appliance.")]
+        words.append(_harmless(record.getMessage()))
         words += _rendered(getattr(record, "facts", {}).items())
         line = " ".join(words)
         if record.exc_info:
@@ -50,8 +51,14 @@ def _rendered(items: Iterable[tuple[str, object]]) -> list[str]:
         if value is None:
             continue
         text = str(value)
-        shown.append(f"{key}={text!r}" if " " in text or not text else f"{key}={text}")
+        plain = text.isprintable() and " " not in text and text
+        shown.append(f"{key}={text}" if plain else f"{key}={text!r}")
     return shown
+
+
+def _harmless(message: str) -> str:
+    """`message` as one line that no terminal obeys: strangers' words may be in it."""
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in message)
 
 
 def set_up(level: str, file: Path | None = None) -> None:
