@@ -44,8 +44,11 @@ def database_file(url: str) -> Path:
 
 
 def make_engine(url: str) -> AsyncEngine:
-    """An engine whose connections have foreign keys, WAL, and leave BEGIN to us."""
-    engine = create_async_engine(parse_url(url))
+    """An engine whose connections have foreign keys, WAL, and leave BEGIN to us.
+
+    Its errors do not show the values of a statement: among them are keys and password hashes.
+    """
+    engine = create_async_engine(parse_url(url), hide_parameters=True)
     event.listen(engine.sync_engine, "connect", prepare_connection)
     return engine
 

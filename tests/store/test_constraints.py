@@ -8,6 +8,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
+from appliance.model import Secret
 from tests.support.store import fresh_store, furnish
 
 ILLEGAL = {
@@ -71,6 +72,16 @@ async def test_illegal_states_are_refused(tmp_path: Path, statement: str) -> Non
         with pytest.raises(IntegrityError):
             async with store.write() as tx:
                 await tx.connection.execute(text(statement))
+
+
+async def test_an_error_does_not_tell_the_values_of_its_statement(tmp_path: Path) -> None:
+    async with fresh_store(tmp_path) as store:
+        async with store.write() as tx:
+            await tx.users.add("alice", Secret("canary"))
+        with pytest.raises(IntegrityError) as caught:
+            async with store.write() as tx:
+                await tx.users.add("alice", Secret("canary"))
+        assert "canary" not in str(caught.value)
 
 
 async def test_a_di_that_runs_stays(tmp_path: Path) -> None:
