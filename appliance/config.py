@@ -21,6 +21,7 @@ from typing import Generic, TypeVar
 import javaproperties
 
 from appliance.errors import ConfigError
+from appliance.model import BackendKind
 
 T = TypeVar("T")
 
@@ -142,6 +143,14 @@ def _whole(text: str, wanted: str) -> int:
         raise ValueError(wanted) from None
 
 
+def backend(text: str) -> BackendKind:
+    """A backend by its name."""
+    try:
+        return BackendKind(text.strip())
+    except ValueError:
+        raise ValueError(f"write one of {', '.join(BackendKind)}") from None
+
+
 def words(text: str) -> tuple[str, ...]:
     """A comma list."""
     return tuple(word.strip() for word in text.split(",") if word.strip())
@@ -199,6 +208,16 @@ class Settings:
         """The text in force for any key, references resolved; None if it is set nowhere."""
         written, _ = self._look_up(name)
         return None if written is None else self._expanded(written, (name,))
+
+    def checked(self) -> Settings:
+        """These settings, if all that is written in them can be read.
+
+        :raises ConfigError: the first that cannot
+        """
+        for name in (*self._file, *self._database):
+            if declared := REGISTRY.get(name):
+                _ = self[declared]
+        return self
 
     @property
     def written(self) -> Mapping[str, str]:
@@ -325,7 +344,7 @@ L7R_MAX_CONNECTIONS = declare(
     "internal.l7r.max_connections", count, "2000", "How many clients may be connected at once."
 )
 
-VM_HYPERVISOR = declare("vm.hypervisor", str, "lxc", "Backend of an OSF that names none.")
+VM_HYPERVISOR = declare("vm.hypervisor", backend, "lxc", "Backend of an OSF that names none.")
 VM_STARTING_MAX = declare("hkd.vm.starting.max", count, "6", "How many VMs may boot at once.")
 VM_HEAVY_MAX = declare("internal.hkd.max_heavy", count, "10", "How many VMs may be stopped at once.")
 VM_OVERLAY_PERSISTENT = declare("vm.overlay.persistent", boolean, "0", "Whether roots survive a restart.")

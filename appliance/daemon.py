@@ -76,13 +76,13 @@ class Appliance:
     async def run(self) -> None:
         """Serve until told to stop; guests go on running afterwards."""
         async with self._store.read() as tx:
-            self._settings = self._file_settings.with_database(await tx.settings.all())
+            self._settings = self._file_settings.with_database(await tx.settings.all()).checked()
             kinds = {osf.backend for osf in await tx.osfs.find()}
         with claim_port(self._settings) as port:
             await self._serve(kinds, port)
 
     async def _serve(self, kinds: set[BackendKind], port: socket.socket) -> None:
-        equipment = await self._equip(kinds | {BackendKind(self._settings[VM_HYPERVISOR])})
+        equipment = await self._equip(kinds | {self._settings[VM_HYPERVISOR]})
         await sweep_unfinished(self._store, self._paths)
         with Doorbell(self._paths.doorbell) as bell:
             async with asyncio.TaskGroup() as tasks:

@@ -7,7 +7,6 @@ from enum import StrEnum
 from typing import TypeVar
 
 from appliance import config
-from appliance.errors import ConfigError
 from appliance.model import BackendKind, Osf
 from appliance.ops import osfs
 from appliance.ops.osfs import mib
@@ -103,7 +102,7 @@ async def add(context: Context, given: Given) -> None:
                 cpus=given.get("cpus"),
                 use_overlay=given.get("use_overlay", settings[config.OSF_DEFAULT_OVERLAY]),
                 user_storage_mib=given.get("user_storage_size"),
-                backend=given.get("backend") or _default_backend(context),
+                backend=given.get("backend") or context.settings[config.VM_HYPERVISOR],
                 by=context.by,
             )
     context.added("OSF", plain(osf))
@@ -130,14 +129,6 @@ async def delete(context: Context, given: Given) -> None:
         deleted = await osfs.delete(tx, await tx.osfs.find(context.filter), by=context.by)
     context.say(f"Deleting {deleted} osf(s)\n{deleted} OSFs deleted.")
     context.note_if_nothing(deleted)
-
-
-def _default_backend(context: Context) -> BackendKind:
-    word = context.settings[config.VM_HYPERVISOR]
-    try:
-        return BackendKind(word)
-    except ValueError as exc:
-        raise ConfigError(f"vm.hypervisor = {word!r} is none of {', '.join(BackendKind)}") from exc
 
 
 NAME = Argument("name", "how it is called")

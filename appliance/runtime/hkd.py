@@ -14,7 +14,7 @@ from pathlib import Path
 
 from appliance.clock import Clock
 from appliance.config import HKD_POLL, HKD_TICK, Settings
-from appliance.errors import StoreError
+from appliance.errors import ConfigError, StoreError
 from appliance.log import facts
 from appliance.model import BackendKind, Host, HostState, InstallationId, VmCmd, VmId, VmState
 from appliance.runtime.adopt import adopt
@@ -55,6 +55,7 @@ class Hkd:
         self._store = store
         self._file_settings = file_settings
         self._settings = file_settings
+        self._written: Mapping[str, str] | None = None
         self._host = host
         self._installation = installation
         self._equipment = equipment
@@ -77,14 +78,15 @@ class Hkd:
             await tx.hosts.measure(self._host.id, usable_cpu=cpu, usable_ram=ram)
             vms = await tx.vms.find()
             osfs = {osf.id: osf for osf in await tx.osfs.find()}
+            here = {vm.id for vm in vms if vm.id in sightings and sightings[vm.id][1].mark.vm_uuid == vm.uuid}
+            await tx.runtimes.found_here(here, self._host.id)
         if reset:
             logger.info("sessions reset", extra=facts(count=reset))
         for vm in vms:
             if vm.runtime.vm_state is not VmState.STOPPED and vm.runtime.host_id not in {None, self._host.id}:
                 continue
             kind, guest = vm.backend, None
-            seen = sightings.get(vm.id)
-            if seen is not None and seen[1].mark.vm_uuid == vm.uuid:
+            if vm.id in here:
                 kind, sighting = sightings.pop(vm.id)
                 di_id = sighting.mark.di_id
                 guest = describe(vm, osfs[vm.osf_id], di_id, self._settings, self._installation)
@@ -178,6 +180,14 @@ class Hkd:
         return found
 
     async def _read_settings(self, tx: Tx) -> None:
-        settings = self._file_settings.with_database(await tx.settings.all())
-        self._settings = settings
-        self._settings_changed(settings)
+        """Take over the settings of the database, unless one of them cannot be read."""
+        written = await tx.settings.all()
+        if written == self._written:
+            return
+        self._written = written
+        try:
+            self._settings = self._file_settings.with_database(written).checked()
+        except ConfigError as exc:
+            logger.error("settings stay as they were", extra=facts(error=exc))
+        else:
+            self._settings_changed(self._settings)

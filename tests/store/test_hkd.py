@@ -274,6 +274,19 @@ async def test_a_guest_without_a_row_is_left_alone(host: Rig, caplog: pytest.Log
     assert "a guest with our mark has no row" in caplog.text
 
 
+async def test_a_setting_that_cannot_be_read_changes_nothing(
+    host: Rig, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with host.hkd():
+        async with host.store.write() as tx:
+            await tx.settings.set({"internal.hkd.poll_time": "soon", "hkd.vm.starting.max": "many"})
+        await host.wish("start", ONE)
+        await host.until_state(ONE, VmState.RUNNING)
+        await host.wish("stop", ONE)
+        await host.until_state(ONE, VmState.STOPPED)
+    assert caplog.text.count("settings stay as they were") == 1
+
+
 async def test_a_wish_made_while_the_daemon_was_down_is_served(host: Rig) -> None:
     await host.wish("start", ONE)
     assert (await host.vm(ONE)).runtime.vm_state is VmState.STOPPED

@@ -28,6 +28,15 @@ def test_references_are_resolved_through_all_of_them() -> None:
     assert settings[config.PATH_STORAGE_IMAGES] == Path("/srv/north/images")
 
 
+def test_everything_that_is_written_can_be_checked_at_once() -> None:
+    settings = Settings({"l7r.port": "1", "unknown": "x", "vm.network.netmask": "24"}, {"l7r.port": "2"})
+    assert settings.checked() is settings
+    for database in ({"l7r.port": "x"}, {"vm.hypervisor": "xen"}, {"path.run": "${path.nowhere}"}):
+        file = database if "path.run" in database else {}
+        with pytest.raises(ConfigError, match=next(iter(database))):
+            Settings(file, database).checked()
+
+
 def test_circles_are_told() -> None:
     with pytest.raises(ConfigError, match="a -> b -> a"):
         Settings({"a": "${b}", "b": "${a}"}).text("a")
