@@ -17,7 +17,9 @@ from pathlib import Path
 from appliance import proc
 from appliance.client.failures import ClientError, RefusedError
 from appliance.client.loopback import is_ours
+from appliance.client.options import PASSWORD
 from appliance.client.relay import Stream
+from appliance.client.wire import printable
 from appliance.errors import HostError, MissingToolError
 
 logger = logging.getLogger(__name__)
@@ -86,7 +88,10 @@ async def nxproxy(environment: Mapping[str, str]) -> AsyncIterator[NxProxy]:
             try:
                 stream = await _first(connected, process, log)
                 listener.close()
-                yield NxProxy(process, stream, log)
+                try:
+                    yield NxProxy(process, stream, log)
+                finally:
+                    stream.writer.close()
             finally:
                 await _end(process)
         finally:
@@ -96,19 +101,24 @@ async def nxproxy(environment: Mapping[str, str]) -> AsyncIterator[NxProxy]:
 async def _spawn(
     port: int, environment: Mapping[str, str], home: str, log: Path
 ) -> asyncio.subprocess.Process:
-    own = {"HOME": home, "NX_HOME": home, "NX_TEMP": home, "NX_CLIENT": "/bin/true"}
-    # The X authority is found through HOME when nothing names it.
-    authority = environment.get("XAUTHORITY") or str(Path(environment.get("HOME", "/")) / ".Xauthority")
     try:
         return await proc.spawn(
             ["nxproxy", "-S", f"localhost:{port - FIRST_PORT}"],
             output=log,
-            env={**environment, **own, "XAUTHORITY": authority},
+            env=surroundings(environment, home),
         )
     except MissingToolError as exc:
         raise ClientError(
             "nxproxy is missing: it draws the desktop", hint="install the package nxproxy"
         ) from exc
+
+
+def surroundings(environment: Mapping[str, str], home: str) -> dict[str, str]:
+    """The environment of nxproxy: ours with a home of its own, without our password."""
+    # The X authority is found through HOME when nothing names it.
+    authority = environment.get("XAUTHORITY") or str(Path(environment.get("HOME", "/")) / ".Xauthority")
+    own = {"HOME": home, "NX_HOME": home, "NX_TEMP": home, "NX_CLIENT": "/bin/true", "XAUTHORITY": authority}
+    return {name: value for name, value in environment.items() if name != PASSWORD} | own
 
 
 async def _first(connected: asyncio.Future[Stream], process: asyncio.subprocess.Process, log: Path) -> Stream:
@@ -142,7 +152,7 @@ def last_words(log: Path) -> str:
     """The last line of nxproxy's output that tells an error, else the last line."""
     lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
     errors = [line for line in lines if line.startswith("Error:")]
-    return (errors or lines or ["it said nothing"])[-1]
+    return printable((errors or lines or ["it said nothing"])[-1])
 
 
 def display(environment: Mapping[str, str]) -> str:

@@ -12,6 +12,7 @@ from appliance.model import Secret
 
 DEFAULT_PORT = 8443
 DEFAULT_GEOMETRY = "1024x768"
+PASSWORD = "QVDPASSWORD"  # noqa: S105  the name of a variable
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +44,7 @@ def parse(argv: Sequence[str], environment: Mapping[str, str]) -> Options:
     words = parser.parse_args(argv)
     host = words.host or environment.get("QVDHOST")
     login = words.login or environment.get("QVDLOGIN")
-    password = words.password if words.password is not None else environment.get("QVDPASSWORD")
+    password = words.password if words.password is not None else environment.get(PASSWORD)
     if words.password is not None and words.password_file is not None:
         parser.error("-w and --password-file exclude each other")
     if not host:

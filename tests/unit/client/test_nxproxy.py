@@ -8,7 +8,7 @@ import pytest
 
 from appliance.client.failures import ClientError
 from appliance.client.loopback import owner
-from appliance.client.nxproxy import display, last_words, parse_keyboard
+from appliance.client.nxproxy import display, last_words, parse_keyboard, surroundings
 
 QUERY = """rules:      evdev
 model:      pc105
@@ -31,6 +31,19 @@ def test_no_display(environment: dict[str, str]) -> None:
     with pytest.raises(ClientError, match="DISPLAY is not set") as failure:
         display(environment)
     assert failure.value.exit_status == 1
+
+
+def test_nxproxy_has_a_home_of_its_own_and_no_password() -> None:
+    ours = {"HOME": "/home/a", "DISPLAY": ":0", "QVDPASSWORD": "canary"}
+    its = surroundings(ours, "/tmp/x")
+    assert (its["HOME"], its["DISPLAY"], its["XAUTHORITY"]) == ("/tmp/x", ":0", "/home/a/.Xauthority")
+    assert "canary" not in its.values()
+
+
+def test_words_of_the_far_side_do_not_reach_the_terminal_as_they_are(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.write_text("Error: \x1b[2Jbad\n")
+    assert last_words(log) == "Error: ?[2Jbad"
 
 
 def test_errors_are_the_last_words(tmp_path: Path) -> None:
