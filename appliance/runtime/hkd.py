@@ -112,8 +112,13 @@ class Hkd:
         overdue = False
         try:
             while True:
-                if await commits.changed() or overdue:
-                    overdue = not await self._look()
+                try:
+                    overdue = await commits.changed() or overdue
+                    if overdue:
+                        await self._look()
+                        overdue = False
+                except StoreError as exc:
+                    logger.error("wishes cannot be claimed", extra=facts(error=exc))
                 await self._bell.wait(self._settings[HKD_POLL])
         finally:
             await commits.close()
@@ -137,19 +142,14 @@ class Hkd:
             except StoreError as exc:
                 logger.error("no sign of life could be written", extra=facts(error=exc))
 
-    async def _look(self) -> bool:
-        """Read the settings and claim the wishes; false if the database could not be asked."""
-        try:
-            async with self._store.write() as tx:
-                await self._read_settings(tx)
-                claims = await tx.runtimes.claim(self._host.id)
-        except StoreError as exc:
-            logger.error("wishes cannot be claimed", extra=facts(error=exc))
-            return False
+    async def _look(self) -> None:
+        """Read the settings and claim the wishes."""
+        async with self._store.write() as tx:
+            await self._read_settings(tx)
+            claims = await tx.runtimes.claim(self._host.id)
         for claim in claims:
             self._want(claim)
         self._feed.announce_all()
-        return True
 
     def _want(self, claim: Claim) -> None:
         cause = uuid.uuid4().hex[:6]

@@ -90,9 +90,15 @@ class CommitWatch:
         return cls(connection)
 
     async def changed(self) -> bool:
-        """Whether anything was committed since the last call; true at the first."""
-        async with self._connection.execute("PRAGMA data_version") as cursor:
-            row = await cursor.fetchone()
+        """Whether anything was committed since the last call; true at the first.
+
+        :raises StoreError: the database cannot be read
+        """
+        try:
+            async with self._connection.execute("PRAGMA data_version") as cursor:
+                row = await cursor.fetchone()
+        except sqlite3.Error as exc:
+            raise StoreError(f"the database cannot be read: {exc}") from exc
         assert row is not None
         before, self._seen = self._seen, row[0]
         return before != self._seen

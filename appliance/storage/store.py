@@ -153,7 +153,9 @@ class Store:
                 raise
             finally:
                 await to_the_end(connection.close())
-        except OperationalError as exc:
+        except DatabaseError as exc:
+            if type(exc) not in (DatabaseError, OperationalError):
+                raise
             raise StoreError(f"the database {self._file} refuses: {exc.orig}") from exc
 
     async def _check_version(self) -> None:

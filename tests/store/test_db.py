@@ -1,0 +1,55 @@
+"""What is special about SQLite, and what becomes of its errors."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from appliance.errors import StoreError
+from appliance.storage.db import CommitWatch
+from appliance.storage.migrate import upgrade
+from appliance.storage.store import Store
+from tests.support.store import StillCalendar, fresh_store, url
+
+
+async def test_commits_of_others_are_noticed_once(tmp_path: Path) -> None:
+    async with fresh_store(tmp_path) as store:
+        commits = await store.watch_commits()
+        assert [await commits.changed(), await commits.changed()] == [True, False]
+        async with store.write() as tx:
+            await tx.settings.set({"a": "b"})
+        assert [await commits.changed(), await commits.changed()] == [True, False]
+        async with store.write() as tx:
+            await tx.settings.delete(["nothing of this name"])
+        assert not await commits.changed(), "a transaction that changed nothing is no commit"
+        await commits.close()
+
+
+async def test_a_database_that_cannot_be_watched_any_more_is_told_in_our_words(tmp_path: Path) -> None:
+    file = tmp_path / "any.db"
+    with sqlite3.connect(file) as other:
+        other.execute("CREATE TABLE a (b)")
+    other.close()
+    commits = await CommitWatch.open(file)
+    file.write_bytes(b"no database" * 1000)
+    with pytest.raises(StoreError, match="cannot be read"):
+        await commits.changed()
+    await commits.close()
+
+
+async def test_a_damaged_database_is_told_in_our_words(tmp_path: Path) -> None:
+    upgrade(url(tmp_path))
+    with sqlite3.connect(tmp_path / "qvd.db") as other:
+        (page,) = other.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'configs'").fetchone()
+        (size,) = other.execute("PRAGMA page_size").fetchone()
+    other.close()
+    with (tmp_path / "qvd.db").open("r+b") as file:
+        file.seek((page - 1) * size)
+        file.write(b"x" * size)
+    store = await Store.open(url(tmp_path), StillCalendar())
+    with pytest.raises(StoreError, match="malformed"):
+        async with store.read() as tx:
+            await tx.settings.all()
+    await store.close()
