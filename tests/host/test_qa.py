@@ -144,7 +144,8 @@ def test_an_import_can_be_ended_at_any_moment(
             subprocess.run(["gzip", "-dc", staging / "tiny.tar.gz"], capture_output=True, check=True).stdout
         )
         stream.truncate(400 * 1024 * 1024)
-    command = "import sys; from appliance.qa.main import main; sys.exit(main())"
+    heeded = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"  # even in the background
+    command = f"{heeded}; import sys; from appliance.qa.main import main; sys.exit(main())"
     words = ["--config", str(qa.config), "di", "add", f"path={staging / 'big.tar'}", "osf=desktop"]
     adding = subprocess.Popen(
         [sys.executable, "-c", command, *words], stderr=subprocess.PIPE, text=True, process_group=0
