@@ -33,6 +33,9 @@ NETWORK = "10.44.0"
 PORT = 8443
 BELONGS = "QVD_TRIAL"
 """In the environment of every process that a trial starts: the trial's directory."""
+TOOLS = re.compile(r"lxc-.+|qvd-appliance|qvd-client|nxproxy")
+"""Programs that are a trial's if they work below its directory."""
+MONITOR = "[lxc monitor] "
 PIVOTS = ("lxc.pivot", "*/lxc.pivot")
 """Control groups to which LXC moves a monitor that ends, and which it leaves behind."""
 PING = """
@@ -73,6 +76,7 @@ class Trial:
         self.password_file = self.directory / "password"
         self.certificate = self.directory / "server.pem"
         self.marker = self.directory / "installation"
+        self.claimed = self.directory / ".trial"
         self.settings = settings or {}
         self.environment = {**os.environ, BELONGS: str(self.directory)}
         self.pivots_before: set[Path] = set()
@@ -90,10 +94,9 @@ class Trial:
 
     def lay_out(self, *, pool_size: str = "6G") -> None:
         """Pool, namespace, configuration and database; whatever an earlier run left goes first."""
+        self.claim()
         self.sweep()
         self.pivots_before = pivots()
-        self.directory.mkdir(parents=True, exist_ok=True)
-        self.directory.chmod(0o700)
         self.run.mkdir(exist_ok=True)
         self.make_netns(self.netns)
         self.make_pool(pool_size)
@@ -102,6 +105,35 @@ class Trial:
         with contextlib.closing(sqlite3.connect(self.storage / "qvd.db")) as database:
             (identity,) = database.execute("SELECT id FROM installation").fetchone()
         self.marker.write_text(identity)
+
+    def claim(self) -> None:
+        """Make the directory this trial's: whatever has a trial's names there may be removed from now on.
+
+        :raises TrialError: it holds something that no trial made
+        """
+        if self.claimed.exists():
+            return
+        foreign = self.foreign()
+        if foreign:
+            raise TrialError(f"{foreign[0]} was made by no trial: choose a directory that is new or empty")
+        self.directory.mkdir(parents=True, exist_ok=True)
+        self.directory.chmod(0o700)
+        self.claimed.touch()
+
+    def foreign(self) -> list[Path]:
+        """What a directory that is not ours must not hold: directories, and files that we would remove."""
+        entries = sorted(self.directory.iterdir()) if self.directory.exists() else []
+        return [entry for entry in entries if entry.is_dir() or entry in self.files()]
+
+    def files(self) -> tuple[Path, ...]:
+        """The files that go with the trial; pictures and logs stay."""
+        return (
+            self.pool,
+            self.config,
+            self.password_file,
+            self.certificate,
+            self.directory / "hold.env",
+        )
 
     def make_netns(self, name: str) -> None:
         """A network namespace with nothing in it but loopback."""
@@ -353,6 +385,8 @@ class Trial:
         for left in pivots() - self.pivots_before:
             with contextlib.suppress(OSError):
                 left.rmdir()
+        if not self.foreign():
+            self.claimed.unlink(missing_ok=True)
 
     def all_stopped(self) -> bool:
         """Whether no VM is anything but stopped."""
@@ -360,6 +394,8 @@ class Trial:
 
     def sweep(self) -> None:
         """Remove whatever carries this directory's name: guests, daemon, mounts, namespaces, files."""
+        if not self.claimed.exists():
+            return
         for number, patience_s in ((signal.SIGTERM, 5), (signal.SIGKILL, 20)):
             for pid in self.processes():
                 with contextlib.suppress(ProcessLookupError):
@@ -374,13 +410,7 @@ class Trial:
         for name in self.namespaces():
             command("ip", "netns", "del", name)
         self.remove_cgroups()
-        for left in (
-            self.pool,
-            self.config,
-            self.password_file,
-            self.certificate,
-            self.directory / "hold.env",
-        ):
+        for left in self.files():
             left.unlink(missing_ok=True)
         shutil.rmtree(self.run, ignore_errors=True)
         if self.storage.is_dir() and not os.path.ismount(self.storage):
@@ -394,10 +424,10 @@ class Trial:
             if not entry.name.isdigit() or int(entry.name) in {os.getpid(), os.getppid()}:
                 continue
             with contextlib.suppress(OSError):
-                words = (entry / "cmdline").read_bytes()
-                named = any(needle + end_ in words for end_ in (b"/", b"\0", b" "))
-                tool = any(name in words for name in (b"lxc", b"qvd-appliance", b"qvd-client", b"nxproxy"))
-                if (named and tool) or belongs in (entry / "environ").read_bytes().split(b"\0"):
+                line = (entry / "cmdline").read_bytes()
+                named = any(needle + end_ in line for end_ in (b"/", b"\0", b" "))
+                started = belongs in (entry / "environ").read_bytes().split(b"\0")
+                if started or (named and is_tool(os.fsdecode(line).split("\0"))):
                     yield int(entry.name)
 
     def namespaces(self) -> list[str]:
@@ -415,6 +445,14 @@ class Trial:
                 with contextlib.suppress(OSError):
                     Path(directory).rmdir()
         self.marker.unlink()
+
+
+def is_tool(words: list[str]) -> bool:
+    """Whether a command line runs one of our tools, rather than names one, as an editor's or a grep's may."""
+    program, *rest = words
+    if Path(program).name.startswith("python") and rest:
+        program = rest[0]
+    return program.startswith(MONITOR) or TOOLS.fullmatch(Path(program).name) is not None
 
 
 def command(*words: str, timeout_s: float = 120) -> None:
