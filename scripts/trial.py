@@ -145,6 +145,9 @@ class Trial:
         self.storage.mkdir(exist_ok=True)
         command("truncate", "-s", size, str(self.pool))
         command("mkfs.btrfs", "-q", "-f", str(self.pool))
+        # Where / is private, mount namespaces made meanwhile would keep the pool mounted for as long as they live.
+        command("mount", "--bind", str(self.directory), str(self.directory))
+        command("mount", "--make-shared", str(self.directory))
         command("mount", "-o", "loop,noatime", str(self.pool), str(self.storage))
 
     def write_config(self, **settings: str) -> None:
@@ -407,6 +410,9 @@ class Trial:
             command("umount", "-l", mount)
         for device in loop_devices(self.pool):
             subprocess.run(["losetup", "-d", device], check=False, capture_output=True)
+        until = time.monotonic() + 10
+        while loop_devices(self.pool) and time.monotonic() < until:  # it goes with the last mount of the pool
+            time.sleep(0.05)
         for name in self.namespaces():
             command("ip", "netns", "del", name)
         self.remove_cgroups()
