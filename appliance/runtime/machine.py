@@ -96,6 +96,8 @@ class VmMachine:
     restart: bool = False
     signalled: bool = False
     """Whether init was told to end the guest, after the VMA was asked or could not be."""
+    retrying: bool = False
+    """Whether what failed in this phase is about to be tried again."""
 
 
 Step: TypeAlias = tuple[VmMachine, tuple[Action, ...]]
@@ -142,7 +144,7 @@ def step(vm: VmMachine, event: Event) -> Step:
 
 def enter(vm: VmMachine, phase: Phase, *actions: Action, **changes: Any) -> Step:
     """Enter `phase` anew: another entry number, the state saved first."""
-    entered = replace(vm, phase=phase, entry=vm.entry + 1, **changes)
+    entered = replace(vm, phase=phase, entry=vm.entry + 1, retrying=False, **changes)
     return entered, (SaveState(), *actions)
 
 
@@ -256,15 +258,15 @@ def _ended_by_itself(vm: VmMachine, event: GuestDeparted) -> Step:
     return clean(vm, "the guest ended by itself")
 
 
-@on(Phase.MONITORING, event=ActionFailed)
+@on(Phase.MONITORING, Phase.STOPPED, event=ActionFailed)
 def _try_again_later(vm: VmMachine, event: ActionFailed) -> Step:
-    return vm, (Arm(Deadline.RETRY),)
+    return (vm, ()) if vm.retrying else (replace(vm, retrying=True), (Arm(Deadline.RETRY),))
 
 
 @on(Phase.MONITORING, event=TimeUp)
 def _converge(vm: VmMachine, event: TimeUp) -> Step:
     assert vm.guest is not None
-    return vm, (SaveState(), AdoptGuest(vm.guest), FenceGuest(vm.guest))
+    return replace(vm, retrying=False), (SaveState(), AdoptGuest(vm.guest), FenceGuest(vm.guest))
 
 
 # --- stopping -------------------------------------------------------------------------------------
@@ -316,14 +318,9 @@ def _start_after_all(vm: VmMachine, event: StopWanted) -> Step:
     return rest(replace(vm, restart=event.restart))
 
 
-@on(Phase.STOPPED, event=ActionFailed)
-def _save_again(vm: VmMachine, event: ActionFailed) -> Step:
-    return vm, (Arm(Deadline.RETRY),)
-
-
 @on(Phase.STOPPED, event=TimeUp)
-def _still_stopped(vm: VmMachine, event: TimeUp) -> Step:
-    return vm, (SaveState(),)
+def _save_again(vm: VmMachine, event: TimeUp) -> Step:
+    return replace(vm, retrying=False), (SaveState(),)
 
 
 # --- what changes nothing -------------------------------------------------------------------------

@@ -130,6 +130,18 @@ def test_a_signalled_guest_that_does_not_end_is_killed() -> None:
     assert killed.phase is Phase.CLEANING
 
 
+@pytest.mark.parametrize("phase", [Phase.MONITORING, Phase.STOPPED])
+def test_however_much_fails_at_once_is_tried_again_once(phase: Phase) -> None:
+    vm = machine(phase)
+    for _ in range(2):
+        vm, actions = step(vm, failed(SaveState()))
+        assert actions == (Arm(Deadline.RETRY),)
+        vm, actions = step(vm, failed(FenceGuest(GUEST)))
+        assert actions == ()
+        vm, actions = step(vm, event(TimeUp))
+        assert SaveState() in actions
+
+
 @pytest.mark.parametrize("phase", [Phase.MONITORING, Phase.AWAITING_VMA, Phase.LAUNCHING, Phase.CLONING])
 def test_a_restart_wanted_at_any_time_leads_to_a_second_run(phase: Phase) -> None:
     vm, _ = step(machine(phase), stop_wanted(restart=True))
