@@ -30,6 +30,8 @@ class Action:
     limit_s: ClassVar[float] = 60.0
     survives: ClassVar[bool] = False
     """Whether it is still carried out when the machine has entered another phase meanwhile."""
+    heavy: ClassVar[bool] = False
+    """Whether only a few of its kind are carried out at once on this host; its limit begins with its turn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +124,8 @@ class StopGuest(Action):
 class KillGuest(Action):
     """End the guest without asking."""
 
+    heavy: ClassVar[bool] = True
+
 
 @dataclass(frozen=True, slots=True)
 class UnfenceGuest(Action):
@@ -133,6 +137,7 @@ class EraseGuest(Action):
     """Remove the guest's root and configuration. Ends in `GuestErased`."""
 
     limit_s: ClassVar[float] = 120.0
+    heavy: ClassVar[bool] = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -109,7 +110,7 @@ class Performer:
         """Carry out `order`; the event says how it ended."""
         limit = order.action.limit_s
         try:
-            async with asyncio.timeout(None if limit == float("inf") else limit):
+            async with self._turn(order), asyncio.timeout(None if limit == float("inf") else limit):
                 return await self._perform(order)
         except ApplianceError as exc:
             return self._event(order, ActionFailed, action=order.action, error=str(exc))
@@ -123,6 +124,8 @@ class Performer:
 
     async def _perform(self, order: Order) -> Event:
         match order.action:
+            case KillGuest() | UnfenceGuest() | EraseGuest() if order.backend not in self._equipment:
+                return self._event(order, GuestErased)  # Nothing is left where nothing can be made.
             case SaveState():
                 await self._save(order.vm_id)
             case RecordFailure(reason):
@@ -148,19 +151,20 @@ class Performer:
             case StopGuest():
                 await self._kit(order).backend.stop(order.vm_id)
             case KillGuest():
-                async with self._heavy:
-                    await self._kit(order).backend.kill(order.vm_id)
+                await self._kit(order).backend.kill(order.vm_id)
             case UnfenceGuest():
                 await self._kit(order).fences.unfence(order.vm_id)
             case EraseGuest():
-                async with self._heavy:
-                    await self._kit(order).backend.erase(order.vm_id)
-                    if not self._settings()[VM_OVERLAY_PERSISTENT]:
-                        await self._kit(order).disks.erase_root(order.vm_id)
+                await self._kit(order).backend.erase(order.vm_id)
+                if not self._settings()[VM_OVERLAY_PERSISTENT]:
+                    await self._kit(order).disks.erase_root(order.vm_id)
                 return self._event(order, GuestErased)
             case other:
                 raise AssertionError(f"nobody performs {other}")
         return self._event(order, Done)
+
+    def _turn(self, order: Order) -> AbstractAsyncContextManager[None]:
+        return self._heavy if order.action.heavy else nullcontext()
 
     def _event(self, order: Order, kind: type[E], **values: Any) -> E:
         return kind(vm_id=order.vm_id, at=self._clock.now(), cause=order.cause, entry=order.entry, **values)

@@ -10,13 +10,13 @@ import pytest
 from sqlalchemy import update
 
 from appliance.errors import BackendError
-from appliance.model import StartedBy, UserState, VmId, VmState
+from appliance.model import BackendKind, StartedBy, UserState, VmId, VmState
 from appliance.ops import vms
 from appliance.runtime.events import StopWanted
 from appliance.runtime.machine import Phase
 from appliance.runtime.supervisor import Supervisor
 from appliance.storage.runtimes import Claim
-from appliance.storage.schema import di_tags, host_runtimes, vm_runtimes
+from appliance.storage.schema import di_tags, host_runtimes, osfs, vm_runtimes
 from tests.support.host import Rig, rig
 from tests.support.machines import NOW
 
@@ -167,6 +167,17 @@ async def test_a_tag_without_an_image_is_the_reason_on_the_vm(host: Rig) -> None
     assert vm.runtime.failure is not None
     assert "no image of OSF small carries the tag default" in vm.runtime.failure
     assert "launch" not in calls(host)
+
+
+async def test_a_backend_that_this_host_does_not_have_is_the_reason_on_the_vm(host: Rig) -> None:
+    async with host.store.write() as tx:
+        await tx.connection.execute(update(osfs).values(backend=BackendKind.KVM))
+    async with host.hkd():
+        await host.wish("start", ONE)
+        vm = await host.until(
+            ONE, lambda vm: vm.runtime.failure is not None and vm.runtime.vm_state is VmState.STOPPED
+        )
+    assert "this host has no backend kvm" in str(vm.runtime.failure)
 
 
 async def test_a_guest_that_cannot_be_launched_leaves_its_reason_and_console(host: Rig) -> None:
