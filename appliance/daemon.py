@@ -149,13 +149,13 @@ class Appliance:
         equipment = {BackendKind.NOTHING: Equipment(nothing, nothing, nothing)}
         if BackendKind.LXC in kinds:
             lxc = Lxc(self._paths, self._installation)
-            disks = BtrfsDisks(self._paths)
+            disks = BtrfsDisks(self._paths, self._installation)
             await lxc.check()
             await disks.check()
             await converge(spec(self._settings))
             firewall = Firewall(self._settings)
             await firewall.apply()
-            disks = BtrfsDisks(self._paths)
+            disks = BtrfsDisks(self._paths, self._installation)
             await disks.check()
             equipment[BackendKind.LXC] = Equipment(lxc, disks, firewall)
         return equipment

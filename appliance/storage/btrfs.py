@@ -17,7 +17,7 @@ from pathlib import Path
 from appliance import proc
 from appliance.clock import Calendar, SystemClock
 from appliance.errors import ToolError, VolumeError
-from appliance.model import DiId, Mark, VmId
+from appliance.model import DiId, InstallationId, Mark, VmId
 from appliance.storage import marks, subvolumes
 from appliance.storage.paths import Paths
 from appliance.threads import in_thread
@@ -30,8 +30,11 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 class BtrfsDisks:
     """The `Disks` of containers."""
 
-    def __init__(self, paths: Paths, *, calendar: Calendar | None = None) -> None:
+    def __init__(
+        self, paths: Paths, installation: InstallationId, *, calendar: Calendar | None = None
+    ) -> None:
         self._paths = paths
+        self._installation = installation
         self._calendar = calendar or SystemClock()
 
     async def check(self) -> None:
@@ -61,8 +64,8 @@ class BtrfsDisks:
         return home
 
     async def erase_root(self, vm_id: VmId) -> None:
-        """Remove the VM's root with all that its guest made in it; its home stays."""
-        await in_thread(delete, self._paths.rootfs(vm_id))
+        """Remove the VM's root, if it is ours, with all that its guest made in it; its home stays."""
+        await in_thread(self._erase_root, vm_id)
 
     def _check(self) -> None:
         root = self._paths.root
@@ -101,6 +104,16 @@ class BtrfsDisks:
         with _explained(f"the root of VM {mark.vm_id} cannot be made"):
             subvolumes.snapshot(base, root, mark)
         return root
+
+    def _erase_root(self, vm_id: VmId) -> None:
+        root = self._paths.rootfs(vm_id)
+        if not root.exists():
+            return
+        there = marks.mark_of(root)
+        if there is not None and there.installation == self._installation:
+            delete(root)
+        else:
+            logger.warning("a root without our mark is left alone vm=%s path=%s", vm_id, root)
 
     def _put_aside(self, root: Path, vm_id: VmId) -> None:
         aside = self._paths.kept_root(vm_id, self._calendar.now())

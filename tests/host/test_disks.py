@@ -40,7 +40,7 @@ def paths(pool: Path, tmp_path: Path) -> Iterator[Paths]:
 
 @pytest.fixture
 async def disks(paths: Paths) -> BtrfsDisks:
-    made = BtrfsDisks(paths, calendar=ManualClock(NOW))
+    made = BtrfsDisks(paths, MARK.installation, calendar=ManualClock(NOW))
     await made.check()
     return made
 
@@ -84,12 +84,16 @@ class TestRoots:
         assert not (root / "etc" / "new").exists()
         assert (paths.kept / "1-20300131T180000Z" / "etc" / "new").exists()
 
-    async def test_a_strangers_root_is_not_touched(self, disks: BtrfsDisks, image: Path) -> None:
+    async def test_a_strangers_root_is_not_touched(
+        self, disks: BtrfsDisks, image: Path, paths: Paths
+    ) -> None:
         root = await disks.clone_root(MARK, keep=False)
         (root / "etc" / "new").touch()
         stranger = replace(MARK, installation=InstallationId("ffffffff"))
+        others = BtrfsDisks(paths, stranger.installation)
         with pytest.raises(VolumeError, match="belongs to another installation"):
-            await disks.clone_root(stranger, keep=False)
+            await others.clone_root(stranger, keep=False)
+        await others.erase_root(ONE)
         assert (root / "etc" / "new").exists()
 
     async def test_without_its_image_there_is_no_root(self, disks: BtrfsDisks) -> None:
@@ -129,7 +133,7 @@ class TestHomes:
     async def test_a_home_holds_no_more_than_its_size(self) -> None:
         with pools.pool("512M") as mounted:
             paths = Paths(Settings({"path.storage.root": str(mounted / "storage")}))
-            disks = BtrfsDisks(paths)
+            disks = BtrfsDisks(paths, MARK.installation)
             await disks.check()
             home = await disks.ensure_home(MARK, size_mib=8)
             with pytest.raises(OSError, match="quota exceeded"):
@@ -240,7 +244,7 @@ class TestImports:
                 tar.addfile(big, noise)
         with pools.pool("256M") as mounted:
             paths = Paths(Settings({"path.storage.root": str(mounted / "storage")}))
-            await BtrfsDisks(paths).check()
+            await BtrfsDisks(paths, MARK.installation).check()
             with pytest.raises(VolumeError, match=r"pool is full: big\.tar does not fit"):
                 await import_di(paths, DI, archive, lambda _: None)
             assert list(paths.all_basefs.iterdir()) == []
@@ -274,4 +278,4 @@ class TestImports:
     async def test_a_pool_on_another_file_system_is_refused(self, tmp_path: Path) -> None:
         elsewhere = Paths(Settings({"path.storage.root": str(tmp_path / "storage")}))
         with pytest.raises(VolumeError, match="not on a btrfs file system"):
-            await BtrfsDisks(elsewhere).check()
+            await BtrfsDisks(elsewhere, MARK.installation).check()

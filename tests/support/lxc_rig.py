@@ -57,7 +57,7 @@ class Site:
 
         return Rig(
             backend=backend,
-            disks=BtrfsDisks(self.paths),
+            disks=BtrfsDisks(self.paths, self.installation),
             fences=Firewall(self.settings),
             installation=self.installation,
             end=end,
@@ -67,7 +67,7 @@ class Site:
 
     async def prepare(self, archive: Path) -> None:
         """Make the directories, and unpack the archive as DI 1."""
-        await BtrfsDisks(self.paths).check()
+        await BtrfsDisks(self.paths, self.installation).check()
         await import_di(self.paths, DI, archive, lambda _: None)
 
     async def connect(self) -> None:
