@@ -25,6 +25,7 @@ from appliance.threads import in_thread
 logger = logging.getLogger(__name__)
 
 SYSCTL = Path("/proc/sys/net")
+GUEST_LINK = "eth0"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,13 +75,24 @@ async def exists(link: str) -> bool:
     return bool(await _told(f"the link {link} cannot be looked up", _exists, link))
 
 
-async def fetch(link: str, process: int) -> None:
-    """Bring a link here from the network namespace of another process.
+async def relink(link: str, *, init: int, mac: str, address: IPv4Interface, gateway: str) -> None:
+    """Give a running guest a new link to here, in place of one that ends wherever a former daemon was.
 
-    :raises ToolError: it is not there either
+    The link comes here last, so one that is here is complete.
+
+    :raises ToolError: the kernel refuses
     """
-    there = ("nsenter", f"--net=/proc/{process}/ns/net")
-    await proc.run([*there, "ip", "link", "set", link, "netns", str(os.getpid())])
+    there = ("nsenter", f"--net=/proc/{init}/ns/net", "ip")
+    await proc.run([*there, "link", "del", GUEST_LINK], check=False)
+    orders = (
+        f"link add {GUEST_LINK} address {mac} type veth peer name {link}",
+        f"address add {address} broadcast + dev {GUEST_LINK}",
+        f"link set {GUEST_LINK} up",
+        f"route add default via {gateway}",
+        f"link set {link} netns {os.getpid()}",
+    )
+    await proc.run([*there, "-batch", "-"], stdin="".join(f"{order}\n" for order in orders).encode())
+    logger.info("guest linked anew link=%s init=%s", link, init)
 
 
 async def _told(failure: str, work: Any, *args: Any) -> Any:

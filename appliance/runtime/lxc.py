@@ -85,9 +85,15 @@ class Lxc:
         self._guests[guest.vm_id] = guest
         if guest.vm_id not in self._watches:
             self._watch(guest.vm_id, found)
-        if found.monitor is not None:
+        if found.init is not None:
             if not await bridge.exists(guest.interface):
-                await bridge.fetch(guest.interface, found.monitor)
+                await bridge.relink(
+                    guest.interface,
+                    init=found.init,
+                    mac=guest.mac,
+                    address=guest.address,
+                    gateway=guest.gateway,
+                )
             await bridge.attach(guest.interface, guest.bridge)
 
     async def define(self, guest: GuestSpec) -> None:
