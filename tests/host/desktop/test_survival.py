@@ -1,0 +1,217 @@
+"""Guests outlive the daemon, whatever becomes of it, and are never started twice (protocol.md 5.1)."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from scripts.trial import BIN, IN_NETNS, Trial, command, output
+from tests.support.desktop import Desk, leftovers
+from tests.support.witness import database
+
+pytestmark = [pytest.mark.host, pytest.mark.timeout(300)]
+
+STARTING = ("starting/queued", "starting/cloning", "starting/launching", "starting/awaiting-vma")
+STOPPING = ("stopping/shutting-down", "stopping/cleaning")
+JITTER_S = 0.06
+
+
+@pytest.fixture
+def running(desk: Desk) -> Desk:
+    """The desktop's VM runs; nobody is connected."""
+    desk.trial.qa("vm", "start", "-f", f"name={desk.vm}")
+    desk.trial.wait_for_state(desk.vm, "running")
+    return desk
+
+
+@pytest.fixture
+def neighbour(tmp_path: Path, image: Path) -> Iterator[Desk]:
+    """Another installation on this machine, with a running VM of the same number and name."""
+    with Trial(tmp_path / "neighbour") as trial:
+        trial.lay_out()
+        installation = trial.marker.read_text()
+        trial.start()
+        trial.furnish(image)
+        trial.save_certificate()
+        trial.qa("vm", "start", "-f", "name=desk1")
+        trial.wait_for_state("desk1", "running")
+        yield Desk(trial, "desk1")
+    assert leftovers(trial, installation) == []
+
+
+def execute(desk: Desk, statement: str) -> None:
+    """Change the database behind the daemon's back."""
+    with database(desk) as connection:
+        assert connection.execute(statement).rowcount == 1
+
+
+def phase(desk: Desk) -> str:
+    """Where the row says that the VM is."""
+    with database(desk) as connection:
+        ((found,),) = connection.execute("SELECT vm_phase FROM vm_runtimes").fetchall()
+    return str(found)
+
+
+def said(desk: Desk, begun: int) -> str:
+    """What the daemon has said since its log was `begun` bytes long."""
+    return desk.trial.log.read_bytes()[begun:].decode()
+
+
+def stop(desk: Desk) -> None:
+    """Stop the VM in good order."""
+    desk.trial.qa("vm", "stop", "--force", "-f", f"name={desk.vm}")
+    desk.trial.wait_for_state(desk.vm, "stopped")
+
+
+@pytest.mark.parametrize("ending", [Trial.kill, Trial.stop])
+def test_a_desktop_outlives_the_daemon(desk: Desk, ending: Callable[[Trial], None]) -> None:
+    screen = desk.open_and_see()
+    screen.remember("endurance")
+    init, programs = desk.init(), desk.programs()
+    ending(desk.trial)
+    screen.ends_by_itself()
+    assert desk.init() == init
+    desk.trial.start()
+    assert desk.row()["vm_state"] == "running"
+    assert desk.row()["user_state"] == "disconnected"
+    again = desk.open_and_see()
+    again.recalls("endurance")
+    assert desk.init() == init
+    assert desk.programs() == programs
+
+
+def test_a_daemon_in_another_network_namespace_takes_the_guest_along(desk: Desk) -> None:
+    first, second = desk.trial.netns, f"{desk.trial.netns}-second"
+    desk.trial.make_netns(second)
+    screen = desk.open_and_see()
+    screen.remember("nomad")
+    init, programs = desk.init(), desk.programs()
+    for netns, left in ((second, first), (first, second)):
+        desk.trial.kill()
+        screen.ends_by_itself()
+        desk.trial.start(netns=netns)
+        screen = desk.open_and_see(netns=netns)
+        assert "master" in output("ip", "-n", netns, "link", "show", "qvd1")
+        assert output("ip", "-n", left, "link", "show", "qvd1") == ""
+        assert desk.init() == init
+        assert desk.programs() == programs
+    screen.recalls("nomad")
+
+
+def test_installations_leave_each_other_alone(running: Desk, neighbour: Desk) -> None:
+    ours, theirs = running.init(), neighbour.init()
+    assert running.row()["id"] == neighbour.row()["id"]
+    for daemon in (running.trial, neighbour.trial):
+        daemon.kill()
+    running.trial.start()
+    assert (running.init(), neighbour.init()) == (ours, theirs)
+    neighbour.trial.start()
+    assert (running.init(), neighbour.init()) == (ours, theirs)
+    stop(running)
+    assert (running.inits(), neighbour.init()) == ([], theirs)
+    running.trial.kill()
+    running.trial.start()
+    assert (running.inits(), neighbour.init()) == ([], theirs)
+    stop(neighbour)
+    assert neighbour.inits() == []
+
+
+def test_a_host_that_seems_rebooted_starts_only_what_is_gone(running: Desk) -> None:
+    init, run = running.init(), running.row()["run"]
+    running.trial.kill()
+    execute(running, "UPDATE host_runtimes SET boot_id = 'before'")
+    running.trial.start()
+    assert running.init() == init
+    assert (running.row()["vm_state"], running.row()["run"]) == ("running", run)
+
+    running.trial.kill()
+    execute(running, "UPDATE host_runtimes SET boot_id = 'before'")
+    command("kill", "-9", str(init.pid))
+    running.trial.wait_for("the guest's end", lambda: running.inits() == [])
+    running.trial.start()
+    running.trial.wait_for_state(running.vm, "running")
+    assert running.init() != init
+    assert running.row()["run"] == int(str(run)) + 1
+
+
+def test_a_second_daemon_is_turned_down(running: Desk) -> None:
+    init = running.init()
+    trial = running.trial
+    assert trial.daemon is not None
+    elsewhere = f"{trial.netns}-elsewhere"
+    trial.make_netns(elsewhere)
+    config = trial.directory / "second.conf"
+    written = trial.config.read_text()
+    config.write_text(written.replace(str(trial.run), str(trial.run / "second")))
+    second = subprocess.run(
+        [IN_NETNS, elsewhere, BIN / "qvd-appliance", "run", "--config", config],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    config.unlink()
+    (line,) = second.stderr.splitlines()
+    assert second.returncode == 1
+    assert f"another appliance of this installation runs (pid {trial.daemon.pid})" in line
+    assert running.init() == init
+    assert trial.alive()
+
+
+@pytest.mark.parametrize("wish", ["NULL", "'start'"])
+def test_a_guest_that_runs_though_its_row_says_stopped_is_adopted_loudly(running: Desk, wish: str) -> None:
+    init = running.init()
+    running.trial.kill()
+    execute(
+        running,
+        "UPDATE vm_runtimes SET vm_state = 'stopped', vm_phase = 'stopped', current_di_id = NULL,"
+        f" vm_address = NULL, vm_cmd = {wish}, host_id = CASE WHEN {wish} IS NULL THEN NULL ELSE host_id END",
+    )
+    begun = running.trial.log.stat().st_size
+    running.trial.start()
+    row = running.trial.wait_for_state(running.vm, "running")
+    assert running.init() == init
+    assert (row["vm_cmd"], row["di"]) == (None, running.trial.listed("di")[0]["version"])
+    assert "WARNING" in said(running, begun)
+    assert "found running though its row says stopped vm=1" in said(running, begun)
+    screen = running.open_and_see()
+    screen.leave()
+    stop(running)
+    assert running.inits() == []
+
+
+def test_a_daemon_killed_at_any_moment_leaves_one_init_or_none(desk: Desk) -> None:
+    seed = random.randrange(1 << 32)
+    print(f"seed {seed}")
+    moments = random.Random(seed)
+    for starts_at, stops_at in zip(STARTING, STOPPING * 2, strict=True):
+        killed_at(desk, "start", starts_at, moments.uniform(0, JITTER_S))
+        desk.trial.wait_for_state(desk.vm, "running")
+        init = desk.init()
+        killed_at(desk, "stop", stops_at, moments.uniform(0, JITTER_S))
+        desk.trial.wait_for_state(desk.vm, "stopped")
+        assert desk.inits() == [], f"{init} was to stop"
+        assert not (desk.trial.storage / "rootfs" / "1-fs").exists()
+
+
+def killed_at(desk: Desk, wish: str, reached: str, later_s: float) -> None:
+    """Make a wish, kill -9 the daemon when the row says that it is `reached` or past, begin again."""
+    phases = (*STARTING, "running/monitoring") if wish == "start" else (*STOPPING, "stopped")
+    awaited = phases[phases.index(reached) :]
+    asking = subprocess.Popen([BIN / "qa", "--config", desk.trial.config, "vm", wish, "--force"])
+    until = time.monotonic() + 20
+    while phase(desk) not in awaited and asking.poll() in (None, 0) and time.monotonic() < until:
+        time.sleep(0.002)
+    time.sleep(later_s)
+    at = phase(desk)
+    desk.trial.kill()
+    assert asking.wait(20) == 0
+    print(f"{wish}: killed {later_s:.3f} s after {reached}, at {at}")
+    assert len(desk.inits()) <= 1
+    desk.trial.start()
+    assert len(desk.inits()) <= 1
