@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -156,6 +157,14 @@ class Runtimes:
             update(vm_runtimes)
             .where(ROW.vm_id == vm_id)
             .values(failure=reason, failure_console=console or None)
+        )
+
+    async def found_here(self, vm_ids: Collection[VmId], host_id: HostId) -> None:
+        """These VMs run on this host: say so in rows that know of no host, or of no run."""
+        await self._connection.execute(
+            update(vm_runtimes)
+            .where(ROW.vm_id.in_(vm_ids), or_(ROW.host_id.is_(None), ROW.vm_state == VmState.STOPPED))
+            .values(host_id=host_id)
         )
 
     async def reset_sessions(self, host_id: HostId) -> int:

@@ -298,6 +298,29 @@ async def test_a_setting_that_cannot_be_read_changes_nothing(
     assert caplog.text.count("settings stay as they were") == 1
 
 
+async def test_a_guest_whose_row_says_stopped_is_taken_up_and_can_be_stopped(
+    host: Rig, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with host.hkd():
+        await host.wish("start", ONE)
+        await host.until_state(ONE, VmState.RUNNING)
+    async with host.store.write() as tx:
+        stopped = {"vm_state": VmState.STOPPED, "vm_phase": "stopped", "host_id": None}
+        await tx.connection.execute(
+            update(vm_runtimes)
+            .where(vm_runtimes.c.vm_id == ONE)
+            .values(**stopped, current_di_id=None, vm_address=None)
+        )
+    host.backend.calls.clear()
+    async with host.hkd():
+        vm = await host.until_state(ONE, VmState.RUNNING)
+        assert (vm.runtime.current_di_id, vm.runtime.vm_address) == (1, "127.0.0.10")
+        assert "launch" not in calls(host)
+        await host.wish("stop", ONE)
+        await host.until_state(ONE, VmState.STOPPED)
+    assert "found running though its row says stopped" in caplog.text
+
+
 async def test_a_wish_made_while_the_daemon_was_down_is_served(host: Rig) -> None:
     await host.wish("start", ONE)
     assert (await host.vm(ONE)).runtime.vm_state is VmState.STOPPED
