@@ -76,16 +76,20 @@ def size_bytes(settings: Settings) -> int:
 
 
 async def _format(file: Path, size: int) -> None:
+    """Make the pool beside its place; it gets its name when it is whole."""
+    fresh = file.with_name(f"{file.name}.new")
     try:
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        fresh.unlink(missing_ok=True)
+        descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     except OSError as exc:
         raise HostError(f"the pool {file} cannot be made: {exc.strerror}") from exc
     try:
         os.ftruncate(descriptor, size)
-        await proc.run(["mkfs.btrfs", "--quiet", "--label", "qvd", file])
+        await proc.run(["mkfs.btrfs", "--quiet", "--label", "qvd", fresh])
+        fresh.rename(file)
     except BaseException as exc:
-        _discard(file)
+        _discard(fresh)
         if isinstance(exc, OSError):
             raise HostError(f"the pool {file} cannot be made: {exc.strerror}") from exc
         raise

@@ -59,6 +59,22 @@ def test_makes_a_pool_once(bare: Installation) -> None:
     assert "Nothing to do" in bare.ok("admin", "init").out
 
 
+def test_makes_the_pool_that_a_killed_init_did_not_finish(
+    bare: Installation, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    killed = tmp_path / "tools" / "mkfs.btrfs"
+    killed.parent.mkdir()
+    killed.write_text('#!/bin/sh\nfor file; do :; done\ncp --sparse=always "$file" "$file.half"\nexit 1\n')
+    killed.chmod(0o755)
+    with monkeypatch.context() as patched:
+        patched.setenv("PATH", f"{killed.parent}:{os.environ['PATH']}")
+        assert bare("admin", "init", "--yes").status == 1
+    (half,) = bare.directory.glob("pool*.half")
+    half.rename(half.with_suffix(""))
+    bare.ok("admin", "init", "--yes")
+    assert is_btrfs(bare.directory / "storage")
+
+
 def test_mounts_a_pool_that_is_there(qa: Installation) -> None:
     subprocess.run(["umount", qa.directory / "storage"], check=True)
     assert "mount the btrfs pool" in qa.ok("admin", "init", "--yes").out
@@ -144,7 +160,9 @@ def test_an_import_can_be_ended_at_any_moment(
             subprocess.run(["gzip", "-dc", staging / "tiny.tar.gz"], capture_output=True, check=True).stdout
         )
         stream.truncate(400 * 1024 * 1024)
-    heeded = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"  # even in the background
+    heeded = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"  # even in the background
+    )
     command = f"{heeded}; import sys; from appliance.qa.main import main; sys.exit(main())"
     words = ["--config", str(qa.config), "di", "add", f"path={staging / 'big.tar'}", "osf=desktop"]
     adding = subprocess.Popen(
