@@ -83,7 +83,10 @@ class Appliance:
 
     async def _serve(self, kinds: set[BackendKind], port: socket.socket) -> None:
         equipment = await self._equip(kinds | {self._settings[VM_HYPERVISOR]})
-        await sweep_unfinished(self._store, self._paths)
+        try:
+            await sweep_unfinished(self._store, self._paths)
+        except ApplianceError as exc:
+            logger.error("what a killed import left cannot be removed", extra=facts(error=exc))
         with Doorbell(self._paths.doorbell) as bell:
             async with asyncio.TaskGroup() as tasks:
                 consoles = Consoles(
@@ -155,8 +158,6 @@ class Appliance:
             await converge(spec(self._settings))
             firewall = Firewall(self._settings)
             await firewall.apply()
-            disks = BtrfsDisks(self._paths, self._installation)
-            await disks.check()
             equipment[BackendKind.LXC] = Equipment(lxc, disks, firewall)
         return equipment
 
@@ -233,7 +234,10 @@ async def serve(config: Path) -> None:
     for warning in vetted(settings.written, settings.source):
         logger.warning(warning)
     paths = Paths(settings)
-    paths.run.mkdir(mode=0o755, parents=True, exist_ok=True)
+    try:
+        paths.run.mkdir(mode=0o755, parents=True, exist_ok=True)
+    except OSError as exc:
+        raise HostError(f"{paths.run} cannot be made: {exc.strerror}", hint="run as root") from exc
     with only_one(paths.hkd_lock):
         store = await Store.open(settings[DATABASE_URL], SystemClock())
         try:

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Self
 
+from appliance.errors import HostError
 from appliance.model import VmId
 
 
@@ -33,11 +34,19 @@ class Doorbell:
         self._socket: socket.socket | None = None
 
     def __enter__(self) -> Self:
-        self._path.unlink(missing_ok=True)
+        """Listen.
+
+        :raises HostError: the socket cannot be made
+        """
         bell = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        bell.setblocking(False)
-        bell.bind(str(self._path))
-        self._path.chmod(0o600)
+        try:
+            self._path.unlink(missing_ok=True)
+            bell.setblocking(False)
+            bell.bind(str(self._path))
+            self._path.chmod(0o600)
+        except OSError as exc:
+            bell.close()
+            raise HostError(f"the doorbell {self._path} cannot be made: {exc.strerror or exc}") from exc
         asyncio.get_running_loop().add_reader(bell, self._drain, bell)
         self._socket = bell
         return self
