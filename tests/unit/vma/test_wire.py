@@ -111,3 +111,15 @@ def test_a_guest_that_never_comes_to_its_answer_is_not_listened_to_for_long(floo
 
     with pytest.raises(ReplyError, match="no end"):
         listen()
+
+
+WORDY = b"HTTP/1.1 500 " + b"x" * 50_000 + b"\r\nContent-Length: 0\r\n\r\n"
+
+
+@pytest.mark.parametrize("reply", [wire.failure("x" * 50_000), WORDY], ids=["failure", "refusal"])
+def test_a_guest_is_brief_about_its_reasons(reply: bytes) -> None:
+    found = ReplyParser().feed(reply)
+    assert found is not None
+    with pytest.raises(CallFailed) as caught:
+        found.value()
+    assert len(str(caught.value)) < 600
