@@ -145,7 +145,7 @@ class Trial:
         self.storage.mkdir(exist_ok=True)
         command("truncate", "-s", size, str(self.pool))
         command("mkfs.btrfs", "-q", "-f", str(self.pool))
-        # Where / is private, mount namespaces made meanwhile would keep the pool mounted for as long as they live.
+        # Where / is private, mount namespaces made meanwhile would keep the pool mounted while they live.
         command("mount", "--bind", str(self.directory), str(self.directory))
         command("mount", "--make-shared", str(self.directory))
         command("mount", "-o", "loop,noatime", str(self.pool), str(self.storage))

@@ -35,7 +35,7 @@ MAGIC = (
     (257, b"ustar", ""),
 )
 TAR = ("tar", "--extract", "--numeric-owner", "--preserve-permissions", "--delay-directory-restore")
-DECORATION = re.compile(r"^(tar: |gzip: |bzip2: |xz: |/\*stdin\*\\ ?: |stdin: |\(stdin\): )+")
+DECORATION = re.compile(r"^(.*stdin[^:]*: *|tar: )")
 """What tar and its decompressors say before what is wrong."""
 ATTRIBUTES = ("--xattrs", "--xattrs-include=security.capability")
 
