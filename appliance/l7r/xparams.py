@@ -44,6 +44,9 @@ SAFE_OPTIONS = frozenset(
 """NX options about speed and looks. Those that open ports or files, choose channels, or touch the clipboard
 are the administrator's: they may be given as a property, never by the client."""
 SAFE_VALUE = re.compile(r"[A-Za-z0-9_.+/-]*")
+ONE_WORD = re.compile(r"[A-Za-z0-9_+/-]*")
+"""How far an expected value counts. A VMA puts each into the line of NX options, where a comma begins
+another: of `pc105/us,ru` the first layout is meant, and no option passes under the name of a value."""
 
 KEY_LENGTH = 64
 KEY_ALPHABET = string.ascii_letters + string.digits
@@ -66,6 +69,8 @@ def x_parameters(
 ) -> dict[str, str]:
     """All parameters of `x_start`; the later source wins."""
     asked = dict(client)
+    for name in asked.keys() & EXPECTED:
+        asked[name] = _one_word(asked[name])
     if EXTRA_ARGS in asked:
         asked[EXTRA_ARGS] = safe_extra_args(asked[EXTRA_ARGS])[0]
     return {
@@ -77,6 +82,11 @@ def x_parameters(
         "qvd.vm.user.gid": str(owner.gid),
         "qvd.slave.key": slave_key.reveal(),
     }
+
+
+def _one_word(value: str) -> str:
+    found = ONE_WORD.match(value)
+    return found.group() if found else ""
 
 
 def _is_safe(option: str) -> bool:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from appliance.l7r.xparams import EXTRA_ARGS, fresh_slave_key, safe_extra_args, x_parameters
+import pytest
+
+from appliance.l7r.xparams import EXPECTED, EXTRA_ARGS, fresh_slave_key, safe_extra_args, x_parameters
 from appliance.model import Secret, User, UserId
 
 ALICE = User(id=UserId(1), login="alice", uid=20001, gid=20001, enabled=True)
@@ -39,6 +41,22 @@ def test_a_client_sets_harmless_nx_options_only() -> None:
         ("listen=22", "root=/etc", "clipboard=both", "images=a:b"),
     )
     assert x_parameters({EXTRA_ARGS: written}, {}, ALICE, KEY)[EXTRA_ARGS] == "pack=16m-jpeg-9,cache=8m"
+
+
+@pytest.mark.parametrize(
+    ("written", "sent"),
+    [
+        ("pc105/us,ru", "pc105/us"),
+        ("1024x768,clipboard=both", "1024x768"),
+        ("lan:100", "lan"),
+        ("linux\nx", "linux"),
+        (",listen=22", ""),
+        ("", ""),
+    ],
+)
+def test_no_option_passes_under_the_name_of_a_value(written: str, sent: str) -> None:
+    params = x_parameters(dict.fromkeys(EXPECTED, written), {}, ALICE, KEY)
+    assert {params[name] for name in EXPECTED} == {sent}
 
 
 def test_an_administrator_sets_any() -> None:
