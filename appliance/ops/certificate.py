@@ -8,7 +8,7 @@ from ipaddress import ip_address
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from appliance.model import Secret
@@ -16,11 +16,13 @@ from appliance.model import Secret
 VALID = timedelta(days=3650)
 SKEW = timedelta(days=1)
 """How far a client's clock may be behind."""
+KEY_BITS = 2048
+"""Of RSA: the Perl client calls every key up to 1024 bits weak, of elliptic curves too, and refuses it."""
 
 
 def self_signed(names: Sequence[str], now: datetime) -> tuple[Secret, str]:
-    """Key and certificate (ECDSA P-256, PEM) of a server known by `names`: host names and addresses."""
-    key = ec.generate_private_key(ec.SECP256R1())
+    """Key and certificate (RSA, PEM) of a server known by `names`: host names and addresses."""
+    key = rsa.generate_private_key(public_exponent=65537, key_size=KEY_BITS)
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0][:64])])
     certificate = (
         x509.CertificateBuilder()
