@@ -31,7 +31,7 @@ MAX_HEAD = 64 * 1024  # the query of x_start carries every property of the VM
 MAX_LINE = 60 * 1024
 MAX_HEADERS = 100
 MAX_BODY = 64 * 1024
-MAX_WORDS = 500  # of a guest's reason: it goes into logs and on to clients
+MAX_WORDS = 500
 MAX_REPLY = 2 * MAX_HEAD + MAX_BODY  # with what comes before it and, unasked, after it
 
 
@@ -274,7 +274,7 @@ class Reply(NamedTuple):
     def value(self) -> Any:
         """What the method returned. Raises CallFailed with the guest's words, ReplyError on anything odd."""
         if self.status != 200:
-            raise CallFailed(f"{self.status} {self.reason[:MAX_WORDS]}")
+            raise CallFailed(f"{self.status} {_words(self.reason)}")
         try:
             elements = json.loads(b"[" + self.body + b"]")
         except (ValueError, RecursionError) as exc:
@@ -282,8 +282,14 @@ class Reply(NamedTuple):
         if len(elements) == 1:
             return elements[0]
         if len(elements) == 2 and isinstance(elements[1], str) and elements[1].strip():
-            raise CallFailed(" ".join(elements[1].split())[:MAX_WORDS])
+            raise CallFailed(_words(elements[1]))
         raise ReplyError(f"the body holds {len(elements)} values")
+
+
+def _words(text: str) -> str:
+    """A guest's reason as one short line that can be stored and shown anywhere."""
+    line = " ".join(text.split())[:MAX_WORDS]
+    return "".join(letter if letter.isprintable() else "?" for letter in line)
 
 
 class ReplyParser:

@@ -123,3 +123,10 @@ def test_a_guest_is_brief_about_its_reasons(reply: bytes) -> None:
     with pytest.raises(CallFailed) as caught:
         found.value()
     assert len(str(caught.value)) < 600
+
+
+def test_a_guest_s_reasons_can_be_stored_and_shown() -> None:
+    found = ReplyParser().feed(wire.failure("a\x1b[2J\ud800\x9b\nb"))
+    assert found is not None
+    with pytest.raises(CallFailed, match=r"^a\?\[2J\?\? b$"):
+        found.value()
