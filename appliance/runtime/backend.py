@@ -95,7 +95,10 @@ class Backend(Protocol):
         ...
 
     async def adopt(self, guest: GuestSpec) -> None:
-        """Take up a guest found running: follow its end, make its link reachable from here again."""
+        """Take up a guest found running: follow its end, make its link reachable from here again.
+
+        One that has ended meanwhile departs at once.
+        """
         ...
 
     async def define(self, guest: GuestSpec) -> None:

@@ -75,13 +75,11 @@ class Lxc:
         return {vm_id: self._sighting(vm_id, guest) for vm_id, guest in found.items()}
 
     async def adopt(self, guest: GuestSpec) -> None:
-        """Follow a guest found running and make its link a port of our bridge.
-
-        :raises BackendError: it does not run
-        """
+        """Follow a guest found running and make its link a port of our bridge; one that is gone departs."""
         found = await self._find(guest.vm_id)
         if found is None:
-            raise BackendError(f"VM {guest.vm_id} does not run here")
+            self._ended(guest.vm_id)
+            return
         self._guests[guest.vm_id] = guest
         if guest.vm_id not in self._watches:
             self._watch(guest.vm_id, found)

@@ -118,7 +118,7 @@ class Performer:
             error = f"{type(order.action).__name__} did not end within {limit:g} s"
             return self._event(order, ActionFailed, action=order.action, error=error)
         except Exception as exc:
-            logger.exception("effect raised")
+            logger.exception("effect raised", extra=facts(vm=order.vm_id, cause=order.cause))
             error = f"{type(order.action).__name__} failed: {type(exc).__name__}: {exc}"
             return self._event(order, ActionFailed, action=order.action, error=error)
 

@@ -13,7 +13,7 @@ from appliance.errors import BackendError
 from appliance.model import BackendKind, StartedBy, UserState, VmId, VmState
 from appliance.ops import vms
 from appliance.runtime.events import StopWanted
-from appliance.runtime.machine import Phase
+from appliance.runtime.machine import BOOTING, Phase
 from appliance.runtime.supervisor import Supervisor
 from appliance.storage.runtimes import Claim
 from appliance.storage.schema import di_tags, host_runtimes, osfs, vm_runtimes
@@ -242,6 +242,45 @@ async def test_a_daemon_that_comes_back_finds_its_guests(host: Rig) -> None:
             assert "adopt" in calls(host, vm_id)
         assert "launch" not in {call for call, _ in host.backend.calls}
         assert host.backend.running == {vm_id: before[vm_id] for vm_id in (VmId(1), VmId(3))}
+
+
+async def test_a_guest_that_ends_while_it_is_adopted_is_cleaned_up(host: Rig) -> None:
+    async with host.hkd():
+        await host.wish("start", ONE)
+        await host.until_state(ONE, VmState.RUNNING)
+    adopting = host.backend.hold("adopt")
+    async with host.hkd():
+        await until(lambda: "adopt" in calls(host))
+        host.backend.running.clear()
+        adopting.set()
+        await host.until_state(ONE, VmState.STOPPED)
+    assert host.backend.roots == {}
+
+
+async def test_fifty_at_once_boot_two_at_a_time_and_leave_nothing(tmp_path: Path) -> None:
+    everyone = [VmId(number) for number in range(1, 51)]
+    async with rig(tmp_path, desktops=len(everyone)) as host:
+
+        async def states() -> set[VmState]:
+            async with host.store.read() as tx:
+                return {vm.runtime.vm_state for vm in await tx.vms.find()}
+
+        async def all_are(state: VmState) -> None:
+            async with asyncio.timeout(30):
+                while await states() != {state}:
+                    booting = sum(machine.phase in BOOTING for machine in supervisor.machines())
+                    assert booting <= 2
+                    await asyncio.sleep(0.01)
+
+        async with host.hkd() as supervisor:
+            async with host.store.write() as tx:
+                assert await vms.start(tx, everyone, by="test", started_by=StartedBy.COMMAND) == 50
+            await all_are(VmState.RUNNING)
+            assert len(host.backend.running) == 50
+            async with host.store.write() as tx:
+                assert await vms.stop(tx, everyone, by="test") == 50
+            await all_are(VmState.STOPPED)
+    assert (host.backend.running, host.backend.roots, host.backend.fences) == ({}, {}, {})
 
 
 async def test_a_host_that_rebooted_begins_again_what_ran(host: Rig) -> None:

@@ -151,6 +151,16 @@ class BackendContract:
         await rig.backend.kill(ONE)
         assert await _next(departures) == Departure(vm_id=ONE)
 
+    async def test_a_guest_that_ended_before_it_was_adopted_departs(self, rig: Rig) -> None:
+        if not rig.backend.sees_departures:
+            return
+        guest = await rig.start()
+        departures = aiter(rig.backend.departures())
+        await rig.backend.kill(ONE)
+        assert await _next(departures) == Departure(vm_id=ONE)
+        await rig.backend.adopt(guest)
+        assert await _next(departures) == Departure(vm_id=ONE)
+
     async def test_no_guest_is_launched_twice(self, rig: Rig) -> None:
         if not rig.backend.sees_departures:
             return

@@ -67,7 +67,8 @@ class FakeBackend:
     async def adopt(self, guest: GuestSpec) -> None:
         await self._called("adopt", guest.vm_id)
         if guest.vm_id not in self.running:
-            raise BackendError(f"VM {guest.vm_id} does not run")
+            self._departed.put_nowait(Departure(vm_id=guest.vm_id))
+            return
         self.defined[guest.vm_id] = guest
         self._followed.add(guest.vm_id)
 
