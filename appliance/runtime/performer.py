@@ -212,7 +212,7 @@ class Performer:
             if di is None:
                 raise ImageError(
                     f"no image of OSF {vm.osf} carries the tag {vm.di_tag}",
-                    hint=f"qa di tag di_id=N tag={vm.di_tag}",
+                    hint=f"qa di add path=FILE osf={vm.osf}, or qa di tag di_id=N tag={vm.di_tag}",
                 )
             guest = describe(vm, osf, di.id, settings, self._installation)
             await tx.runtimes.place(vm.id, placement(guest, settings))

@@ -166,6 +166,7 @@ async def test_a_tag_without_an_image_is_the_reason_on_the_vm(host: Rig) -> None
         vm = await host.until_state(ONE, VmState.STOPPED)
     assert vm.runtime.failure is not None
     assert "no image of OSF small carries the tag default" in vm.runtime.failure
+    assert "qa di add path=FILE osf=small" in vm.runtime.failure
     assert "launch" not in calls(host)
 
 
