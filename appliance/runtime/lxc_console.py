@@ -16,6 +16,7 @@ from pathlib import Path
 
 from appliance.errors import BackendError
 from appliance.runtime import lxc_command
+from appliance.threads import in_thread
 
 GETTY = 1
 TAIL_BYTES = 1 << 16
@@ -39,7 +40,15 @@ class Line:
 
         :raises BackendError: the guest does not run, or somebody else holds the line
         """
-        return await asyncio.to_thread(self._open)
+        opened: list[int] = []
+        try:
+            await in_thread(lambda: opened.append(self._open()))
+        except asyncio.CancelledError:
+            for descriptor in opened:
+                os.close(descriptor)
+            self.close()
+            raise
+        return opened[0]
 
     def close(self) -> None:
         """Let somebody else have the line."""

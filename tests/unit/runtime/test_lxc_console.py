@@ -2,11 +2,37 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import socket
 from pathlib import Path
 
 import pytest
 
-from appliance.runtime.lxc_console import tail
+from appliance.runtime import lxc_config
+from appliance.runtime.lxc_command import REPLY, REQUEST
+from appliance.runtime.lxc_console import Line, tail
+
+
+async def test_a_line_that_opens_after_its_opener_has_left_is_closed() -> None:
+    name = f"qvdt-{os.getpid()}"
+    reader, writer = os.pipe()
+    with socket.socket(socket.AF_UNIX) as monitor:
+        monitor.bind(f"\0{lxc_config.VIEW}/{name}/command")
+        monitor.listen()
+        opening = asyncio.ensure_future(Line(name, os.getpid).open())
+        connection, _ = await asyncio.to_thread(monitor.accept)
+        with connection:
+            await asyncio.to_thread(connection.recv, REQUEST.size)
+            opening.cancel()
+            await asyncio.sleep(0)
+            socket.send_fds(connection, [REPLY.pack(0, 0, 0)], [reader])
+            os.close(reader)
+            with pytest.raises(asyncio.CancelledError):
+                await opening
+            with pytest.raises(BrokenPipeError):
+                os.write(writer, b".")
+    os.close(writer)
 
 
 def test_the_last_lines_without_the_empty_ones(tmp_path: Path) -> None:
