@@ -22,6 +22,9 @@ InstallationId = NewType("InstallationId", str)
 TAG_DEFAULT = "default"
 TAG_HEAD = "head"
 
+NO_DI = DiId(0)
+"""The image of a guest that was made from none: somebody else runs it."""
+
 FIRST_USER_UID = 20_000
 """Users get uid = gid = FIRST_USER_UID + user id: clear of any image's own accounts, and never reused."""
 LAST_USER_UID = 59_999

@@ -13,7 +13,7 @@ from uuid import uuid4
 from appliance import config
 from appliance.config import Settings
 from appliance.errors import ConfigError, ConflictError, UsageError
-from appliance.model import SUBID_SLOTS, TAG_DEFAULT, OsfId, StartedBy, UserId, Vm, VmId, VmState
+from appliance.model import SUBID_SLOTS, TAG_DEFAULT, BackendKind, OsfId, StartedBy, UserId, Vm, VmId, VmState
 from appliance.storage.store import Tx
 
 HOST_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
@@ -66,7 +66,8 @@ async def add(
     _check_name(name)
     await _check_name_is_free(tx, name)
     taken = await tx.vms.addresses()
-    address = free_address(settings, taken) if ip is None else _checked_address(settings, ip, taken)
+    ours = (await tx.osfs.get(osf_id)).backend is not BackendKind.NOTHING
+    address = free_address(settings, taken) if ip is None else _checked_address(settings, ip, taken, ours)
     vm_id = await tx.vms.add(
         uuid=str(uuid4()),
         name=name,
@@ -178,11 +179,14 @@ def _bounds(settings: Settings) -> tuple[IPv4Address, IPv4Address]:
     return first, guests.broadcast_address - 1
 
 
-def _checked_address(settings: Settings, address: IPv4Address, taken: Mapping[str, str]) -> IPv4Address:
+def _checked_address(
+    settings: Settings, address: IPv4Address, taken: Mapping[str, str], ours: bool
+) -> IPv4Address:
+    """An address that a VM may have; a guest that somebody else runs may be anywhere."""
     first, last = _bounds(settings)
     if address == settings[config.NETWORK_GATEWAY]:
         raise UsageError(f"ip={address}: this is the gateway's address (vm.network.gateway)")
-    if not first <= address <= last:
+    if ours and not first <= address <= last:
         raise UsageError(f"ip={address}: guests have addresses from {first} to {last}")
     if str(address) in taken:
         raise ConflictError(f"ip={address}: the VM {taken[str(address)]} has this address")
@@ -197,7 +201,8 @@ async def _new_address(tx: Tx, settings: Settings, vm: Vm, text: str) -> str:
         raise ConflictError(
             f"the address of {vm.name} cannot change while it is {vm.runtime.vm_state}", hint="stop it first"
         )
-    return str(_checked_address(settings, address, await tx.vms.addresses()))
+    ours = vm.backend is not BackendKind.NOTHING
+    return str(_checked_address(settings, address, await tx.vms.addresses(), ours))
 
 
 def _check_name(name: str) -> None:

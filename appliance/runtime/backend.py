@@ -144,6 +144,11 @@ class Backend(Protocol):
 class Disks(Protocol):
     """Roots from images, and homes."""
 
+    @property
+    def needs_image(self) -> bool:
+        """Whether a root is made from an image; not where others make the guests."""
+        ...
+
     async def clone_root(self, mark: Mark, *, keep: bool) -> Path:
         """A writable root of the mark's DI for its VM: fresh, or with `keep` the one already there.
 

@@ -18,7 +18,7 @@ from appliance.config import (
     Settings,
 )
 from appliance.errors import ConfigError
-from appliance.model import SUBID_COUNT, SUBID_FIRST, DiId, InstallationId, Mark, Osf, Vm
+from appliance.model import NO_DI, SUBID_COUNT, SUBID_FIRST, DiId, InstallationId, Mark, Osf, Vm
 from appliance.runtime.backend import GuestSpec
 from appliance.storage.runtimes import Placement
 
@@ -59,7 +59,7 @@ def mac_address(prefix: str, address: IPv4Address) -> str:
 def placement(guest: GuestSpec, settings: Settings) -> Placement:
     """Where the guest's VMA and X server are found."""
     return Placement(
-        di_id=guest.mark.di_id,
+        di_id=None if guest.mark.di_id == NO_DI else guest.mark.di_id,
         address=str(guest.address.ip),
         vma_port=settings[VMA_PORT],
         x_port=X_PORT_BASE + settings[NXAGENT_DISPLAY],

@@ -19,7 +19,7 @@ from pathlib import Path
 from appliance import proc
 from appliance.clock import SystemClock, Timers
 from appliance.errors import BackendError, ImageError, VolumeError
-from appliance.model import SUBID_COUNT, SUBID_FIRST, DiId, InstallationId, Mark, Usage, VmId
+from appliance.model import NO_DI, SUBID_COUNT, SUBID_FIRST, InstallationId, Mark, Usage, VmId
 from appliance.runtime import bridge, lxc_command, lxc_config, lxc_console, lxc_launch, lxc_process
 from appliance.runtime.backend import Departure, GuestSpec, Sighting
 from appliance.runtime.cgroups import Cgroups
@@ -328,7 +328,7 @@ class Lxc:
         with suppress(VolumeError):
             if mark := marks.mark_of(self._paths.rootfs(vm_id)):
                 return mark
-        return Mark(installation=self._installation, vm_id=vm_id, vm_uuid="", di_id=DiId(0))
+        return Mark(installation=self._installation, vm_id=vm_id, vm_uuid="", di_id=NO_DI)
 
     def _container(self, vm_id: VmId) -> str:
         return lxc_config.name(self._installation, vm_id)

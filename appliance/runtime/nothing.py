@@ -21,6 +21,7 @@ class Nothing:
     """Backend, disks and fences of guests that are not ours to make."""
 
     sees_departures = False
+    needs_image = False
 
     def __init__(self, run: Path, installation: InstallationId) -> None:
         self._run = run / "nothing"

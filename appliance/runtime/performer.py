@@ -23,7 +23,7 @@ from appliance.config import (
 )
 from appliance.errors import ApplianceError, BackendError, ImageError
 from appliance.log import facts
-from appliance.model import BackendKind, InstallationId, VmId
+from appliance.model import NO_DI, BackendKind, InstallationId, VmId
 from appliance.runtime import vma_monitor
 from appliance.runtime.actions import (
     AdoptGuest,
@@ -204,19 +204,18 @@ class Performer:
         logger.warning("run failed", extra=facts(vm=order.vm_id, cause=order.cause, reason=reason))
 
     async def _prepare_root(self, order: Order) -> GuestSpec:
-        settings = self._settings()
+        settings, disks = self._settings(), self._kit(order).disks
         async with self._store.write() as tx:
             vm = await tx.vms.get(order.vm_id)
             osf = await tx.osfs.get(vm.osf_id)
             di = await tx.images.resolve(vm.osf_id, vm.di_tag)
-            if di is None:
+            if di is None and disks.needs_image:
                 raise ImageError(
                     f"no image of OSF {vm.osf} carries the tag {vm.di_tag}",
                     hint=f"qa di add path=FILE osf={vm.osf}, or qa di tag di_id=N tag={vm.di_tag}",
                 )
-            guest = describe(vm, osf, di.id, settings, self._installation)
+            guest = describe(vm, osf, di.id if di else NO_DI, settings, self._installation)
             await tx.runtimes.place(vm.id, placement(guest, settings))
-        disks = self._kit(order).disks
         await disks.clone_root(guest.mark, keep=guest.keep_root)
         await disks.ensure_home(guest.mark, size_mib=guest.home_mib)
         return guest

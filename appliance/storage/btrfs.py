@@ -30,6 +30,8 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 class BtrfsDisks:
     """The `Disks` of containers."""
 
+    needs_image = True
+
     def __init__(
         self, paths: Paths, installation: InstallationId, *, calendar: Calendar | None = None
     ) -> None:

@@ -40,9 +40,9 @@ class Claim:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Placement:
-    """Where a run of a VM can be reached, and from which image it was made."""
+    """Where a run of a VM can be reached, and from which image it was made, if from any."""
 
-    di_id: DiId
+    di_id: DiId | None
     address: str
     vma_port: int
     x_port: int

@@ -376,3 +376,18 @@ async def test_a_persistent_root_outlives_the_run(host: Rig) -> None:
         await host.wish("stop", ONE)
         await host.until_state(ONE, VmState.STOPPED)
     assert ONE in host.backend.roots
+
+
+async def test_a_guest_of_others_needs_no_image(host: Rig) -> None:
+    async with host.store.write() as tx:
+        await tx.connection.execute(di_tags.delete())
+        await tx.connection.execute(update(osfs).values(backend=BackendKind.NOTHING))
+    async with host.hkd():
+        await host.wish("start", ONE)
+        vm = await host.until_state(ONE, VmState.RUNNING)
+        assert (vm.runtime.current_di_id, vm.runtime.vm_address) == (None, "127.0.0.10")
+    async with host.hkd():
+        assert (await host.vm(ONE)).runtime.vm_state is VmState.RUNNING
+        await host.wish("stop", ONE)
+        await host.until_state(ONE, VmState.STOPPED)
+    assert host.backend.calls == []

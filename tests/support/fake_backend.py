@@ -21,6 +21,7 @@ class FakeBackend:
     """A host on which everything works at once, unless told otherwise."""
 
     sees_departures = True
+    needs_image = True
 
     def __init__(self) -> None:
         self.calls: list[tuple[str, VmId]] = []

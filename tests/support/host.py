@@ -15,6 +15,7 @@ from appliance.config import Settings
 from appliance.model import BackendKind, HostId, InstallationId, StartedBy, Vm, VmId, VmState
 from appliance.ops import vms
 from appliance.runtime.hkd import Hkd
+from appliance.runtime.nothing import Nothing
 from appliance.runtime.performer import Equipment, Performer
 from appliance.runtime.supervisor import Supervisor
 from appliance.signals import ChangeFeed, Doorbell
@@ -56,12 +57,14 @@ class Rig:
     async def hkd(self) -> AsyncIterator[Supervisor]:
         """An HKD at work; leaving the block is its sudden death."""
         kit = Equipment(self.backend, self.backend, self.backend)
+        foreign = Nothing(self._run, INSTALLATION)
+        await foreign.check()
         async with self.store.read() as tx:
             host = await tx.hosts.get(self.host_id)
         before = asyncio.all_tasks()
         with Doorbell(self._run / "bell") as bell:
             async with asyncio.TaskGroup() as tasks:
-                equipment = {BackendKind.LXC: kit}
+                equipment = {BackendKind.LXC: kit, BackendKind.NOTHING: Equipment(foreign, foreign, foreign)}
                 performer = Performer(
                     self.store,
                     lambda: self.settings,
@@ -86,7 +89,8 @@ class Rig:
                 )
                 await hkd.take_up()
                 tasks.create_task(hkd.serve_wishes())
-                tasks.create_task(hkd.follow(BackendKind.LXC))
+                for kind in equipment:
+                    tasks.create_task(hkd.follow(kind))
                 yield supervisor
                 for task in asyncio.all_tasks() - before:
                     task.cancel()

@@ -60,7 +60,8 @@ def test_addresses_are_given_from_the_top_and_run_out(one: Installation) -> None
     ],
 )
 def test_an_address_must_be_free_and_a_guests(one: Installation, ip: str, reason: str) -> None:
-    said = one("vm", "add", "name=web-2", "user=alice", "osf=desktop", f"ip={ip}")
+    one.ok("osf", "add", "name=ours", "memory=1", "backend=lxc")
+    said = one("vm", "add", "name=web-2", "user=alice", "osf=ours", f"ip={ip}")
     assert said.status in (1, 2)
     assert reason in said.err
     assert len(one.listed("vm")) == 1
@@ -253,3 +254,9 @@ def test_lists_keep_their_schema(one: Installation) -> None:
     }
     golden = json.loads((Path(__file__).parents[2] / "golden/qa-lists.json").read_text())
     assert found == golden, "keys are only ever added: extend tests/golden/qa-lists.json"
+
+
+def test_a_guest_of_others_may_be_anywhere(one: Installation) -> None:
+    one.ok("vm", "add", "name=far", "user=alice", "osf=desktop", "ip=198.51.100.7")
+    one.ok("vm", "edit", "ip=198.51.100.8", "-f", "name=far")
+    assert [vm["ip"] for vm in one.listed("vm") if vm["name"] == "far"] == ["198.51.100.8"]
