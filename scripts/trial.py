@@ -145,9 +145,6 @@ class Trial:
         self.storage.mkdir(exist_ok=True)
         command("truncate", "-s", size, str(self.pool))
         command("mkfs.btrfs", "-q", "-f", str(self.pool))
-        # Where / is private, mount namespaces made meanwhile would keep the pool mounted while they live.
-        command("mount", "--bind", str(self.directory), str(self.directory))
-        command("mount", "--make-shared", str(self.directory))
         command("mount", "-o", "loop,noatime", str(self.pool), str(self.storage))
 
     def write_config(self, **settings: str) -> None:
@@ -410,8 +407,10 @@ class Trial:
             command("umount", "-l", mount)
         for device in loop_devices(self.pool):
             subprocess.run(["losetup", "-d", device], check=False, capture_output=True)
+        if self.storage.is_dir() and not os.path.ismount(self.storage):
+            self.storage.rmdir()  # which also ends the mounts of it that other mount namespaces have kept
         until = time.monotonic() + 10
-        while loop_devices(self.pool) and time.monotonic() < until:  # it goes with the last mount of the pool
+        while loop_devices(self.pool) and time.monotonic() < until:
             time.sleep(0.05)
         for name in self.namespaces():
             command("ip", "netns", "del", name)
@@ -419,8 +418,6 @@ class Trial:
         for left in self.files():
             left.unlink(missing_ok=True)
         shutil.rmtree(self.run, ignore_errors=True)
-        if self.storage.is_dir() and not os.path.ismount(self.storage):
-            self.storage.rmdir()
 
     def processes(self) -> Iterator[int]:
         """Every process that this trial started, and every tool of its guests; never ourselves."""

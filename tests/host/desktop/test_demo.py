@@ -64,6 +64,11 @@ class Demo:
         self.running.append(demo)
         return demo
 
+    def await_hold(self, demo: subprocess.Popen[str]) -> None:
+        """Wait until the desktop is held for others."""
+        soon(lambda: self.hold_file.exists() or demo.poll() is not None, 120)
+        assert self.hold_file.exists(), self.output.read_text()
+
     def end(self, demo: subprocess.Popen[str], limit_s: float = 120) -> str:
         """Wait for the end; what it said."""
         status = demo.wait(limit_s)
@@ -154,7 +159,7 @@ def test_from_nothing_and_again(demos: Callable[[str], Demo], viewer: Trial) -> 
 def test_held_for_others(demos: Callable[[str], Demo], viewer: Trial) -> None:
     demo = demos("demo")
     held = demo.start("--hold")
-    assert soon(lambda: demo.hold_file.exists() or held.poll() is not None, 90), demo.output.read_text()
+    demo.await_hold(held)
 
     assert stat.S_IMODE(demo.hold_file.stat().st_mode) == 0o600
     lines = demo.hold_file.read_text().splitlines()
@@ -198,22 +203,20 @@ def test_held_for_others(demos: Callable[[str], Demo], viewer: Trial) -> None:
 
 def test_two_side_by_side(demos: Callable[[str], Demo]) -> None:
     """The one that ends first leaves nothing though the other, begun later, saw all that it had."""
-    one, other = demos("one"), demos("other")
-    once = one.start("--once", display=":4242")
-    assert soon((one.directory / "appliance.log").exists), one.output.read_text()
-    held = other.start("--hold", display="elsewhere.example:0")
-
-    said = one.end(once)
-    assert "DISPLAY=:4242 cannot be used: nothing answers there" in said
-    assert_seen(one, said)
-    assert one.remains() == []
-
-    assert soon(lambda: other.hold_file.exists() or held.poll() is not None, 90), other.output.read_text()
-    held.terminate()
-    said = other.end(held)
-    assert "DISPLAY=elsewhere.example:0 cannot be used: it is on another machine" in said
-    assert_seen(other, said)
-    assert other.remains() == []
+    reasons = {":4242": "nothing answers there", "elsewhere.example:0": "it is on another machine"}
+    held: list[tuple[Demo, subprocess.Popen[str]]] = []
+    for name, display in zip(("one", "other"), reasons, strict=True):
+        demo = demos(name)
+        held.append((demo, demo.start("--hold", display=display)))
+        assert soon((demo.directory / "appliance.log").exists), demo.output.read_text()
+    for demo, run in held:
+        demo.await_hold(run)
+    for (demo, run), (display, reason) in zip(held, reasons.items(), strict=True):
+        run.terminate()
+        said = demo.end(run)
+        assert f"DISPLAY={display} cannot be used: {reason}" in said
+        assert_seen(demo, said)
+        assert demo.remains() == []
 
 
 def test_the_next_one_cleans_up_after_one_that_was_killed(demos: Callable[[str], Demo]) -> None:
