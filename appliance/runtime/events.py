@@ -84,6 +84,8 @@ class GuestErased(Event):
 class TimeUp(Event):
     """The armed deadline of this phase has passed."""
 
+    waited_s: float
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Done(Event):

@@ -222,7 +222,8 @@ def _run(vm: VmMachine, event: VmaAnswered) -> Step:
 
 @on(Phase.AWAITING_VMA, event=TimeUp)
 def _give_up_waiting(vm: VmMachine, event: TimeUp) -> Step:
-    return clean(vm, "the VMA gave no answer in time: is it in the image, and started at boot?")
+    waited = f"within {event.waited_s:g} s"
+    return clean(vm, f"the VMA gave no answer {waited}: is it in the image, and started at boot?")
 
 
 @on(Phase.AWAITING_VMA, event=GuestDeparted)

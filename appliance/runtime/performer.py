@@ -144,8 +144,9 @@ class Performer:
             case WatchVma(guest, starting):
                 return await self._watch(order, guest, starting=starting)
             case Arm(deadline):
-                await self._clock.sleep(self._settings()[DEADLINES[deadline]])
-                return self._event(order, TimeUp)
+                wait_s = self._settings()[DEADLINES[deadline]]
+                await self._clock.sleep(wait_s)
+                return self._event(order, TimeUp, waited_s=wait_s)
             case AskPoweroff(guest):
                 await self._ask_poweroff(order, guest)
             case StopGuest():

@@ -145,7 +145,7 @@ class Life(RuleBasedStateMachine):
     @rule()
     def time_is_up(self) -> None:
         self.background.discard(Arm)
-        self.post(TimeUp, entry=self.machine.entry)
+        self.post(TimeUp, entry=self.machine.entry, waited_s=1.0)
 
     @precondition(lambda self: WatchVma in self.background and self.runs)
     @rule()

@@ -9,7 +9,15 @@ from typing import Any
 from appliance.model import BackendKind, DiId, InstallationId, Mark, StartedBy, VmId
 from appliance.runtime.actions import KillGuest
 from appliance.runtime.backend import GuestSpec
-from appliance.runtime.events import ActionFailed, Event, RootReady, StartWanted, StopWanted, VmaSilent
+from appliance.runtime.events import (
+    ActionFailed,
+    Event,
+    RootReady,
+    StartWanted,
+    StopWanted,
+    TimeUp,
+    VmaSilent,
+)
 from appliance.runtime.machine import Phase, VmMachine
 
 VM_ID = VmId(7)
@@ -53,6 +61,7 @@ PARTICULARS: dict[type[Event], dict[str, Any]] = {
     StartWanted: {"backend": BackendKind.LXC, "started_by": StartedBy.COMMAND, "run": 1},
     StopWanted: {"restart": False},
     RootReady: {"guest": GUEST},
+    TimeUp: {"waited_s": 180.0},
     VmaSilent: {"silent_s": 321.0},
     ActionFailed: {"action": KillGuest(), "error": "the pool is full"},
 }

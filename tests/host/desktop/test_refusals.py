@@ -62,7 +62,7 @@ def test_an_image_without_a_vma(trial: Trial, archive: Path) -> None:
     trial.save_certificate()
     refused = client(trial, "--vm", "desk1")
     row = trial.wait_for_state("desk1", "stopped")
-    assert row["failure"].startswith("the VMA gave no answer in time: is it in the image")
+    assert row["failure"].startswith("the VMA gave no answer within 3 s: is it in the image")
     assert row["failure_console"].splitlines() == ["the tiny root has booted", "and it has no VMA"]
     assert Desk(trial, "desk1").inits() == []
     assert list((trial.storage / "rootfs").iterdir()) == []
