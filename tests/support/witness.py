@@ -160,5 +160,6 @@ def witness(desk: Desk) -> Iterator[tuple[Ownership, XPort]]:
     ownership = Ownership(desk)
     with XPort(desk) as port:
         yield ownership, port
-    assert illegal_steps(ownership.owners()) == []
-    assert port.most == 1
+    broken = illegal_steps(ownership.owners())
+    assert not broken, broken
+    assert port.most == 1, f"{port.most} connections to nxagent at once"
