@@ -156,9 +156,7 @@ class Appliance:
             await lxc.check()
             await disks.check()
             await converge(spec(self._settings))
-            firewall = Firewall(self._settings)
-            await firewall.apply()
-            equipment[BackendKind.LXC] = Equipment(lxc, disks, firewall)
+            equipment[BackendKind.LXC] = Equipment(lxc, disks, Firewall(self._settings))
         return equipment
 
     def _current(self) -> Settings:

@@ -7,7 +7,7 @@ crash any of them may be done again. One contract suite runs on every implementa
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Interface
 from pathlib import Path
@@ -170,6 +170,10 @@ class Disks(Protocol):
 
 class Fences(Protocol):
     """What keeps a guest to its own address."""
+
+    async def begin(self, guests: Sequence[GuestSpec]) -> None:
+        """Put the rules in force for the guests that a new daemon finds, and for no other, in one go."""
+        ...
 
     async def fence(self, guest: GuestSpec) -> None:
         """Put the guest's rules in force."""

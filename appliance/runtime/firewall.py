@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Sequence
 
 from appliance import config, proc
 from appliance.config import Settings
@@ -26,6 +27,14 @@ class Firewall:
         self._turn = asyncio.Lock()
         self._changes = 0
         self._in_force = 0
+
+    async def begin(self, guests: Sequence[GuestSpec]) -> None:
+        """Fence the guests that a new daemon finds, all at once: none of them loses a packet.
+
+        :raises NetworkError: the kernel refuses the rules; those of before are still in force
+        """
+        self._guests = {guest.vm_id: guest for guest in guests}
+        await self.apply()
 
     async def apply(self) -> None:
         """Replace our tables; take them away if `internal.vm.network.firewall.enable` says so.

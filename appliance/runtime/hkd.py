@@ -16,9 +16,19 @@ from appliance.clock import Clock
 from appliance.config import HKD_POLL, HKD_TICK, Settings
 from appliance.errors import ConfigError, StoreError
 from appliance.log import facts
-from appliance.model import BackendKind, Host, HostState, InstallationId, VmCmd, VmId, VmState
+from appliance.model import (
+    BackendKind,
+    Host,
+    HostState,
+    InstallationId,
+    Osf,
+    Vm,
+    VmCmd,
+    VmId,
+    VmState,
+)
 from appliance.runtime.adopt import adopt
-from appliance.runtime.backend import Sighting
+from appliance.runtime.backend import GuestSpec, Sighting
 from appliance.runtime.capacity import measured
 from appliance.runtime.events import GuestDeparted, StartWanted, StopWanted
 from appliance.runtime.guests import describe
@@ -82,16 +92,16 @@ class Hkd:
             await tx.runtimes.found_here(here, self._host.id)
         if reset:
             logger.info("sessions reset", extra=facts(count=reset))
-        for vm in vms:
-            if vm.runtime.vm_state is not VmState.STOPPED and vm.runtime.host_id not in {None, self._host.id}:
-                continue
-            kind, guest = vm.backend, None
-            if vm.id in here:
-                kind, sighting = sightings.pop(vm.id)
-                di_id = sighting.mark.di_id
-                guest = describe(vm, osfs[vm.osf_id], di_id, self._settings, self._installation)
-                if vm.runtime.vm_state is VmState.STOPPED:
-                    logger.warning("found running though its row says stopped", extra=facts(vm=vm.id))
+        found = [
+            (vm, *self._found(vm, osfs[vm.osf_id], sightings.pop(vm.id) if vm.id in here else None))
+            for vm in vms
+            if vm.id in here or self._is_ours(vm)
+        ]
+        for kind, kit in self._equipment.items():
+            await kit.fences.begin([guest for _, where, guest in found if guest and where is kind])
+        for vm, kind, guest in found:
+            if guest is not None and vm.runtime.vm_state is VmState.STOPPED:
+                logger.warning("found running though its row says stopped", extra=facts(vm=vm.id))
             step = adopt(vm, guest, backend=kind, rebooted=rebooted)
             if step is not None:
                 self._supervisor.adopt(*step, cause="adopted")
@@ -100,6 +110,19 @@ class Hkd:
                 "a guest with our mark has no row: left alone",
                 extra=facts(vm=vm_id, uuid=sighting.mark.vm_uuid, init=sighting.init_pid),
             )
+
+    def _is_ours(self, vm: Vm) -> bool:
+        """Whether this host looks after a VM that does not run here."""
+        return vm.runtime.vm_state is VmState.STOPPED or vm.runtime.host_id in {None, self._host.id}
+
+    def _found(
+        self, vm: Vm, osf: Osf, seen: tuple[BackendKind, Sighting] | None
+    ) -> tuple[BackendKind, GuestSpec | None]:
+        """Which backend looks after a VM, and its guest, if it was seen running."""
+        if seen is None:
+            return vm.backend, None
+        kind, sighting = seen
+        return kind, describe(vm, osf, sighting.mark.di_id, self._settings, self._installation)
 
     async def declare(self, state: HostState, pid: int | None) -> None:
         """Write this host's state."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 
 from appliance.errors import BackendError
@@ -84,6 +84,9 @@ class Nothing:
         return self._run
 
     async def erase_root(self, vm_id: VmId) -> None:
+        return None
+
+    async def begin(self, guests: Sequence[GuestSpec]) -> None:
         return None
 
     async def fence(self, guest: GuestSpec) -> None:

@@ -391,3 +391,13 @@ async def test_a_guest_of_others_needs_no_image(host: Rig) -> None:
         await host.wish("stop", ONE)
         await host.until_state(ONE, VmState.STOPPED)
     assert host.backend.calls == []
+
+
+async def test_a_new_daemon_fences_what_it_finds_at_once(host: Rig) -> None:
+    async with host.hkd():
+        for vm_id in (VmId(1), VmId(2)):
+            await host.wish("start", vm_id)
+            await host.until_state(vm_id, VmState.RUNNING)
+    host.backend.fences = {VmId(9): host.backend.defined[ONE]}
+    async with host.hkd():
+        assert set(host.backend.fences) == {1, 2}

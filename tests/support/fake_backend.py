@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 
 from appliance.errors import BackendError, VolumeError
@@ -129,6 +129,9 @@ class FakeBackend:
     async def erase_root(self, vm_id: VmId) -> None:
         await self._called("erase_root", vm_id)
         self.roots.pop(vm_id, None)
+
+    async def begin(self, guests: Sequence[GuestSpec]) -> None:
+        self.fences = {guest.vm_id: guest for guest in guests}
 
     async def fence(self, guest: GuestSpec) -> None:
         await self._called("fence", guest.vm_id)
