@@ -74,6 +74,7 @@ class Hkd:
         self._bell = bell
         self._clock = clock
         self._settings_changed = settings_changed
+        self._quarantined: set[VmId] = set()
 
     async def take_up(self) -> None:
         """Adopt what runs and begin again what should; afterwards the rows and the host agree."""
@@ -95,8 +96,9 @@ class Hkd:
         found = [
             (vm, *self._found(vm, osfs[vm.osf_id], sightings.pop(vm.id) if vm.id in here else None))
             for vm in vms
-            if vm.id in here or self._is_ours(vm)
+            if vm.id in here or (vm.id not in sightings and self._is_ours(vm))
         ]
+        self._quarantine(sightings)
         for kind, kit in self._equipment.items():
             await kit.fences.begin([guest for _, where, guest in found if guest and where is kind])
         for vm, kind, guest in found:
@@ -105,7 +107,11 @@ class Hkd:
             step = adopt(vm, guest, backend=kind, rebooted=rebooted)
             if step is not None:
                 self._supervisor.adopt(*step, cause="adopted")
-        for vm_id, (_, sighting) in sightings.items():
+
+    def _quarantine(self, strangers: Mapping[VmId, tuple[BackendKind, Sighting]]) -> None:
+        """Leave guests alone that carry our mark but are no VM of this database, and their numbers too."""
+        self._quarantined = set(strangers)
+        for vm_id, (_, sighting) in strangers.items():
             logger.error(
                 "a guest with our mark has no row: left alone",
                 extra=facts(vm=vm_id, uuid=sighting.mark.vm_uuid, init=sighting.init_pid),
@@ -170,9 +176,30 @@ class Hkd:
         async with self._store.write() as tx:
             await self._read_settings(tx)
             claims = await tx.runtimes.claim(self._host.id)
+            for claim in claims:
+                if claim.vm_id in self._quarantined:
+                    await self._turn_down(tx, claim)
         for claim in claims:
-            self._want(claim)
+            if claim.vm_id not in self._quarantined:
+                self._want(claim)
         self._feed.announce_all()
+
+    @staticmethod
+    async def _turn_down(tx: Tx, claim: Claim) -> None:
+        """Leave a VM stopped under whose number a stranger runs, who would suffer what is done to it."""
+        stranger = f"a guest that is no VM of this database runs as number {claim.vm_id}"
+        reason = f"{stranger}: end it, then restart the daemon"
+        await tx.runtimes.save(
+            claim.vm_id,
+            state=VmState.STOPPED,
+            phase="stopped",
+            restart=False,
+            run=claim.run,
+            started_by=None,
+            placement=None,
+        )
+        await tx.runtimes.record_failure(claim.vm_id, reason, "")
+        logger.error("wish turned down", extra=facts(vm=claim.vm_id, wish=claim.wish, reason=reason))
 
     def _want(self, claim: Claim) -> None:
         cause = uuid.uuid4().hex[:6]

@@ -17,6 +17,7 @@ from appliance.runtime.machine import BOOTING, Phase
 from appliance.runtime.supervisor import Supervisor
 from appliance.storage.runtimes import Claim
 from appliance.storage.schema import di_tags, host_runtimes, osfs, vm_runtimes
+from appliance.storage.schema import vms as vms_table
 from tests.support.host import Rig, rig
 from tests.support.machines import NOW
 
@@ -401,3 +402,23 @@ async def test_a_new_daemon_fences_what_it_finds_at_once(host: Rig) -> None:
     host.backend.fences = {VmId(9): host.backend.defined[ONE]}
     async with host.hkd():
         assert set(host.backend.fences) == {1, 2}
+
+
+async def test_a_stranger_under_a_vms_number_is_never_touched(host: Rig) -> None:
+    async with host.hkd():
+        await host.wish("start", ONE)
+        await host.until_state(ONE, VmState.RUNNING)
+    async with host.store.write() as tx:
+        await tx.connection.execute(update(vms_table).where(vms_table.c.id == ONE).values(uuid="another"))
+        await tx.connection.execute(
+            update(vm_runtimes).values(vm_state=VmState.STOPPED, current_di_id=None, vm_address=None)
+        )
+    before = list(host.backend.calls)
+    async with host.hkd():
+        await host.wish("start", ONE)
+        vm = await host.until(ONE, lambda vm: vm.runtime.failure is not None)
+        assert vm.runtime.vm_state is VmState.STOPPED
+        assert vm.runtime.failure is not None
+        assert "no VM of this database runs as number 1" in vm.runtime.failure
+    assert ONE in host.backend.running
+    assert host.backend.calls == before
