@@ -32,6 +32,7 @@ from appliance.runtime.backend import GuestSpec, Sighting
 from appliance.runtime.capacity import measured
 from appliance.runtime.events import GuestDeparted, StartWanted, StopWanted
 from appliance.runtime.guests import describe
+from appliance.runtime.machine import Phase
 from appliance.runtime.performer import Equipment
 from appliance.runtime.supervisor import Supervisor
 from appliance.signals import ChangeFeed, Doorbell
@@ -91,14 +92,22 @@ class Hkd:
             osfs = {osf.id: osf for osf in await tx.osfs.find()}
             here = {vm.id for vm in vms if vm.id in sightings and sightings[vm.id][1].mark.vm_uuid == vm.uuid}
             await tx.runtimes.found_here(here, self._host.id)
+            self._quarantined = set(sightings) - here
+            for vm in vms:
+                if vm.id in self._quarantined and vm.runtime.vm_state is not VmState.STOPPED:
+                    await self._turn_down(tx, vm.id, vm.runtime.run)
         if reset:
             logger.info("sessions reset", extra=facts(count=reset))
         found = [
             (vm, *self._found(vm, osfs[vm.osf_id], sightings.pop(vm.id) if vm.id in here else None))
             for vm in vms
-            if vm.id in here or (vm.id not in sightings and self._is_ours(vm))
+            if vm.id in here or (vm.id not in self._quarantined and self._is_ours(vm))
         ]
-        self._quarantine(sightings)
+        for vm_id, (_, sighting) in sightings.items():
+            logger.error(
+                "a guest with our mark has no row: left alone",
+                extra=facts(vm=vm_id, uuid=sighting.mark.vm_uuid, init=sighting.init_pid),
+            )
         for kind, kit in self._equipment.items():
             await kit.fences.begin([guest for _, where, guest in found if guest and where is kind])
         for vm, kind, guest in found:
@@ -107,15 +116,6 @@ class Hkd:
             step = adopt(vm, guest, backend=kind, rebooted=rebooted)
             if step is not None:
                 self._supervisor.adopt(*step, cause="adopted")
-
-    def _quarantine(self, strangers: Mapping[VmId, tuple[BackendKind, Sighting]]) -> None:
-        """Leave guests alone that carry our mark but are no VM of this database, and their numbers too."""
-        self._quarantined = set(strangers)
-        for vm_id, (_, sighting) in strangers.items():
-            logger.error(
-                "a guest with our mark has no row: left alone",
-                extra=facts(vm=vm_id, uuid=sighting.mark.vm_uuid, init=sighting.init_pid),
-            )
 
     def _is_ours(self, vm: Vm) -> bool:
         """Whether this host looks after a VM that does not run here."""
@@ -178,28 +178,28 @@ class Hkd:
             claims = await tx.runtimes.claim(self._host.id)
             for claim in claims:
                 if claim.vm_id in self._quarantined:
-                    await self._turn_down(tx, claim)
+                    await self._turn_down(tx, claim.vm_id, claim.run)
         for claim in claims:
             if claim.vm_id not in self._quarantined:
                 self._want(claim)
         self._feed.announce_all()
 
     @staticmethod
-    async def _turn_down(tx: Tx, claim: Claim) -> None:
+    async def _turn_down(tx: Tx, vm_id: VmId, run: int) -> None:
         """Leave a VM stopped under whose number a stranger runs, who would suffer what is done to it."""
-        stranger = f"a guest that is no VM of this database runs as number {claim.vm_id}"
+        stranger = f"a guest that is no VM of this database runs as number {vm_id}"
         reason = f"{stranger}: end it, then restart the daemon"
         await tx.runtimes.save(
-            claim.vm_id,
+            vm_id,
             state=VmState.STOPPED,
-            phase="stopped",
+            phase=Phase.STOPPED,
             restart=False,
-            run=claim.run,
+            run=run,
             started_by=None,
             placement=None,
         )
-        await tx.runtimes.record_failure(claim.vm_id, reason, "")
-        logger.error("wish turned down", extra=facts(vm=claim.vm_id, wish=claim.wish, reason=reason))
+        await tx.runtimes.record_failure(vm_id, reason, "")
+        logger.error("VM kept stopped", extra=facts(vm=vm_id, reason=reason))
 
     def _want(self, claim: Claim) -> None:
         cause = uuid.uuid4().hex[:6]

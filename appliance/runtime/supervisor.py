@@ -121,9 +121,9 @@ class Supervisor:
                 return
             before = VmMachine(vm_id=event.vm_id, backend=event.backend)
         lane = self._lane(event.vm_id)
-        lane.cause = event.cause
         if is_stale(before, event):
             return
+        lane.cause = event.cause
         if isinstance(event, ActionFailed):
             logger.error(
                 "action failed",

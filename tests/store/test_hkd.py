@@ -404,19 +404,21 @@ async def test_a_new_daemon_fences_what_it_finds_at_once(host: Rig) -> None:
         assert set(host.backend.fences) == {1, 2}
 
 
-async def test_a_stranger_under_a_vms_number_is_never_touched(host: Rig) -> None:
+@pytest.mark.parametrize("state", [VmState.STOPPED, VmState.RUNNING])
+async def test_a_stranger_under_a_vms_number_is_never_touched_nor_shown(host: Rig, state: VmState) -> None:
     async with host.hkd():
         await host.wish("start", ONE)
         await host.until_state(ONE, VmState.RUNNING)
     async with host.store.write() as tx:
         await tx.connection.execute(update(vms_table).where(vms_table.c.id == ONE).values(uuid="another"))
-        await tx.connection.execute(
-            update(vm_runtimes).values(vm_state=VmState.STOPPED, current_di_id=None, vm_address=None)
-        )
+        if state is VmState.STOPPED:
+            values = {"vm_state": state, "current_di_id": None, "vm_address": None}
+            await tx.connection.execute(update(vm_runtimes).values(**values))
     before = list(host.backend.calls)
     async with host.hkd():
+        assert (await host.vm(ONE)).runtime.vm_address is None, "a session would reach the stranger"
         await host.wish("start", ONE)
-        vm = await host.until(ONE, lambda vm: vm.runtime.failure is not None)
+        vm = await host.until(ONE, lambda vm: vm.runtime.failure is not None and vm.runtime.run == 2)
         assert vm.runtime.vm_state is VmState.STOPPED
         assert vm.runtime.failure is not None
         assert "no VM of this database runs as number 1" in vm.runtime.failure
