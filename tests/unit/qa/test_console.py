@@ -118,8 +118,8 @@ async def test_keys_go_in_and_output_comes_out_until_the_chord(
         terminal.type(b"\x1dnot sent")
         assert await attachment == 0
     assert terminal.settings == before
-    assert terminal.shows(TIDY)
-    assert terminal.shows(b"detached")
+    await eventually(lambda: terminal.shows(TIDY))
+    await eventually(lambda: terminal.shows(b"detached"))
     assert line.typed() == b""
 
 
@@ -160,7 +160,7 @@ async def test_a_guest_that_stops_ends_it_in_good_order(
     async with attached(path, terminal) as attachment:
         consoles.guest_gone(VM)
         assert await attachment == 0
-    assert terminal.shows(b"disconnected: the VM has stopped")
+    await eventually(lambda: terminal.shows(b"disconnected: the VM has stopped"))
     assert terminal.settings == before
 
 
@@ -176,7 +176,7 @@ async def test_a_daemon_that_vanishes_is_told_from_a_guest_that_stops(path: Path
     async with await asyncio.start_unix_server(vanish, path), attached(path, terminal) as attachment:
         with pytest.raises(DaemonDownError, match="the connection to the daemon is lost"):
             await attachment
-    assert terminal.shows(b"screen")
+    await eventually(lambda: terminal.shows(b"screen"))
     assert terminal.settings == before
 
 
@@ -217,7 +217,7 @@ async def test_people_are_told_of_one_another(
             pipes.send(b"nothing\n")
             status = await pipes.run(path)
             await eventually(lambda: terminal.shows(b"nobody else is here any more"))
-            assert terminal.shows(b"also here: ")
+            await eventually(lambda: terminal.shows(b"also here: "))
             assert not attachment.done()
         assert status == 1
         said = pipes.said()
