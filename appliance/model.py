@@ -90,6 +90,33 @@ class BlockCause(StrEnum):
     IMAGE = "image"
 
 
+class FailureCause(StrEnum):
+    """Whose fault it is that a run failed; decides what follows (design guide 3)."""
+
+    IMAGE = "image"
+    """The disk image does not boot: the VM is blocked after the second failure of one DI."""
+    HOST = "host"
+    """This machine cannot: nobody is blocked, the start waits and is tried again."""
+    GUEST = "guest"
+    """A guest that had been running ended or fell silent: told, and nothing follows."""
+
+
+class AlarmKind(StrEnum):
+    """What somebody must look after: one open alarm for each kind and object."""
+
+    IMAGE = "image"
+    HOST = "host"
+    POOL = "pool"
+    LEAK = "leak"
+
+
+class KeptKind(StrEnum):
+    """What is kept on disk for a while after its time."""
+
+    ROOT = "root"
+    HOME = "home"
+
+
 class StartedBy(StrEnum):
     """Who wanted the present run of a VM."""
 
@@ -163,6 +190,10 @@ class Osf:
     use_overlay: bool
     user_storage_mib: int | None
     backend: BackendKind
+    processes: int | None = None
+    """How many processes and threads a guest may have; None: `osf.default.processes`."""
+    root_mib: int | None = None
+    """How much a guest may write into its root; None: `osf.default.root_size`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -207,6 +238,12 @@ class VmRuntime:
     block_cause: BlockCause | None
     failure: str | None
     failure_console: str | None
+    failure_cause: FailureCause | None
+    failed_at: datetime | None
+    failed_di_id: DiId | None
+    """The image whose failures are counted."""
+    failures: int
+    """How many runs in a row failed because of that image."""
     vm_expiration_soft: datetime | None
     vm_expiration_hard: datetime | None
 
@@ -239,6 +276,35 @@ class Vm:
         """Whether the next start would boot another image than the one that runs."""
         running = self.runtime.current_di_id
         return running is not None and self.next_di_id is not None and running != self.next_di_id
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Alarm:
+    """Something that somebody must look after, however often it is noticed."""
+
+    id: int
+    kind: AlarmKind
+    object: str
+    text: str
+    raised: datetime
+    last: datetime
+    count: int
+    cleared: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kept:
+    """A root or a home that is kept on disk until its time is over."""
+
+    id: int
+    kind: KeptKind
+    path: str
+    vm_id: VmId
+    vm: str
+    owner: str
+    reason: str
+    at: datetime
+    until: datetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

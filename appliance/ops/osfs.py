@@ -37,6 +37,8 @@ async def add(
     backend: BackendKind,
     cpus: float | None = None,
     user_storage_mib: int | None = None,
+    processes: int | None = None,
+    root_mib: int | None = None,
     by: str,
 ) -> Osf:
     """A new OSF.
@@ -51,6 +53,8 @@ async def add(
         use_overlay=use_overlay,
         user_storage_mib=user_storage_mib,
         backend=backend,
+        processes=processes,
+        root_mib=root_mib,
     )
     await tx.log.append(by=by, what="osf add", object=f"osf {osf_id}", now=name)
     return await tx.osfs.get(osf_id)

@@ -37,6 +37,8 @@ def plain(osf: Osf) -> Mapping[str, Json]:
         "use_overlay": osf.use_overlay,
         "user_storage_size_bytes": None if osf.user_storage_mib is None else osf.user_storage_mib * MIB,
         "backend": osf.backend,
+        "processes": osf.processes,
+        "root_size_bytes": None if osf.root_mib is None else osf.root_mib * MIB,
     }
 
 
@@ -55,6 +57,11 @@ def one_of(words: type[E]) -> Callable[[str], E]:
 def optional_mib(text: str) -> int | None:
     """A size, or nothing for no limit."""
     return mib(text) if text not in ("", "no", "0") else None
+
+
+def optional_count(text: str) -> int | None:
+    """A whole number from 1 upwards, or nothing for the default."""
+    return config.count(text) if text not in ("", "no", "0") else None
 
 
 def optional_cpus(text: str) -> float | None:
@@ -86,6 +93,18 @@ POLICY = (
         optional_mib,
         shape="SIZE",
     ),
+    Argument(
+        "processes",
+        "processes and threads of each VM; default osf.default.processes",
+        optional_count,
+        shape="NUMBER",
+    ),
+    Argument(
+        "root_size",
+        "how much each VM may write into its root, in MiB or with k m g t; default osf.default.root_size",
+        optional_mib,
+        shape="SIZE",
+    ),
     Argument("backend", "lxc, kvm or nothing; default vm.hypervisor", one_of(BackendKind), shape="KIND"),
 )
 
@@ -102,6 +121,8 @@ async def add(context: Context, given: Given) -> None:
                 cpus=given.get("cpus"),
                 use_overlay=given.get("use_overlay", settings[config.OSF_DEFAULT_OVERLAY]),
                 user_storage_mib=given.get("user_storage_size"),
+                processes=given.get("processes"),
+                root_mib=given.get("root_size"),
                 backend=given.get("backend") or context.settings[config.VM_HYPERVISOR],
                 by=context.by,
             )

@@ -77,6 +77,9 @@ def plain(vm: Vm) -> Mapping[str, Json]:
         "vm_expiration_hard": instant(runtime.vm_expiration_hard),
         "failure": runtime.failure,
         "failure_console": runtime.failure_console,
+        "failure_cause": runtime.failure_cause,
+        "failed_at": instant(runtime.failed_at),
+        "failures": runtime.failures,
     }
 
 

@@ -18,6 +18,7 @@ from appliance.errors import ConfigError, StoreError
 from appliance.log import facts
 from appliance.model import (
     BackendKind,
+    FailureCause,
     Host,
     HostState,
     InstallationId,
@@ -198,7 +199,7 @@ class Hkd:
             started_by=None,
             placement=None,
         )
-        await tx.runtimes.record_failure(vm_id, reason, "")
+        await tx.runtimes.record_failure(vm_id, reason, "", FailureCause.HOST)
         logger.error("VM kept stopped", extra=facts(vm=vm_id, reason=reason))
 
     def _want(self, claim: Claim) -> None:

@@ -23,7 +23,7 @@ from appliance.config import (
 )
 from appliance.errors import ApplianceError, BackendError, ImageError
 from appliance.log import facts
-from appliance.model import NO_DI, BackendKind, InstallationId, VmId
+from appliance.model import NO_DI, BackendKind, FailureCause, InstallationId, VmId
 from appliance.runtime import vma_monitor
 from appliance.runtime.actions import (
     AdoptGuest,
@@ -200,7 +200,7 @@ class Performer:
         except ApplianceError as exc:
             tail = f"the console cannot be read: {exc}"
         async with self._store.write() as tx:
-            await tx.runtimes.record_failure(order.vm_id, reason, tail)
+            await tx.runtimes.record_failure(order.vm_id, reason, tail, FailureCause.GUEST)
         self._feed.announce(order.vm_id)
         logger.warning("run failed", extra=facts(vm=order.vm_id, cause=order.cause, reason=reason))
 

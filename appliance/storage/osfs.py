@@ -22,6 +22,8 @@ KEYS: Keys = {
     "use_overlay": osfs.c.use_overlay,
     "user_storage_size": osfs.c.user_storage_size,
     "backend": osfs.c.backend,
+    "processes": osfs.c.processes,
+    "root_size": osfs.c.root_size,
 }
 
 
@@ -61,6 +63,8 @@ class Osfs:
         use_overlay: bool,
         user_storage_mib: int | None,
         backend: BackendKind,
+        processes: int | None = None,
+        root_mib: int | None = None,
     ) -> OsfId:
         """A new OSF; its name must be free."""
         row = insert(osfs).values(
@@ -70,6 +74,8 @@ class Osfs:
             use_overlay=use_overlay,
             user_storage_size=user_storage_mib,
             backend=backend,
+            processes=processes,
+            root_size=root_mib,
         )
         return OsfId((await self._connection.execute(row.returning(osfs.c.id))).scalar_one())
 
@@ -92,4 +98,6 @@ def _osf(row: Row[Any]) -> Osf:
         use_overlay=row.use_overlay,
         user_storage_mib=row.user_storage_size,
         backend=row.backend,
+        processes=row.processes,
+        root_mib=row.root_size,
     )

@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from appliance.model import (
     BackendKind,
     DiId,
+    FailureCause,
     HostId,
     StartedBy,
     UserState,
@@ -23,6 +24,7 @@ from appliance.model import (
 from appliance.storage.schema import osfs, vm_counters, vm_runtimes, vms
 
 ROW = vm_runtimes.c
+FAILURE = ("failure", "failure_console", "failure_cause", "failed_at")
 UNDER_WAY = (VmState.STARTING, VmState.RUNNING, VmState.DEBUGGING)
 
 
@@ -126,7 +128,7 @@ class Runtimes:
         else:
             values["vm_cmd"] = case((ROW.vm_cmd == VmCmd.START, null()), else_=ROW.vm_cmd)
         if state is VmState.STARTING and placement is None:
-            values |= self._unplaced() | {"failure": None, "failure_console": None}
+            values |= self._unplaced() | dict.fromkeys(FAILURE)
         elif placement is not None and state is not VmState.STOPPED:
             values |= {
                 "current_di_id": placement.di_id,
@@ -151,12 +153,12 @@ class Runtimes:
             )
         )
 
-    async def record_failure(self, vm_id: VmId, reason: str, console: str) -> None:
-        """Keep why a run ended, and what the console showed last."""
+    async def record_failure(self, vm_id: VmId, reason: str, console: str, cause: FailureCause) -> None:
+        """Keep why a run ended, whose fault it is, and what the console showed last."""
         await self._connection.execute(
             update(vm_runtimes)
             .where(ROW.vm_id == vm_id)
-            .values(failure=reason, failure_console=console or None)
+            .values(failure=reason, failure_console=console or None, failure_cause=cause, failed_at=self._at)
         )
 
     async def found_here(self, vm_ids: Collection[VmId], host_id: HostId) -> None:

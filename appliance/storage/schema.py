@@ -33,10 +33,13 @@ from sqlalchemy import (
 )
 
 from appliance.model import (
+    AlarmKind,
     BackendKind,
     BlockCause,
+    FailureCause,
     HostCmd,
     HostState,
+    KeptKind,
     StartedBy,
     UserCmd,
     UserState,
@@ -44,7 +47,7 @@ from appliance.model import (
     VmState,
 )
 
-SCHEMA_VERSION = "1"
+SCHEMA_VERSION = "2"
 
 metadata = MetaData(
     naming_convention={
@@ -188,8 +191,12 @@ osfs = _numbered(
     flag("use_overlay", default=True),
     Column("user_storage_size", Integer),
     Column("backend", one_of(BackendKind), nullable=False, server_default=BackendKind.LXC),
+    Column("processes", Integer),
+    Column("root_size", Integer),
     CheckConstraint("memory > 0", name="memory_positive"),
     CheckConstraint("cpus IS NULL OR cpus > 0", name="cpus_positive"),
+    CheckConstraint("processes IS NULL OR processes > 0", name="processes_positive"),
+    CheckConstraint("root_size IS NULL OR root_size > 0", name="root_size_positive"),
 )
 
 dis = _numbered(
@@ -273,6 +280,10 @@ vm_runtimes = Table(
     Column("block_cause", one_of(BlockCause)),
     Column("failure", Text),
     Column("failure_console", Text),
+    Column("failure_cause", one_of(FailureCause)),
+    Column("failed_at", Instant),
+    Column("failed_di_id", Integer),
+    counter("failures"),
     Column("vm_expiration_soft", Instant),
     Column("vm_expiration_hard", Instant),
     CheckConstraint("(user_state = 'disconnected') = (l7r_session IS NULL)", name="session_has_owner"),
@@ -287,6 +298,7 @@ vm_runtimes = Table(
     ),
     CheckConstraint("blocked = (block_cause IS NOT NULL)", name="block_has_cause"),
     CheckConstraint("vm_cmd IS NULL OR host_id IS NOT NULL", name="wish_has_host"),
+    CheckConstraint("(failure IS NULL) = (failure_cause IS NULL)", name="failure_has_cause"),
 )
 Index(
     "ix_vm_runtimes_pending",
@@ -341,3 +353,36 @@ events = _numbered(
     Column("now", Text),
 )
 """The audit log: written in the same transaction as the change itself."""
+
+alarms = _numbered(
+    "alarms",
+    Column("kind", one_of(AlarmKind), nullable=False),
+    Column("object", String(128), nullable=False),
+    Column("text", Text, nullable=False),
+    Column("raised", Instant, nullable=False),
+    Column("last", Instant, nullable=False),
+    counter("count"),
+    Column("cleared", Instant),
+)
+"""What somebody must look after; noticed again, an open alarm counts up instead of being doubled."""
+Index(
+    "uq_alarms_open",
+    alarms.c.kind,
+    alarms.c.object,
+    unique=True,
+    sqlite_where=alarms.c.cleared.is_(None),
+    postgresql_where=alarms.c.cleared.is_(None),
+)
+
+kept = _numbered(
+    "kept",
+    Column("kind", one_of(KeptKind), nullable=False),
+    Column("path", String(4096), nullable=False, unique=True),
+    Column("vm_id", Integer, nullable=False),
+    Column("vm", String(64), nullable=False),
+    Column("owner", String(64), nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("at", Instant, nullable=False),
+    Column("until", Instant, nullable=False),
+)
+"""Roots and homes on disk that wait for their end; the VM may be gone, its number and names stay."""

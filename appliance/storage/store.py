@@ -22,9 +22,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from appliance.clock import Calendar
 from appliance.errors import SchemaVersionError, StoreError
 from appliance.storage import schema
+from appliance.storage.alarms import Alarms
 from appliance.storage.db import BEGIN_READ, BEGIN_WRITE, CommitWatch, database_file, make_engine
 from appliance.storage.hosts import Hosts
 from appliance.storage.images import Images
+from appliance.storage.kept import KeptThings
 from appliance.storage.log import EventLog
 from appliance.storage.operations import Operations
 from appliance.storage.osfs import Osfs
@@ -83,6 +85,14 @@ class Tx:
     @cached_property
     def properties(self) -> Properties:
         return Properties(self.connection)
+
+    @cached_property
+    def alarms(self) -> Alarms:
+        return Alarms(self.connection, self.at)
+
+    @cached_property
+    def kept(self) -> KeptThings:
+        return KeptThings(self.connection, self.at)
 
     @cached_property
     def log(self) -> EventLog:

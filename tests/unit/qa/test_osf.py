@@ -21,6 +21,8 @@ def test_defaults_come_from_the_settings(qa: Installation) -> None:
         "use_overlay": True,
         "user_storage_size_bytes": None,
         "backend": "nothing",
+        "processes": None,
+        "root_size_bytes": None,
     }
 
 

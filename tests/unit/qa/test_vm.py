@@ -186,7 +186,9 @@ def test_nothing_matching_is_no_failure(one: Installation) -> None:
 
 
 def test_the_failure_of_the_last_run_is_shown(one: Installation) -> None:
-    set_runtime(one, 1, failure="no answer of the VMA", failure_console="boot\x1b[0m\nlogin:")
+    set_runtime(
+        one, 1, failure="no answer of the VMA", failure_console="boot\x1b[0m\nlogin:", failure_cause="image"
+    )
     table = one.ok("vm", "list").out
     assert "no answer of the VMA" in table
     assert one.listed("vm")[0]["failure_console"] == "boot\x1b[0m\nlogin:"

@@ -1,0 +1,82 @@
+"""Repository of `kept`: roots and homes on disk that wait for their end."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Row, delete, select, update
+from sqlalchemy.dialects.sqlite import insert
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from appliance.filters import Filter
+from appliance.model import Kept, KeptKind, VmId
+from appliance.storage.schema import kept
+from appliance.storage.where import Keys, where
+
+KEYS: Keys = {
+    "id": kept.c.id,
+    "kind": kept.c.kind,
+    "vm_id": kept.c.vm_id,
+    "vm": kept.c.vm,
+    "owner": kept.c.owner,
+}
+
+
+class KeptThings:
+    """What is kept."""
+
+    def __init__(self, connection: AsyncConnection, at: datetime) -> None:
+        self._connection = connection
+        self._at = at
+
+    async def add(
+        self,
+        kind: KeptKind,
+        path: Path,
+        *,
+        vm_id: VmId,
+        vm: str,
+        owner: str,
+        reason: str,
+        until: datetime,
+    ) -> None:
+        """Keep what is at `path` until then; known already, it stays as it was."""
+        row = insert(kept).values(
+            kind=kind,
+            path=str(path),
+            vm_id=vm_id,
+            vm=vm,
+            owner=owner,
+            reason=reason,
+            at=self._at,
+            until=until,
+        )
+        await self._connection.execute(row.on_conflict_do_nothing(index_elements=[kept.c.path]))
+
+    async def find(self, filter_: Filter | None = None) -> list[Kept]:
+        """What passes, by id."""
+        rows = await self._connection.execute(select(kept).where(where(filter_, KEYS)).order_by(kept.c.id))
+        return [_kept(row) for row in rows]
+
+    async def due(self) -> list[Kept]:
+        """What has been kept for long enough."""
+        rows = await self._connection.execute(
+            select(kept).where(kept.c.until <= self._at).order_by(kept.c.id)
+        )
+        return [_kept(row) for row in rows]
+
+    async def end_now(self, ids: Collection[int]) -> int:
+        """Keep these no longer; returns how many there were."""
+        done = await self._connection.execute(update(kept).where(kept.c.id.in_(ids)).values(until=self._at))
+        return done.rowcount
+
+    async def forget(self, ids: Collection[int]) -> None:
+        """They are gone from the disk, or have become somebody's again."""
+        await self._connection.execute(delete(kept).where(kept.c.id.in_(ids)))
+
+
+def _kept(row: Row[Any]) -> Kept:
+    return Kept(**row._mapping)
