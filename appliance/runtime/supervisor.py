@@ -229,5 +229,16 @@ class Supervisor:
             lane.current = lane.current_task = None
 
     async def _carry_out(self, order: Order) -> None:
+        begun = self._clock.monotonic()
         outcome = await self._perform(order)
+        logger.debug(
+            "order carried out",
+            extra=facts(
+                vm=order.vm_id,
+                action=type(order.action).__name__,
+                event=type(outcome).__name__,
+                took=f"{self._clock.monotonic() - begun:.4f}s",
+                cause=order.cause,
+            ),
+        )
         self.post(outcome)

@@ -1,0 +1,374 @@
+"""How long a VM takes to start, against the bare tools doing the same.
+
+Ours: from the wish in the database to the VMA's answer, through the daemon, with its home, its
+rules, its limits and everything it writes down. Bare: a btrfs snapshot and an idmapped
+`lxc-start` of the same image with the same agent and a veth, nothing else. Both one at a time, and
+fifty at once with six under way. podman starts the same tree, for the record.
+
+Both sides are watched by the same prober, interleaved in one run, as these machines are shared.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import btrfsutil
+
+from appliance.clock import SystemClock
+from appliance.config import DATABASE_URL, NETWORK_BRIDGE, read_file
+from appliance.filters import Filter
+from appliance.model import StartedBy, Vm, VmState
+from appliance.ops import bell, vms
+from appliance.storage.paths import Paths
+from appliance.storage.store import Store
+from appliance.vma import wire
+from benchmarks.report import parts, result, result_at_least, spread
+from scripts.trial import IN_NETNS, ROOT, Trial, command
+
+IMAGE = ROOT / "build" / "desktop.tar.zst"
+STORM = int(os.environ.get("BENCH_STORM", "50"))
+ROUNDS = int(os.environ.get("BENCH_ROUNDS", "3"))
+SINGLES = int(os.environ.get("BENCH_SINGLES", "15"))
+AT_ONCE = 6
+TARGET = 1.25
+NAMED = 0.9
+MEMORY_MIB = 256
+LOOK_S = 0.002
+DIAL_S = 0.05
+ANSWER_S = 120.0
+BARE_BRIDGE = "bare0"
+BARE_NETWORK = "10.45.0"
+BARE_SUBID = 500_000_000
+PING = f"GET /vma/{wire.PING} HTTP/1.1\r\nHost: vma\r\n\r\n".encode()
+
+
+def main() -> int:
+    """Lay out a trial, measure inside its namespace, clean up."""
+    if sys.argv[1:2] == ["--inside"]:
+        return asyncio.run(measure(Path(sys.argv[2])))
+    command(sys.executable, str(ROOT / "images" / "build_lxc.py"), str(IMAGE), timeout_s=1800)
+    directory = Path(tempfile.mkdtemp(prefix="qvd-bench-"))
+    try:
+        with Trial(directory, settings={"hkd.vm.starting.max": str(AT_ONCE)}) as trial:
+            trial.lay_out(pool_size="16G")
+            trial.furnish(IMAGE, memory=MEMORY_MIB)
+            for number in range(2, STORM + 1):
+                trial.qa("vm", "add", f"name=desk{number}", "user=alice", "osf=small")
+            trial.start()
+            inside = [str(IN_NETNS), trial.netns, sys.executable, "-m", "benchmarks.vm_start", "--inside"]
+            return subprocess.run([*inside, str(directory)], env=trial.environment, check=False).returncode
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+async def measure(directory: Path) -> int:
+    """Measure both sides, turn and turn about, and say what came out."""
+    ours, bare = await Ours.open(directory), Bare(directory)
+    singles: dict[str, list[float]] = {"ours": [], "bare": []}
+    storms: dict[str, list[float]] = {"ours": [], "bare": []}
+    spent: dict[str, list[float]] = {"ours": [], "bare": []}
+    try:
+        sides: dict[str, Callable[[int], Coroutine[None, None, list[float]]]] = {
+            "ours": ours.storm,
+            "bare": bare.storm,
+        }
+        for start in sides.values():  # what is read from disk for the first time counts for nobody
+            await start(1)
+        for turn in range(SINGLES):
+            for name in sorted(sides, reverse=bool(turn % 2)):
+                singles[name] += await sides[name](1)
+        ours_parts = ours.parts()
+        for turn in range(ROUNDS):
+            for name in sorted(sides, reverse=bool(turn % 2)):
+                before = busy_s()
+                storms[name] += await sides[name](STORM)
+                spent[name].append(busy_s() - before)
+        podman = await Podman(directory, bare).singles(5)
+    finally:
+        await ours.close()
+        bare.close()
+    one = statistics.median(singles["ours"]) / statistics.median(singles["bare"])
+    many = statistics.median(storms["ours"]) / statistics.median(storms["bare"])
+    lines = [f"One at a time ({SINGLES} each):"]
+    lines += [spread(f"  {name}", taken) for name, taken in singles.items()]
+    lines += [spread("  podman, for the record", podman) if podman else "  podman: could not start the tree"]
+    lines += [f"A storm of {STORM}, {AT_ONCE} under way ({ROUNDS} each), from the first wish to each answer:"]
+    lines += [spread(f"  {name}", taken) for name, taken in storms.items()]
+    lines += [
+        f"  {name:<26} CPU of the machine per start {statistics.median(taken) / STORM:.3f} s"
+        for name, taken in spent.items()
+    ]
+    total = statistics.median(singles["ours"])
+    lines += ["Where one of our starts spends its time (medians):", *parts(ours_parts, total)]
+    lines += [
+        result("vm_start.single", one, TARGET),
+        result("vm_start.storm", many, TARGET),
+        result_at_least("vm_start.parts_named", sum(ours_parts.values()) / total, NAMED),
+    ]
+    text = "\n".join(lines)
+    print(text)
+    report = ROOT / "bench"
+    report.mkdir(exist_ok=True)
+    (report / "vm_start.txt").write_text(text + "\n")
+    return 0
+
+
+class Ours:
+    """Starts through the daemon, by the wish in the row."""
+
+    def __init__(self, directory: Path, store: Store, desktops: Sequence[Vm]) -> None:
+        self._settings = read_file(directory / "node.conf")
+        self._log = directory / "appliance.log"
+        self._store = store
+        self._desktops = desktops
+        self._wished: list[float] = []
+
+    @classmethod
+    async def open(cls, directory: Path) -> Ours:
+        """The trial's daemon and its VMs."""
+        settings = read_file(directory / "node.conf")
+        store = await Store.open(settings[DATABASE_URL], SystemClock())
+        async with store.read() as tx:
+            desktops = await tx.vms.find(Filter())
+        prefix = "54:52:00"
+        for vm in desktops:
+            octets = [f"{int(octet):02x}" for octet in str(vm.ip).split(".")[1:]]
+            neighbour(str(vm.ip), ":".join([prefix, *octets]), settings[NETWORK_BRIDGE])
+        return cls(directory, store, desktops)
+
+    async def storm(self, count: int) -> list[float]:
+        """Wish so many started at once; how long each took from then on. Afterwards all are stopped."""
+        chosen = self._desktops[:count]
+        begun = time.monotonic()
+        async with self._store.write() as tx:
+            asked = await vms.start(tx, [vm.id for vm in chosen], by="bench", started_by=StartedBy.COMMAND)
+        assert asked == count
+        bell.ring(self._settings)
+        self._wished.append(time.monotonic() - begun)
+        taken = await asyncio.gather(*(answered(str(vm.ip), f"qvd{vm.id}", begun) for vm in chosen))
+        await self._until(chosen, VmState.RUNNING)
+        async with self._store.write() as tx:
+            await vms.stop(tx, [vm.id for vm in chosen], by="bench")
+        bell.ring(self._settings)
+        await self._until(chosen, VmState.STOPPED)
+        return taken
+
+    def parts(self) -> dict[str, float]:
+        """How long each order of a single start took, by the daemon's own log, and the wish before them."""
+        taken: dict[str, list[float]] = {}
+        pattern = re.compile(r"order carried out .*action=(\w+) event=(\w+) took=([0-9.]+)s")
+        for line in self._log.read_text().splitlines():
+            if match := pattern.search(line):
+                taken.setdefault(match[1], []).append(float(match[3]))
+        starting = ("PrepareRoot", "DefineGuest", "FenceGuest", "LaunchGuest")
+        named = {"the wish is written": statistics.median(self._wished)}
+        named |= {name: statistics.median(taken[name]) for name in starting if name in taken}
+        named["SaveState (three of them)"] = 3 * statistics.median(taken["SaveState"])
+        named["the VMA's first answer (WatchVma)"] = statistics.median(taken["WatchVma"])
+        return named
+
+    async def close(self) -> None:
+        """Let go of the database."""
+        await self._store.close()
+
+    async def _until(self, chosen: Sequence[Vm], state: VmState) -> None:
+        numbers = {vm.id for vm in chosen}
+        async with asyncio.timeout(ANSWER_S):
+            while True:
+                async with self._store.read() as tx:
+                    found = [vm for vm in await tx.vms.find(Filter()) if vm.id in numbers]
+                if all(vm.runtime.vm_state is state for vm in found):
+                    return
+                await asyncio.sleep(0.05)
+
+
+class Bare:
+    """A snapshot and an idmapped `lxc-start`, and nothing else."""
+
+    def __init__(self, directory: Path) -> None:
+        self.base = Paths(read_file(directory / "node.conf")).all_basefs / "1"
+        self._folder = directory / "storage" / "bare"
+        self._folder.mkdir(mode=0o711)
+        for parent in (directory, directory / "storage", self.base.parent):
+            parent.chmod(0o711)  # the guest's mapped root must get to its root
+        command("ip", "link", "add", BARE_BRIDGE, "type", "bridge")
+        command("ip", "address", "add", f"{BARE_NETWORK}.1/24", "dev", BARE_BRIDGE)
+        command("ip", "link", "set", BARE_BRIDGE, "up")
+
+    async def storm(self, count: int) -> list[float]:
+        """Start so many, six under way; how long each took since the first. Afterwards all are gone."""
+        slots = asyncio.Semaphore(AT_ONCE)
+        begun = time.monotonic()
+
+        async def one(number: int) -> float:
+            async with slots:
+                snapshot = self._folder / str(number)
+                btrfsutil.create_snapshot(str(self.base), str(snapshot))
+                config = self._config(number, snapshot)
+                words = ("lxc-start", "-n", f"bare{number}", "-P", str(self._folder), "-f", str(config))
+                started = await asyncio.create_subprocess_exec(*words, stdin=asyncio.subprocess.DEVNULL)
+                assert await started.wait() == 0, "bare lxc-start failed"
+                return await answered(f"{BARE_NETWORK}.{number + 9}", f"bare{number}", begun)
+
+        numbers = range(1, count + 1)
+        try:
+            return list(await asyncio.gather(*(one(number) for number in numbers)))
+        finally:
+            for number in numbers:
+                words = ("lxc-stop", "-k", "-n", f"bare{number}", "-P", str(self._folder))
+                subprocess.run(words, check=False, capture_output=True, timeout=60)
+                with suppress(OSError):
+                    btrfsutil.delete_subvolume(str(self._folder / str(number)), recursive=True)
+
+    def close(self) -> None:
+        """Remove the bridge."""
+        command("ip", "link", "del", BARE_BRIDGE)
+
+    def _config(self, number: int, snapshot: Path) -> Path:
+        address, mac = f"{BARE_NETWORK}.{number + 9}", f"54:52:01:00:00:{number + 9:02x}"
+        neighbour(address, mac, BARE_BRIDGE)
+        ids = f"0 {BARE_SUBID + 65_536 * number} 65536"
+        lines = (
+            f"lxc.uts.name = bare{number}",
+            f"lxc.rootfs.path = dir:{snapshot}",
+            "lxc.rootfs.options = idmap=container",
+            f"lxc.idmap = u {ids}",
+            f"lxc.idmap = g {ids}",
+            "lxc.net.0.type = veth",
+            f"lxc.net.0.link = {BARE_BRIDGE}",
+            f"lxc.net.0.veth.pair = bare{number}",
+            f"lxc.net.0.hwaddr = {mac}",
+            "lxc.net.0.name = eth0",
+            "lxc.net.0.flags = up",
+            f"lxc.net.0.ipv4.address = {address}/24",
+            f"lxc.net.0.ipv4.gateway = {BARE_NETWORK}.1",
+            "lxc.autodev = 1",
+            "lxc.tty.max = 1",
+            "lxc.mount.auto = proc:mixed sys:ro",
+            *(
+                f"lxc.mount.entry = tmpfs {where} tmpfs rw,nosuid,nodev,mode={mode},create=dir 0 0"
+                for where, mode in (("dev/shm", 1777), ("tmp", 1777), ("run", 755))
+            ),
+            f"lxc.cgroup.memory.limit_in_bytes = {MEMORY_MIB << 20}",
+            f"lxc.cgroup2.memory.max = {MEMORY_MIB << 20}",
+        )
+        config = self._folder / f"{number}.conf"
+        config.write_text("\n".join(lines) + "\n")
+        return config
+
+
+class Podman:
+    """The same tree under podman, one at a time; not a target, as it prepares more and less than we do."""
+
+    def __init__(self, directory: Path, bare: Bare) -> None:
+        self._folder = directory / "podman"
+        self._base = bare.base
+
+    async def singles(self, count: int) -> list[float]:
+        """How long each of so many starts took; none if podman is not installed or cannot start it."""
+        if shutil.which("podman") is None:
+            return []
+        tree = self._base.parent.parent / "bare" / "podman"
+        btrfsutil.create_snapshot(str(self._base), str(tree))
+        taken = []
+        try:
+            for number in range(200, 200 + count):
+                with self._network(number) as network:
+                    begun = time.monotonic()
+                    name = f"qvd-bench-{number}"
+                    started = await asyncio.create_subprocess_exec(
+                        *self._podman("run", "-d", "--name", name, "--network", f"ns:{network}"),
+                        *("--systemd=false", "--rootfs", f"{tree}:O", "/sbin/init"),
+                        stdin=asyncio.subprocess.DEVNULL,
+                        stdout=asyncio.subprocess.DEVNULL,
+                    )
+                    if await started.wait() != 0:
+                        return []
+                    taken.append(await answered(f"{BARE_NETWORK}.{number}", f"bare{number}", begun))
+                    gone = self._podman("rm", "-f", "-t", "0", name)
+                    subprocess.run(gone, check=False, capture_output=True, timeout=60)
+        except TimeoutError:
+            return []
+        finally:
+            gone = self._podman("rm", "-f", "-a", "-t", "0")
+            subprocess.run(gone, check=False, capture_output=True, timeout=60)
+            btrfsutil.delete_subvolume(str(tree), recursive=True)
+        return taken
+
+    def _podman(self, *words: str) -> tuple[str, ...]:
+        where = ("--root", str(self._folder / "root"), "--runroot", str(self._folder / "run"))
+        return ("podman", *where, "--cgroup-manager=cgroupfs", "--events-backend=none", *words)
+
+    @contextmanager
+    def _network(self, number: int) -> Iterator[str]:
+        name, link = f"qvd-bench-{os.getpid()}-{number}", f"bare{number}"
+        mac = f"54:52:01:00:00:{number:02x}"
+        command("ip", "netns", "add", name)
+        try:
+            command("ip", "link", "add", link, "type", "veth", "peer", "name", "eth0", "netns", name)
+            command("ip", "link", "set", link, "master", BARE_BRIDGE, "up")
+            command("ip", "-n", name, "link", "set", "eth0", "address", mac, "up")
+            command("ip", "-n", name, "address", "add", f"{BARE_NETWORK}.{number}/24", "dev", "eth0")
+            command("ip", "-n", name, "route", "add", "default", "via", f"{BARE_NETWORK}.1")
+            neighbour(f"{BARE_NETWORK}.{number}", mac, BARE_BRIDGE)
+            yield f"/run/netns/{name}"
+        finally:
+            command("ip", "netns", "del", name)
+
+
+async def answered(address: str, link: str, begun: float) -> float:
+    """Seconds since `begun` until the VMA at `address`, behind `link`, answers a ping.
+
+    :raises TimeoutError: it does not
+    """
+    there = Path("/sys/class/net") / link
+    async with asyncio.timeout(ANSWER_S):
+        while not there.exists():
+            await asyncio.sleep(LOOK_S)
+        while not await pings(address):
+            await asyncio.sleep(LOOK_S)
+    return time.monotonic() - begun
+
+
+async def pings(address: str) -> bool:
+    """Whether the VMA answers now."""
+    try:
+        async with asyncio.timeout(DIAL_S):
+            reader, writer = await asyncio.open_connection(address, wire.PORT)
+    except OSError:
+        return False
+    try:
+        writer.write(PING)
+        async with asyncio.timeout(5):
+            return b" 200 " in await reader.readline()
+    except OSError:
+        return False
+    finally:
+        writer.close()
+
+
+def neighbour(address: str, mac: str, link: str) -> None:
+    """Know where an address is beforehand: a question asked too early is asked again after a second only."""
+    command("ip", "neigh", "replace", address, "lladdr", mac, "dev", link, "nud", "permanent")
+
+
+def busy_s() -> float:
+    """CPU seconds that this machine has spent since it booted."""
+    fields = [int(field) for field in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
+    user, nice, system, _idle, _wait, irq, soft, steal = fields
+    return (user + nice + system + irq + soft + steal) / os.sysconf("SC_CLK_TCK")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
