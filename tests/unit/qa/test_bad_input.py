@@ -1,0 +1,210 @@
+"""Every bad input of `qa`: the right exit status, one clear line, and nothing changed.
+
+`GENERIC` rows come from the verbs' own declarations, so a new verb is covered as it appears. `ROWS` are
+written by hand: what a verb refuses for its own reasons. Whoever adds a refusal adds its row.
+"""
+
+from __future__ import annotations
+
+import importlib
+import io
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from appliance.errors import ConfigError, UsageError
+from appliance.qa.main import NOUNS
+from appliance.qa.verbs import Argument, Verb
+from tests.support.bad_input import DAEMON_DOWN, USAGE, Bad, check_refused, furnish
+from tests.support.qa import Installation
+
+CONFIG = (
+    Bad("config set l7r.prot=8443", "did you mean l7r.port?"),
+    Bad("config set l7r.port=many", "l7r.port"),
+    Bad("config set nodename=other", "is read before the database is known", USAGE),
+    Bad("config set l7r.ssl.cert=x", "qa config ssl", USAGE),
+    Bad("config set =x", "cannot be the name of a setting", USAGE),
+    Bad("config set l7r.port", "is no key=value", USAGE),
+    Bad("config set", "keys and values are missing", USAGE),
+    Bad("config del", "--yes"),
+)
+
+HOST: tuple[Bad, ...] = (Bad("host list -f state=asleep", "one of", USAGE),)
+
+USER = (
+    Bad("user add login=alice password=x", "there is a user of this login"),
+    Bad("user add login=ALICE password=x", "there is a user of this login"),
+    Bad("user add login=root password=x", "cannot be root", USAGE),
+    Bad("user add 'login=a b' password=x", "cannot be an account name", USAGE),
+    Bad("user add login=carol password=", "the password is empty", USAGE),
+    Bad("user add login=carol", "there is no password", USAGE),
+    Bad("user add login=carol password=x password-file=-", "exclude one another", USAGE),
+    Bad("user add login=carol password-file=/nowhere/at/all", "No such file"),
+    Bad("user passwd user=nobody password=x", "there is no user 'nobody'"),
+    Bad("user passwd user=alice", "there is no password", USAGE),
+    Bad("user del -f login=alice", "owns the VMs web-1, web-2, web-3"),
+    Bad("user del --yes", "owns the VMs"),
+)
+
+OSF = (
+    Bad("osf add name=desktop", "there is an OSF of this name"),
+    Bad("osf add name=", "1 to 64 characters", USAGE),
+    Bad("osf add name=new memory=many", "write a size", USAGE),
+    Bad("osf add name=new memory=0", "at least 1 MiB", USAGE),
+    Bad("osf add name=new cpus=-1", "number of processors", USAGE),
+    Bad("osf add name=new cpus=nan", "number of processors", USAGE),
+    Bad("osf add name=new use_overlay=perhaps", "use_overlay", USAGE),
+    Bad("osf add name=new backend=xen", "one of lxc, kvm, nothing", USAGE),
+    Bad("osf add name=new processes=-3", "processes", USAGE),
+    Bad("osf edit --yes", "nothing to change", USAGE),
+    Bad("osf edit memory=1g id=1 --yes", "there is no argument id", USAGE),
+    Bad("osf edit name=other --yes", "2 OSFs cannot share one name"),
+    Bad("osf edit name=desktop -f name=spare", "there is an OSF of this name"),
+    Bad("osf edit backend=lxc -f name=desktop", "it has DIs for nothing"),
+    Bad("osf del -f name=desktop", "has the VMs web-1, web-2, web-3"),
+)
+
+DI = (
+    Bad("di add path=/nowhere.tar osf=desktop", "nowhere.tar"),
+    Bad("di add path=/nowhere.tar osf=office", "there is no OSF 'office'"),
+    Bad("di add path=/nowhere.tar osf_id=9", "there is no OSF with id 9"),
+    Bad("di add path=/nowhere.tar", "one of the arguments osf or osf_id is missing", USAGE),
+    Bad("di add path=/nowhere.tar osf=desktop osf_id=1", "exclude one another", USAGE),
+    Bad("di add osf=desktop", "argument path is missing", USAGE),
+    Bad("di add path=/etc/hostname osf=desktop version=one", "one"),
+    Bad("di tag di_id=9 tag=default", "there is no DI with id 9"),
+    Bad("di tag di_id=x tag=default", "write a whole number", USAGE),
+    Bad("di tag di_id=1 tag=two", "two"),
+    Bad("di tag di_id=1 tag=", "tag", USAGE),
+    Bad("di untag di_id=1 tag=nowhere", "nowhere"),
+    Bad("di untag di_id=1 tag=one", "one"),
+    Bad("di del -f id=1", "DI 1 is run by 1 VMs: web-2"),
+)
+
+VM = (
+    Bad("vm add name=web-1 user=alice osf=desktop", "there is a VM of this name"),
+    Bad("vm add name=a_b user=alice osf=desktop", "host name", USAGE),
+    Bad("vm add name=new user=carol osf=desktop", "there is no user 'carol'"),
+    Bad("vm add name=new user_id=9 osf=desktop", "there is no user with id 9"),
+    Bad("vm add name=new user=alice osf=office", "there is no OSF 'office'"),
+    Bad("vm add name=new user=alice osf_id=9", "there is no OSF with id 9"),
+    Bad("vm add name=new user=alice", "one of the arguments osf or osf_id is missing", USAGE),
+    Bad("vm add name=new user=alice user_id=1 osf=desktop", "exclude one another", USAGE),
+    Bad("vm add name=new user=alice osf=desktop ip=10.9.0.6", "the VM web-1 has this address"),
+    Bad("vm add name=new user=alice osf=desktop ip=10.9.0.1", "gateway", USAGE),
+    Bad("vm add name=new user=alice osf=desktop ip=10.9.0", "no IPv4 address", USAGE),
+    Bad("vm add name=new user=alice osf=desktop di_tag=a,b", "cannot be a tag", USAGE),
+    Bad("vm edit --yes", "nothing to change", USAGE),
+    Bad("vm edit vm_state=running --yes", "there is no argument vm_state", USAGE),
+    Bad("vm edit name=web-2 -f name=web-1", "there is a VM of this name"),
+    Bad("vm edit name=new --yes", "3 VMs cannot share one name"),
+    Bad("vm edit ip=10.9.0.3 -f name=web-2", "cannot change while it is running"),
+    Bad("vm edit ip=10.9.0.5 -f name=web-1", "the VM web-2 has this address"),
+    Bad("vm del --yes", "web-2 (running), web-3 (start)"),
+    Bad("vm del -f name=web-2", "only stopped VMs can be deleted"),
+    Bad("vm console", "3 VMs match: web-1, web-2, web-3"),
+    Bad("vm console -f name=nobody", "0 VMs match"),
+    Bad("vm console -f name=web-2 write=now", "write free, take or never", USAGE),
+    Bad("vm console -f name=web-2", "daemon", DAEMON_DOWN),
+)
+
+WORDS = (
+    Bad("vm list -o xml", "there is no such form", USAGE),
+    Bad("vm list -x", "there is no such option", USAGE),
+    Bad("vm list --f=id=1 --fo=1", "takes no value", USAGE),
+    Bad("vm list -f", "needs a value", USAGE),
+    Bad("vm list -f name", "has no '='", USAGE),
+    Bad("vm list -f nmae=x", "did you mean name?", USAGE),
+    Bad("vm list -f id=x", "id=x", USAGE),
+    Bad("vm list -f 'name=a\\'", "lone backslash", USAGE),
+    Bad("vm list -f 'name<a*'", "takes no wildcard", USAGE),
+    Bad("vm list -f =x", "names no key", USAGE),
+    Bad("vm list -- more", "takes nothing after --", USAGE),
+    Bad("ship list", "there is no noun 'ship'", USAGE),
+)
+
+ROWS = (*CONFIG, *HOST, *USER, *OSF, *DI, *VM, *WORDS)
+
+
+def generic() -> Iterator[Bad]:
+    """What any verb refuses, from its declaration."""
+    for noun in NOUNS:
+        for verb in importlib.import_module(f"appliance.qa.{noun}").VERBS:
+            yield from _of(noun, verb)
+
+
+def _of(noun: str, verb: Verb) -> Iterator[Bad]:
+    call = f"{noun} {verb.name}"
+    if not verb.words and not verb.pairs:
+        yield Bad(f"{call} nonsense", "'nonsense' is no key=value", USAGE)
+        yield Bad(f"{call} nonsense=1 --yes", "there is no argument nonsense", USAGE)
+    if verb.filters:
+        yield Bad(f"{call} {_plausible(verb)} -f nonsense=1", "there is no filter key 'nonsense'", USAGE)
+        yield Bad(f"{call} {_plausible(verb)} -f nonsense", "has no '='", USAGE)
+    else:
+        yield Bad(f"{call} {_plausible(verb)} -f id=1", "takes no filter", USAGE)
+    for argument in verb.arguments:
+        if argument.required:
+            yield Bad(call, f"argument {argument.name} is missing", USAGE)
+        yield Bad(
+            f"{call} {argument.name}=1 {argument.name}=2", f"argument {argument.name} is given twice", USAGE
+        )
+    if verb.confirm:
+        yield Bad(f"{call} {_plausible(verb)}", "--yes")
+
+
+def _plausible(verb: Verb) -> str:
+    """Arguments with which the verb's own checks would pass."""
+    wanted = [argument for argument in verb.arguments if argument.required]
+    wanted += [_named(verb, group[0]) for group in verb.one_of]
+    wanted += [_named(verb, name) for name in verb.any_of[:1]]
+    words = [f"{argument.name}={_value(argument)}" for argument in wanted]
+    return " ".join([*words, *(["some.key=1"] if verb.pairs else [])])
+
+
+def _named(verb: Verb, name: str) -> Argument:
+    return next(argument for argument in verb.arguments if argument.name == name)
+
+
+def _value(argument: Argument) -> str:
+    for text in ("x", "1", "yes", "10.9.0.3"):
+        try:
+            argument.parse(text)
+        except (ValueError, UsageError, ConfigError):
+            continue
+        return text
+    raise AssertionError(f"no plausible value for {argument.name}")
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the furnished world is made, once."""
+    return tmp_path_factory.mktemp("template")
+
+
+@pytest.fixture
+def world(
+    template: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> Installation:
+    """A furnished world of one's own; standard input is no terminal, and empty."""
+    monkeypatch.setattr("sys.stdin", io.StringIO(""))
+    if not (template / "furnished").exists():
+        furnish(Installation(template, capsys))
+        (template / "furnished").touch()
+    shutil.copytree(template, tmp_path, dirs_exist_ok=True)
+    return Installation(tmp_path, capsys)
+
+
+@pytest.mark.parametrize("bad", ROWS, ids=str)
+def test_bad_input_changes_nothing_and_says_why(world: Installation, bad: Bad) -> None:
+    check_refused(world, bad)
+
+
+@pytest.mark.parametrize("bad", [*dict.fromkeys(generic())], ids=str)
+def test_every_verb_refuses_what_none_takes(world: Installation, bad: Bad) -> None:
+    check_refused(world, bad)
