@@ -30,6 +30,9 @@ FILE_ONLY = ("nodename", "database.", "log.", "path.")
 NEAR = 0.85
 """How alike (difflib's ratio) an unknown name is to a declared one to be taken for a slip."""
 SECRET_NAME = re.compile(r"passw(or)?d|secret|salt", re.IGNORECASE)
+SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?", re.IGNORECASE)
+MIB_PER_UNIT = {"k": 1 / 1024, "": 1, "m": 1, "g": 1024, "t": 1024 * 1024}
+LARGEST_MIB = 1 << 40
 REFERENCE = re.compile(r"\$\{([^}]*)\}")
 
 
@@ -141,6 +144,27 @@ def _whole(text: str, wanted: str) -> int:
         return int(text)
     except ValueError:
         raise ValueError(wanted) from None
+
+
+def mib(text: str) -> int:
+    """A size in MiB, as a plain number or with one of the suffixes k m g t (trap T22).
+
+    :raises ValueError: it is none, less than 1 MiB, or beyond any disk
+    """
+    match = SIZE.fullmatch(text.strip())
+    if match is None:
+        raise ValueError("write a size in MiB, or with a suffix k, m, g or t")
+    size = float(match.group(1)) * MIB_PER_UNIT[match.group(2).lower()]
+    if size < 1:
+        raise ValueError("a size is at least 1 MiB")
+    if size > LARGEST_MIB:
+        raise ValueError("that is more than there can be")
+    return round(size)
+
+
+def limit_mib(text: str) -> int | None:
+    """A size in MiB as `mib` reads it, or `no` for none."""
+    return None if text.strip().lower() == "no" else mib(text)
 
 
 def backend(text: str) -> BackendKind:
@@ -403,6 +427,15 @@ NETWORK_FIREWALL = declare(
 )
 
 OSF_DEFAULT_MEMORY = declare("osf.default.memory", count, "256", "Memory of an OSF in MiB, if not given.")
+OSF_DEFAULT_PROCESSES = declare(
+    "osf.default.processes", count, "4096", "Processes and threads of a VM, if its OSF does not say."
+)
+OSF_DEFAULT_ROOT = declare(
+    "osf.default.root_size",
+    limit_mib,
+    "4g",
+    "What a VM may write into its root, in MiB or with k m g t, if its OSF does not say; no for no limit.",
+)
 OSF_DEFAULT_OVERLAY = declare("osf.default.overlay", boolean, "1", "Overlay of an OSF, if not given.")
 
 WITHOUT_EFFECT = ("log4perl.", "l7r.as_user", "l7r.pid_file", "hkd.as_user")

@@ -1,31 +1,13 @@
-"""What people do with OSFs: add, edit, delete; and how they write sizes."""
+"""What people do with OSFs: add, edit, delete."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 
 from appliance.errors import ConflictError, NotFoundError, UsageError
 from appliance.filters import Filter
 from appliance.model import BackendKind, Osf
 from appliance.storage.store import Tx
-
-SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?", re.IGNORECASE)
-MIB_PER_UNIT = {"k": 1 / 1024, "": 1, "m": 1, "g": 1024, "t": 1024 * 1024}
-
-
-def mib(text: str) -> int:
-    """A size in MiB, as a plain number or with one of the suffixes k m g t (trap T22).
-
-    :raises ValueError: it is none, or less than 1 MiB
-    """
-    match = SIZE.fullmatch(text.strip())
-    if match is None:
-        raise ValueError("write a size in MiB, or with a suffix k, m, g or t")
-    size = float(match.group(1)) * MIB_PER_UNIT[match.group(2).lower()]
-    if size < 1:
-        raise ValueError("a size is at least 1 MiB")
-    return round(size)
 
 
 async def add(

@@ -7,9 +7,9 @@ from enum import StrEnum
 from typing import TypeVar
 
 from appliance import config
+from appliance.config import mib
 from appliance.model import BackendKind, Osf
 from appliance.ops import osfs
-from appliance.ops.osfs import mib
 from appliance.qa.context import Context
 from appliance.qa.output import MIB, Column, Json, yes_no
 from appliance.qa.verbs import Argument, Given, Verb

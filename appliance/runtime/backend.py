@@ -24,6 +24,8 @@ class GuestSpec:
     hostname: str
     memory_mib: int
     cpus: float | None
+    processes: int
+    """How many processes and threads it may have at once."""
     address: IPv4Interface
     gateway: str
     resolver: str | None
@@ -35,6 +37,8 @@ class GuestSpec:
     subid_first: int
     """First host id of the guest's own range (model.SUBID_COUNT ids long)."""
     home_mib: int | None
+    root_mib: int | None
+    """How much it may write into its root; None: as much as the pool has."""
     keep_root: bool
     """Whether a root of the same DI survives a restart (`vm.overlay.persistent`)."""
 

@@ -13,6 +13,8 @@ from appliance.config import (
     NETWORK_MAC_PREFIX,
     NETWORK_NETMASK,
     NXAGENT_DISPLAY,
+    OSF_DEFAULT_PROCESSES,
+    OSF_DEFAULT_ROOT,
     VM_OVERLAY_PERSISTENT,
     VMA_PORT,
     Settings,
@@ -38,6 +40,7 @@ def describe(vm: Vm, osf: Osf, di_id: DiId, settings: Settings, installation: In
         hostname=vm.name,
         memory_mib=osf.memory_mib,
         cpus=osf.cpus,
+        processes=osf.processes or settings[OSF_DEFAULT_PROCESSES],
         address=IPv4Interface(f"{vm.ip}/{settings[NETWORK_NETMASK]}"),
         gateway=str(settings[NETWORK_GATEWAY]),
         resolver=settings[NETWORK_DNS],
@@ -47,6 +50,7 @@ def describe(vm: Vm, osf: Osf, di_id: DiId, settings: Settings, installation: In
         interface=f"{settings[NETWORK_DEVICE_PREFIX]}{vm.id}",
         subid_first=SUBID_FIRST + vm.subid_slot * SUBID_COUNT,
         home_mib=osf.user_storage_mib,
+        root_mib=osf.root_mib or settings[OSF_DEFAULT_ROOT],
         keep_root=settings[VM_OVERLAY_PERSISTENT],
     )
 

@@ -26,7 +26,6 @@ VIEW = Path("/mnt")
 ROOT_VIEW = VIEW / "root"
 HOME_VIEW = VIEW / "home"
 
-PIDS_MAX = 4096
 CPU_PERIOD_US = 100_000
 
 DROPPED = (
@@ -123,7 +122,7 @@ def limits(guest: GuestSpec, layout: CgroupLayout) -> tuple[Limit, ...]:
             found.append(Limit("cpu", 1, "cpu.cfs_quota_us", quota))
         else:
             found.append(Limit("cpu", 2, "cpu.max", f"{quota} {CPU_PERIOD_US}"))
-    found.append(Limit("pids", layout.pids, "pids.max", str(PIDS_MAX)))
+    found.append(Limit("pids", layout.pids, "pids.max", str(guest.processes)))
     return tuple(found)
 
 

@@ -48,6 +48,7 @@ class Rig:
             hostname=f"desk{vm_id}",
             memory_mib=64,
             cpus=0.5,
+            processes=500,
             address=IPv4Interface(f"10.44.0.{100 + vm_id}/24"),
             gateway="10.44.0.1",
             resolver="10.44.0.1",
@@ -57,6 +58,7 @@ class Rig:
             interface=f"qvd{vm_id}",
             subid_first=SUBID_FIRST + vm_id * SUBID_COUNT,
             home_mib=None,
+            root_mib=None,
             keep_root=False,
         )
         return replace(guest, **changes)  # type: ignore[arg-type]

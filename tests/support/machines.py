@@ -28,6 +28,7 @@ GUEST = GuestSpec(
     hostname="desk7",
     memory_mib=256,
     cpus=None,
+    processes=4096,
     address=IPv4Interface("10.44.0.7/24"),
     gateway="10.44.0.1",
     resolver=None,
@@ -37,6 +38,7 @@ GUEST = GuestSpec(
     interface="qvd7",
     subid_first=1_000_000,
     home_mib=None,
+    root_mib=None,
     keep_root=False,
 )
 

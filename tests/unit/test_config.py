@@ -104,3 +104,14 @@ def test_every_default_can_be_read() -> None:
     for key in config.REGISTRY.values():
         if key.default is not None:
             _ = settings[key]
+
+
+@pytest.mark.parametrize("text", ["", "no", "0", "-1", "4 feet", "9" * 400, "9999999t"])
+def test_a_size_is_a_number_that_a_disk_can_have(text: str) -> None:
+    with pytest.raises(ValueError, match=r"write|least|more than"):
+        config.mib(text)
+
+
+def test_a_limit_may_be_none() -> None:
+    assert config.limit_mib("4g") == 4096
+    assert config.limit_mib("No") is None

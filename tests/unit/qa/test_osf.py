@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from appliance.ops.osfs import mib
+from appliance.config import mib
 from tests.support.qa import Installation
 
 MIB = 1024 * 1024
