@@ -69,11 +69,13 @@ class Guest:
     async def _vma(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._adopt()
         parser = wire.RequestParser()
-        with suppress(OSError):
-            while data := await reader.read(65536):
-                for request in parser.feed(data):
-                    writer.write(self._answer(request))
-        await _close(writer)
+        try:
+            with suppress(OSError):
+                while data := await reader.read(65536):
+                    for request in parser.feed(data):
+                        writer.write(self._answer(request))
+        finally:
+            await _close(writer)
 
     def _answer(self, request: wire.Request) -> bytes:
         self.calls.append(request.call or request.path)

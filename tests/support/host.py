@@ -173,11 +173,11 @@ async def rig(directory: Path, desktops: int = 1) -> AsyncIterator[Rig]:
 
 
 async def answer_vma(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """A VMA that says yes to everything."""
-    await reader.readuntil(b"\r\n\r\n")
-    body = b"1\n\r\n"
-    writer.write(
-        b"HTTP/1.1 200 OK\r\nContent-Type: application/json-simplerpc\r\n"
-        b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
-    )
-    writer.close()
+    """A VMA that says yes to everything, and minds nobody who leaves before."""
+    with contextlib.closing(writer), contextlib.suppress(asyncio.IncompleteReadError, OSError):
+        await reader.readuntil(b"\r\n\r\n")
+        body = b"1\n\r\n"
+        writer.write(
+            b"HTTP/1.1 200 OK\r\nContent-Type: application/json-simplerpc\r\n"
+            b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
+        )
