@@ -1,8 +1,9 @@
 r"""The `-f` grammar of `qa` and of the filter bar, as values; nothing here knows columns or SQL.
 
 `key=value[,key=value…]`, all of which must hold. In a value, `*` stands for any text and `?` for one
-character. Beyond QVD's grammar: `!=`, `<`, `<=`, `>`, `>=`, an empty value for "absent", and a
-backslash before a character that would mean something else (`\,` `\*` `\?` `\\`).
+character. Beyond QVD's grammar: `!=`, `<`, `<=`, `>`, `>=`, an empty value for "absent",
+`key in (value,value…)` and `key not in (…)`, and a backslash before a character that would mean
+something else (`\,` `\*` `\?` `\\`).
 
 The law: `Filter.parse(str(f)) == f`.
 """
@@ -10,7 +11,7 @@ The law: `Filter.parse(str(f)) == f`.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Self
@@ -18,6 +19,10 @@ from typing import Self
 from appliance.errors import UsageError
 
 GRAMMAR = "write key=value[,key=value…]"
+LIST_GRAMMAR = "write key in (value,value…)"
+
+IN = re.compile(r"\s+in\s*$", re.IGNORECASE)
+NOT_IN = re.compile(r"\s+not\s+in\s*$", re.IGNORECASE)
 
 
 class Op(StrEnum):
@@ -76,7 +81,7 @@ class Condition:
     value: Pattern
 
     def __str__(self) -> str:
-        key = re.sub(r"([\\,=!<>\s])", r"\\\1", self.key)
+        key = _escaped_key(self.key)
         text = str(self.value)
         if self.op in (Op.LESS, Op.MORE) and text.startswith("="):
             text = "\\" + text
@@ -84,10 +89,23 @@ class Condition:
 
 
 @dataclass(frozen=True, slots=True)
+class Choice:
+    """One `key in (value,value…)`, or with `among` false `key not in (…)`; no value is empty."""
+
+    key: str
+    values: tuple[Pattern, ...]
+    among: bool = True
+
+    def __str__(self) -> str:
+        values = ",".join(re.sub(r"([()\s])", r"\\\1", str(value)) for value in self.values)
+        return f"{_escaped_key(self.key)} {'in' if self.among else 'not in'} ({values})"
+
+
+@dataclass(frozen=True, slots=True)
 class Filter:
     """Conditions that must all hold; none at all lets everything pass."""
 
-    conditions: tuple[Condition, ...] = ()
+    conditions: tuple[Condition | Choice, ...] = ()
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -136,16 +154,60 @@ def _characters(text: str) -> Iterator[_Char]:
 
 def _split(text: str) -> Iterator[list[_Char]]:
     words: list[_Char] = []
+    in_list = False
     for char in _characters(text):
-        if char.means(","):
+        if char.means(",") and not in_list:
             yield words
             words = []
-        else:
-            words.append(char)
+            continue
+        if char.means("(") and _list_opens_after(words) is not None:
+            in_list = True
+        elif char.means(")"):
+            in_list = False
+        words.append(char)
     yield words
 
 
-def _condition(words: list[_Char], whole: str) -> Condition:
+def _list_opens_after(words: Sequence[_Char]) -> tuple[list[_Char], bool] | None:
+    """The key, and whether its value must be in the list, if a `(` after these words opens one."""
+    if any(char.means("=!<>(") for char in words):
+        return None
+    plain = "".join("\\" if char.quoted else char.char for char in words)
+    for sign, among in ((NOT_IN, False), (IN, True)):
+        if match := sign.search(plain):
+            return list(words[: match.start()]), among
+    return None
+
+
+def _condition(words: list[_Char], whole: str) -> Condition | Choice:
+    opening = next((place for place, char in enumerate(words) if char.means("(")), len(words))
+    if opened := _list_opens_after(words[:opening]) if opening < len(words) else None:
+        return _choice(*opened, words[opening + 1 :], whole)
+    return _comparison(words, whole)
+
+
+def _choice(key: list[_Char], among: bool, words: list[_Char], whole: str) -> Choice:
+    close = next((place for place, char in enumerate(words) if char.means(")")), None)
+    name = "".join(char.char for char in _stripped(key))
+    if close is None or _stripped(words[close + 1 :]):
+        raise UsageError(
+            f"the filter {whole!r} does not end its list of {name!r} with ')'", hint=LIST_GRAMMAR
+        )
+    if not name:
+        raise UsageError(f"the filter {whole!r} names no key before its list", hint=LIST_GRAMMAR)
+    values: list[list[_Char]] = [[]]
+    for char in words[:close]:
+        if char.means(","):
+            values.append([])
+        else:
+            values[-1].append(char)
+    patterns = tuple(_pattern(_stripped(value)) for value in values)
+    if not all(pattern.parts for pattern in patterns):
+        raise UsageError(f"the filter {whole!r} has an empty value in its list", hint=LIST_GRAMMAR)
+    return Choice(name, patterns, among)
+
+
+def _comparison(words: list[_Char], whole: str) -> Condition:
     at = next((place for place, char in enumerate(words) if char.means("=!<>")), None)
     shown = "".join(char.char for char in words)
     if at is None:
@@ -158,6 +220,10 @@ def _condition(words: list[_Char], whole: str) -> Condition:
     if not key:
         raise UsageError(f"the filter {whole!r} names no key before {sign!r}", hint=GRAMMAR)
     return Condition(key, Op(sign), _pattern(words[at + length :]))
+
+
+def _escaped_key(key: str) -> str:
+    return re.sub(r"([\\,=!<>()\s])", r"\\\1", key)
 
 
 def _stripped(words: list[_Char]) -> list[_Char]:

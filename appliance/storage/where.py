@@ -1,20 +1,37 @@
 """Filter -> SQL predicates: which keys a noun knows, and how the text of a condition meets a typed column.
 
-Absent values count: `key=` finds them, and `key!=x` includes them.
+Absent values count: `key=` finds them, and `key!=x` includes them. A date without a time stands for the
+whole local day.
 """
 
 from __future__ import annotations
 
 import difflib
+import math
+import re
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, time, timedelta
 from typing import Any, TypeAlias
 
-from sqlalchemy import Boolean, ColumnElement, Enum, Float, Integer, String, Table, and_, cast, exists, true
+from sqlalchemy import (
+    Boolean,
+    ColumnElement,
+    Enum,
+    Float,
+    Integer,
+    String,
+    Table,
+    and_,
+    cast,
+    exists,
+    false,
+    or_,
+    true,
+)
 
 from appliance.config import boolean
 from appliance.errors import UsageError
-from appliance.filters import Condition, Filter, Op, Pattern, Wild
+from appliance.filters import Choice, Condition, Filter, Op, Pattern, Wild
 from appliance.storage.schema import Instant
 
 Predicate: TypeAlias = ColumnElement[bool]
@@ -22,6 +39,9 @@ Apply: TypeAlias = Callable[[Condition], Predicate]
 Keys: TypeAlias = Mapping[str, ColumnElement[Any] | Apply]
 
 PROPERTY = "property."
+DATE = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
+WHOLE = re.compile(r"[+-]?\d{1,18}", re.ASCII)
+"""Numbers that the database can hold; none of ours comes near."""
 
 
 def where(filter_: Filter | None, keys: Keys, properties: Apply | None = None) -> Predicate:
@@ -35,9 +55,15 @@ def where(filter_: Filter | None, keys: Keys, properties: Apply | None = None) -
 
 
 def through(column: ColumnElement[Any], *links: Predicate) -> Apply:
-    """A key whose values are in another table: some row of it that fulfils `links` must match."""
+    """A key whose values are in another table: some row of it that fulfils `links` must match.
+
+    It is absent where no row holds a value.
+    """
 
     def apply(condition: Condition) -> Predicate:
+        if condition.value.literal == "" and condition.op in (Op.EQUAL, Op.DIFFERENT):
+            held = exists().where(*links, column != "").correlate_except(column.table)
+            return ~held if condition.op is Op.EQUAL else held
         found = exists().where(*links, compare(column, _positive(condition))).correlate_except(column.table)
         return ~found if condition.op is Op.DIFFERENT else found
 
@@ -62,6 +88,8 @@ def compare(column: ColumnElement[Any], condition: Condition) -> Predicate:
         return _like(column, condition)
     if literal == "":
         return _absent(column, condition)
+    if isinstance(column.type, Instant) and DATE.fullmatch(literal):
+        return _on_day(column, literal, condition)
     value = _typed(column, literal, condition)
     match condition.op:
         case Op.EQUAL:
@@ -78,7 +106,13 @@ def compare(column: ColumnElement[Any], condition: Condition) -> Predicate:
             return column >= value
 
 
-def _predicate(condition: Condition, keys: Keys, properties: Apply | None) -> Predicate:
+def _predicate(condition: Condition | Choice, keys: Keys, properties: Apply | None) -> Predicate:
+    if isinstance(condition, Choice):
+        op = Op.EQUAL if condition.among else Op.DIFFERENT
+        each = [
+            _predicate(Condition(condition.key, op, value), keys, properties) for value in condition.values
+        ]
+        return or_(false(), *each) if condition.among else and_(true(), *each)
     if properties is not None and condition.key.startswith(PROPERTY):
         return properties(condition)
     target = keys.get(condition.key)
@@ -131,9 +165,9 @@ def _typed(column: ColumnElement[Any], text: str, condition: Condition) -> objec
         if isinstance(kind, Boolean):
             return boolean(text)
         if isinstance(kind, Integer):
-            return int(text)
+            return _whole(text)
         if isinstance(kind, Float):
-            return float(text)
+            return _finite(text)
         if isinstance(kind, Instant):
             return _instant(text)
         if isinstance(kind, Enum):
@@ -143,9 +177,50 @@ def _typed(column: ColumnElement[Any], text: str, condition: Condition) -> objec
     return text
 
 
+def _whole(text: str) -> int:
+    if not WHOLE.fullmatch(text.strip()):
+        raise ValueError("write a whole number")
+    return int(text)
+
+
+def _finite(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise ValueError("write a number")
+    return number
+
+
 def _instant(text: str) -> datetime:
-    instant = datetime.fromisoformat(text)
-    return instant.astimezone(UTC)
+    try:
+        return datetime.fromisoformat(text).astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise ValueError("write a time such as 2030-01-31T18:00, or a date") from None
+
+
+def _on_day(column: ColumnElement[Any], text: str, condition: Condition) -> Predicate:
+    """A comparison with a whole local day."""
+    try:
+        day = datetime.combine(date.fromisoformat(text), time())
+        begin, end = day.astimezone(UTC), (day + timedelta(days=1)).astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise UsageError(f"{condition}: there is no such day") from None
+    within = and_(column >= begin, column < end)
+    match condition.op:
+        case Op.EQUAL:
+            return within
+        case Op.DIFFERENT:
+            return or_(column.is_(None), ~within)
+        case Op.LESS:
+            return column < begin
+        case Op.AT_MOST:
+            return column < end
+        case Op.MORE:
+            return column >= end
+        case Op.AT_LEAST:
+            return column >= begin
 
 
 def _word(kind: Enum, text: str) -> object:

@@ -8,12 +8,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from appliance.errors import UsageError
-from appliance.filters import Condition, Filter, Op, Pattern, Wild
+from appliance.filters import Choice, Condition, Filter, Op, Pattern, Wild
 
-awkward = st.text(alphabet=st.sampled_from("ab \\,=!<>*?é\n")) | st.text()
+awkward = (
+    st.text(alphabet=st.sampled_from("ab \\,=!<>*?()é\n"))
+    | st.sampled_from(["a in (", "a not in (b"])
+    | st.text()
+)
 patterns = st.builds(lambda parts: Pattern(tuple(parts)), st.lists(awkward | st.sampled_from(Wild)))
 conditions = st.builds(Condition, awkward.filter(bool), st.sampled_from(Op), patterns)
-filters = st.builds(lambda found: Filter(tuple(found)), st.lists(conditions))
+choices = st.builds(
+    lambda key, values, among: Choice(key, tuple(values), among),
+    awkward.filter(bool),
+    st.lists(patterns.filter(lambda pattern: bool(pattern.parts)), min_size=1),
+    st.booleans(),
+)
+filters = st.builds(lambda found: Filter(tuple(found)), st.lists(conditions | choices))
 
 
 @given(filters)

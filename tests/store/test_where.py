@@ -89,6 +89,18 @@ async def tx(tmp_path: Path) -> AsyncIterator[Tx]:
         ("property.color=r*", [1]),
         ("property.color!=red", [2, 3, 4, 5, 6, 7, 8]),
         ("property.floor=red", []),
+        ("property.floor=", [2, 3, 4, 5, 6, 7, 8]),
+        ("property.floor!=", [1]),
+        ("id in (2,3,99)", [2, 3]),
+        ("id not in (2, 3)", [1, 4, 5, 6, 7, 8]),
+        (r"name in (web*,a\,b)", [1, 8]),
+        ("state in (running,starting),id<9", [2]),
+        ("host not in (node1)", [1, 3, 4, 5, 6, 7, 8]),
+        ("property.color in (red,blue)", [1]),
+        ("property.color not in (red,blue)", [2, 3, 4, 5, 6, 7, 8]),
+        ("vm_expiration_soft<2030-02-02", [2]),
+        ("vm_expiration_soft<=2030-01-29", []),
+        ("vm_expiration_soft>=2030-01-30,vm_expiration_soft<=2030-02-01", [2]),
     ],
 )
 async def test_what_passes(tx: Tx, expression: str, ids: list[int]) -> None:
@@ -106,11 +118,30 @@ async def test_what_passes(tx: Tx, expression: str, ids: list[int]) -> None:
         "name<=a*",
         "id<",
         "password=x",
+        "id=99999999999999999999999",
+        "id=1_000",
+        "id in (1,x)",
+        "vm_expiration_soft=2030-02-30",
+        "vm_expiration_soft=0001-01-01T00:00+14:00",
+        "vm_expiration_soft>9999-12-31",
     ],
 )
 async def test_what_cannot_be_is_refused(tx: Tx, expression: str) -> None:
     with pytest.raises(UsageError):
         await tx.vms.find(Filter.parse(expression))
+
+
+async def test_a_date_is_the_whole_local_day(tx: Tx) -> None:
+    day = NOW.astimezone().date()
+    for expression, ids in [
+        (f"vm_expiration_soft={day}", [2]),
+        (f"vm_expiration_soft<={day}", [2]),
+        (f"vm_expiration_soft>={day}", [2]),
+        (f"vm_expiration_soft<{day}", []),
+        (f"vm_expiration_soft>{day}", []),
+        (f"vm_expiration_soft!={day}", [1, 3, 4, 5, 6, 7, 8]),
+    ]:
+        assert [vm.id for vm in await tx.vms.find(Filter.parse(expression))] == ids, expression
 
 
 @pytest.mark.parametrize("pattern", ["*", "w*", "*1", "?eb-?", "W*", "*e*b*", "????", "", "*a*", "x?y"])
