@@ -98,7 +98,7 @@ async def add(
 async def sweep_unfinished(store: Store, paths: Paths) -> list[DiId]:
     """Remove what killed `add`s and `delete`s left behind; those under way are left alone."""
     async with store.read() as tx:
-        found = await tx.operations.unfinished()
+        found = await tx.operations.unfinished(*operations.ON_IMAGES)
     swept = []
     for operation in found:
         di_id = DiId(operation.object_id)

@@ -26,7 +26,7 @@ from appliance.runtime.cgroups import Cgroups
 from appliance.runtime.lxc_console import Line
 from appliance.runtime.lxc_process import Found
 from appliance.runtime.lxc_watch import Watch
-from appliance.storage import marks, openat
+from appliance.storage import marks, openat, root_lock
 from appliance.storage.paths import Paths
 from appliance.threads import in_thread
 
@@ -111,7 +111,7 @@ class Lxc:
         if guest is None:
             raise BackendError(f"VM {vm_id} is not defined")
         container, folder = self._container(vm_id), self._folder(vm_id)
-        with lxc_launch.locked(self._paths.root_lock(vm_id)) as lock:
+        with root_lock.locked(self._paths.root_lock(vm_id)) as lock:
             await self._sweep(vm_id, guest)
             await in_thread(self._clear_logs, vm_id)
             root, home = self._paths.rootfs(vm_id), self._paths.homefs(vm_id)
@@ -139,7 +139,7 @@ class Lxc:
         lock = self._paths.root_lock(vm_id)
         try:
             async with asyncio.timeout(KILL_S):
-                while (found := await self._find(vm_id)) or (lock.exists() and lxc_launch.is_locked(lock)):
+                while (found := await self._find(vm_id)) or (lock.exists() and root_lock.is_locked(lock)):
                     with self._followed(vm_id, found) as watch:
                         if watch is None:
                             await self._timers.sleep(LOOK_S)
@@ -155,7 +155,7 @@ class Lxc:
         :raises BackendError: it still runs
         """
         lock = self._paths.root_lock(vm_id)
-        with lxc_launch.locked(lock):
+        with root_lock.locked(lock):
             await self._sweep(vm_id, self._guests.get(vm_id))
             await in_thread(shutil.rmtree, self._folder(vm_id), ignore_errors=True)
             await in_thread(self._clear_logs, vm_id)

@@ -12,11 +12,8 @@ the pool, whose parent is closed to everybody, and the mounts vanish with the mo
 
 from __future__ import annotations
 
-import fcntl
-import os
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 from appliance import proc
@@ -41,40 +38,6 @@ exit
 LXC_ERROR = re.compile(r" ERROR .*? - \S+\.c:\w+:\d+ - (.*)")
 
 
-@contextmanager
-def locked(lock: Path) -> Iterator[int]:
-    """Hold the lock of a root; whoever inherits the descriptor goes on holding it.
-
-    :raises BackendError: a guest runs on that root
-    """
-    while True:
-        try:
-            descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        except OSError as exc:
-            raise BackendError(f"cannot open the lock {lock}: {exc.strerror}") from exc
-        try:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as exc:
-                raise BackendError(
-                    f"a guest already runs on the root that {lock} guards", hint="stop it first"
-                ) from exc
-            if _is_still(lock, descriptor):
-                yield descriptor
-                return
-        finally:
-            os.close(descriptor)
-
-
-def is_locked(lock: Path) -> bool:
-    """Whether a guest, or somebody about to start one, holds the root."""
-    try:
-        with locked(lock):
-            return False
-    except BackendError:
-        return True
-
-
 async def launch(container: str, *, lock: int, folder: Path, root: Path, home: Path) -> int:
     """Start the keeper and its monitor, detached, with the configuration in `folder`; the keeper's number."""
     start_log = folder / "start.log"
@@ -97,9 +60,3 @@ def complaint(folder: Path) -> str:
         if lines := (folder / "start.log").read_text(errors="replace").splitlines():
             return lines[0]
     return "LXC gave no reason"
-
-
-def _is_still(lock: Path, descriptor: int) -> bool:
-    with suppress(FileNotFoundError):
-        return lock.stat().st_ino == os.fstat(descriptor).st_ino
-    return False

@@ -17,6 +17,10 @@ class Kind(StrEnum):
 
     DI_ADD = "di add"
     DI_DEL = "di del"
+    VM_GIVE = "vm give"
+
+
+ON_IMAGES = (Kind.DI_ADD, Kind.DI_DEL)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +32,8 @@ class Operation:
     object_id: int
     owner: str
     begun: datetime
+    plan: str | None = None
+    """What whoever takes it up again must know."""
 
 
 class Operations:
@@ -37,10 +43,12 @@ class Operations:
         self._connection = connection
         self._at = at
 
-    async def begin(self, kind: Kind, object_id: int, *, owner: str, pid: int) -> int:
+    async def begin(
+        self, kind: Kind, object_id: int, *, owner: str, pid: int, plan: str | None = None
+    ) -> int:
         """Say that work on an object begins; returns the operation's id."""
         row = insert(operations).values(
-            kind=kind, object=str(object_id), owner=owner, owner_pid=pid, begun=self._at
+            kind=kind, object=str(object_id), owner=owner, owner_pid=pid, begun=self._at, plan=plan
         )
         return int((await self._connection.execute(row.returning(operations.c.id))).scalar_one())
 
@@ -64,14 +72,21 @@ class Operations:
         ended = select(operations.c.ended).where(operations.c.id == operation_id)
         return await self._connection.scalar(ended) is not None
 
-    async def unfinished(self) -> list[Operation]:
-        """What was begun and has not ended: under way, or killed."""
+    async def unfinished(self, *kinds: Kind) -> list[Operation]:
+        """Work of these kinds that was begun and has not ended: under way, or killed."""
         rows = await self._connection.execute(
-            select(operations).where(operations.c.ended.is_(None)).order_by(operations.c.id)
+            select(operations)
+            .where(operations.c.ended.is_(None), operations.c.kind.in_(kinds))
+            .order_by(operations.c.id)
         )
         return [
             Operation(
-                id=row.id, kind=Kind(row.kind), object_id=int(row.object), owner=row.owner, begun=row.begun
+                id=row.id,
+                kind=Kind(row.kind),
+                object_id=int(row.object),
+                owner=row.owner,
+                begun=row.begun,
+                plan=row.plan,
             )
             for row in rows
         ]

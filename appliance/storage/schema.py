@@ -339,9 +339,10 @@ operations = _numbered(
     Column("progress", Float, nullable=False, server_default=text("0")),
     flag("cancel"),
     Column("result", Text),
+    Column("plan", Text),
     CheckConstraint("progress BETWEEN 0 AND 1", name="progress_is_share"),
 )
-"""Long work as rows: what, on which object, for whom, how far (0 to 1), how it ended."""
+"""Long work as rows: what, on which object, for whom, how far (0 to 1), how it ended, how to go on."""
 
 events = _numbered(
     "events",

@@ -37,6 +37,7 @@ def upgrade() -> None:
         " FROM told WHERE told.vm_id = vm_runtimes.vm_id AND told.failure IS NOT NULL"
     )
     op.execute("DROP TABLE told")
+    op.execute("ALTER TABLE operations ADD COLUMN plan TEXT")
     op.create_table(
         "alarms",
         sa.Column("id", sa.Integer(), nullable=False),
@@ -47,6 +48,7 @@ def upgrade() -> None:
                 "host",
                 "pool",
                 "leak",
+                "certificate",
                 name="AlarmKind",
                 native_enum=False,
                 create_constraint=True,
@@ -90,6 +92,7 @@ def upgrade() -> None:
 def downgrade() -> None:
     op.drop_table("kept")
     op.drop_table("alarms")
+    op.execute("ALTER TABLE operations DROP COLUMN plan")
     for column in FAILURE:
         op.execute(f"ALTER TABLE vm_runtimes DROP COLUMN {column}")
     for limit in LIMITS:
