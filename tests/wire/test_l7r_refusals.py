@@ -165,7 +165,7 @@ async def test_a_vm_that_does_not_start(tmp_path: Path) -> None:
         await node.until_wished(7, VmCmd.START)
         await node.set_row(7, vm_state=VmState.STARTING, vm_cmd=None)
         await asyncio.sleep(0.05)
-        await node.stops(7, failure="the image has no VMA")
+        await node.stops(7, failure="the image has no VMA", failure_cause="image")
         reply = await asking
         assert (reply.status, b"the image has no VMA" in reply.body) == (503, True)
         assert (await node.row(7)).user_state is UserState.DISCONNECTED
