@@ -108,6 +108,7 @@ class AlarmKind(StrEnum):
     HOST = "host"
     POOL = "pool"
     LEAK = "leak"
+    CERTIFICATE = "certificate"
 
 
 class KeptKind(StrEnum):
@@ -244,6 +245,8 @@ class VmRuntime:
     """The image whose failures are counted."""
     failures: int
     """How many runs in a row failed because of that image."""
+    waits_for: str | None
+    """The part of its host for which its start waits, to be tried again."""
     vm_expiration_soft: datetime | None
     vm_expiration_hard: datetime | None
 

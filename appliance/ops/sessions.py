@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
-from appliance.model import HostId, SessionId, StartedBy, User, VmId, VmState
+from appliance.errors import ConflictError
+from appliance.filters import Filter
+from appliance.model import HostId, SessionId, StartedBy, User, UserId, VmId, VmState
 from appliance.ops import vms
 from appliance.storage.sessions import SessionRow
 from appliance.storage.store import Tx
@@ -27,8 +30,10 @@ async def take_over(tx: Tx, claimant: Claimant) -> SessionRow | None:
 
     None: somebody else owns it, and has been ordered to leave.
 
-    :raises ConflictError: no host may start the VM; the row stays free
+    :raises ConflictError: no host may start the VM, or the user was disabled meanwhile; the row stays free
     """
+    if not await _may_log_in(tx, claimant.user.id):
+        raise ConflictError("the account is disabled")
     taken = await tx.sessions.take(
         claimant.vm_id,
         claimant.session,
@@ -53,3 +58,16 @@ async def wish_start(tx: Tx, claimant: Claimant) -> SessionRow | None:
     """
     await vms.start(tx, [claimant.vm_id], by=claimant.user.login, started_by=StartedBy.CLIENT)
     return await tx.sessions.get(claimant.vm_id)
+
+
+async def end_of_users(tx: Tx, user_ids: Collection[UserId], *, by: str) -> int:
+    """Order every session of these users to end, of their own desktops and of others'; how many there were.
+
+    To be called in the transaction that disables or deletes them: no session begins after it.
+    """
+    present = await tx.sessions.of_users(user_ids)
+    return await vms.disconnect(tx, present, by=by)
+
+
+async def _may_log_in(tx: Tx, user_id: UserId) -> bool:
+    return any(user.enabled for user in await tx.users.find(Filter.where(id=user_id)))

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Row, select, update
+from sqlalchemy import Row, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from appliance.model import DiId, HostId, SessionId, UserCmd, UserId, UserState, VmCmd, VmId, VmState
@@ -79,6 +79,19 @@ class Sessions:
         """The rows of several VMs, in one query; those that do not exist are left out."""
         query = select(*COLUMNS).where(RUNTIME.vm_id.in_(vm_ids))
         return {row.vm_id: _session_row(row) for row in await self._connection.execute(query)}
+
+    async def of_users(self, user_ids: Collection[UserId]) -> list[VmId]:
+        """The VMs in session that belong to these users, or that they look at."""
+        query = (
+            select(RUNTIME.vm_id)
+            .join(schema.vms, schema.vms.c.id == RUNTIME.vm_id)
+            .where(
+                RUNTIME.user_state != UserState.DISCONNECTED,
+                or_(RUNTIME.real_user_id.in_(user_ids), schema.vms.c.user_id.in_(user_ids)),
+            )
+            .order_by(RUNTIME.vm_id)
+        )
+        return [VmId(vm_id) for vm_id in await self._connection.scalars(query)]
 
     async def take(
         self, vm_id: VmId, session: SessionId, *, host_id: HostId, pid: int, user_id: UserId, user_ip: str

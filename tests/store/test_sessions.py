@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 
 from appliance.clock import SystemClock
+from appliance.errors import ConflictError
 from appliance.model import HostId, SessionId, UserCmd, UserId, UserState, VmId, VmState
-from appliance.ops.sessions import Claimant, take_over
+from appliance.ops.sessions import Claimant, end_of_users, take_over
+from appliance.storage import schema
 from appliance.storage.store import Store
 from tests.support.broker import Installation, installation
 
@@ -117,3 +119,27 @@ async def test_rows_that_do_not_exist_are_left_out(node: Installation) -> None:
     async with node.store.read() as tx:
         assert set(await tx.sessions.get_all([VM, VmId(99)])) == {VM}
         assert await tx.sessions.get(VmId(99)) is None
+
+
+async def test_the_sessions_of_a_user_are_ordered_to_end(node: Installation) -> None:
+    """Those of the user's own desktops and those in which the user looks at another's; no others."""
+    alice, bob = UserId(1), UserId(2)
+    for vm_id, user in ((1, alice), (2, bob), (8, bob)):
+        await node.set_row(
+            vm_id, user_state=UserState.CONNECTED, l7r_session=f"s{vm_id}", l7r_host_id=1, real_user_id=user
+        )
+    async with node.store.write() as tx:
+        assert await end_of_users(tx, [alice], by="test") == 2
+    commands = [(await node.row(vm_id)).user_cmd for vm_id in (1, 2, 7, 8)]
+    assert commands == [UserCmd.ABORT, None, None, UserCmd.ABORT]
+
+
+async def test_a_user_disabled_since_the_log_in_takes_no_row(node: Installation) -> None:
+    async with node.store.read() as tx:
+        user = await tx.users.get(UserId(1))
+    claimant = Claimant(session=ONE, vm_id=VM, user=user, user_ip="10.0.0.1", host_id=HostId(1), pid=1)
+    await node.change(schema.users, enabled=False)
+    with pytest.raises(ConflictError, match="disabled"):
+        async with node.store.write() as tx:
+            await take_over(tx, claimant)
+    assert (await node.row(VM)).user_state is UserState.DISCONNECTED

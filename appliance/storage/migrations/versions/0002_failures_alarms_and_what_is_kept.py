@@ -11,7 +11,7 @@ branch_labels = None
 depends_on = None
 
 LIMITS = ("processes", "root_size")
-FAILURE = ("failure_cause", "failed_at", "failed_di_id", "failures")
+FAILURE = ("failure_cause", "failed_at", "failed_di_id", "failures", "waits_for")
 
 
 def upgrade() -> None:
@@ -32,12 +32,13 @@ def upgrade() -> None:
     op.execute("ALTER TABLE vm_runtimes ADD COLUMN failed_at DATETIME")
     op.execute("ALTER TABLE vm_runtimes ADD COLUMN failed_di_id INTEGER")
     op.execute("ALTER TABLE vm_runtimes ADD COLUMN failures INTEGER DEFAULT 0 NOT NULL")
+    op.execute("ALTER TABLE vm_runtimes ADD COLUMN waits_for VARCHAR(32)")
     op.execute(
         "UPDATE vm_runtimes SET failure = told.failure, failure_cause = 'guest', failed_at = told.vm_state_ts"
         " FROM told WHERE told.vm_id = vm_runtimes.vm_id AND told.failure IS NOT NULL"
     )
     op.execute("DROP TABLE told")
-    op.execute("ALTER TABLE operations ADD COLUMN plan TEXT")
+    op.execute('ALTER TABLE operations ADD COLUMN "plan" TEXT')
     op.create_table(
         "alarms",
         sa.Column("id", sa.Integer(), nullable=False),
