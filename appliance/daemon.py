@@ -11,7 +11,8 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
@@ -33,6 +34,7 @@ from appliance.config import (
 from appliance.control import ControlServer
 from appliance.errors import ApplianceError, BackendError, ConfigError, HostError
 from appliance.l7r.server import L7r, claim_port
+from appliance.l7r.services import Do
 from appliance.log import facts, set_up
 from appliance.model import BackendKind, Host, HostState, InstallationId, VmId
 from appliance.ops.images import sweep_unfinished
@@ -45,7 +47,7 @@ from appliance.runtime.lxc import Lxc
 from appliance.runtime.machine import Phase, VmMachine
 from appliance.runtime.nothing import Nothing
 from appliance.runtime.performer import Equipment, Performer
-from appliance.runtime.supervisor import Supervisor
+from appliance.runtime.supervisor import Perform, Supervisor
 from appliance.signals import ChangeFeed, Doorbell
 from appliance.storage.btrfs import BtrfsDisks
 from appliance.storage.paths import Paths
@@ -57,11 +59,27 @@ GUEST_RUNS = frozenset({Phase.AWAITING_VMA, Phase.MONITORING, Phase.SHUTTING_DOW
 TURNED_DOWN = 1
 
 
+@dataclass(frozen=True, slots=True)
+class Around:
+    """What stands between decisions and effects: nothing, but for those who try out faults."""
+
+    orders: Callable[[Perform], Perform] = lambda perform: perform
+    sessions: Callable[[Do], Do] = lambda do: do
+
+
+NOTHING_AROUND = Around()
+
+
 class Appliance:
     """One node: HKD, L7R, bridge and consoles in one process."""
 
     def __init__(
-        self, file_settings: Settings, store: Store, host: Host, installation: InstallationId
+        self,
+        file_settings: Settings,
+        store: Store,
+        host: Host,
+        installation: InstallationId,
+        around: Around = NOTHING_AROUND,
     ) -> None:
         self._file_settings = file_settings
         self._settings = file_settings
@@ -72,6 +90,7 @@ class Appliance:
         self._clock = SystemClock()
         self._feed = ChangeFeed()
         self._stop = asyncio.Event()
+        self._around = around
 
     async def run(self) -> None:
         """Serve until told to stop; guests go on running afterwards."""
@@ -104,6 +123,7 @@ class Appliance:
                         self._feed,
                         self._clock,
                         lambda vm_id: supervisor.machine(vm_id),
+                        self._around.orders,
                     ),
                     tasks,
                     self._clock,
@@ -125,7 +145,14 @@ class Appliance:
                 await hkd.take_up()
                 self._listen_to_signals(supervisor)
                 l7r = L7r(
-                    self._store, self._current, self._host.id, self._feed, bell.ring, self._clock, tasks
+                    self._store,
+                    self._current,
+                    self._host.id,
+                    self._feed,
+                    bell.ring,
+                    self._clock,
+                    tasks,
+                    self._around.sessions,
                 )
                 async with ControlServer(self._paths.control, {"console": consoles.view}, tasks):
                     await l7r.listen(port)
@@ -222,7 +249,7 @@ def only_one(lock: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-async def serve(config: Path) -> None:
+async def serve(config: Path, around: Around = NOTHING_AROUND) -> None:
     """Run the appliance that `config` describes.
 
     :raises ApplianceError: it cannot begin; nothing was changed
@@ -247,7 +274,7 @@ async def serve(config: Path) -> None:
                     f"nodename = {settings[NODENAME]!r} is not a host of this installation",
                     hint="see qa host list; the name is fixed by qa admin init",
                 )
-            await Appliance(settings, store, host, installation).run()
+            await Appliance(settings, store, host, installation, around).run()
         finally:
             await store.close()
 

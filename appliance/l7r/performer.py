@@ -86,6 +86,7 @@ class Performer:
         self._lasted_s: float | None = None
         """How long the stream lasted, if it ended by itself."""
         self._mailbox: asyncio.Queue[tuple[int | None, Event]] = asyncio.Queue()
+        self._effect = services.around(self._do)
 
     async def run(self) -> machine.Refuse | machine.Close:
         """Carry the session through; how it ended. After a refusal nothing but 102s has been sent."""
@@ -138,7 +139,7 @@ class Performer:
 
     async def _outcome(self, number: int, action: Action, turn: Watch) -> None:
         try:
-            event = await self._do(action, turn)
+            event = await self._effect(action, turn)
         except AdminError as exc:
             event = machine.Failed(at=self._clock.monotonic(), cause=exc.message)
         except ApplianceError as exc:

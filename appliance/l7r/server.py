@@ -17,7 +17,7 @@ from appliance.config import Settings
 from appliance.errors import NetworkError
 from appliance.l7r.connection import Connection
 from appliance.l7r.forwarder import LINGER_S, Peer
-from appliance.l7r.services import RowReader, Services, make_authenticator
+from appliance.l7r.services import Do, RowReader, Services, make_authenticator
 from appliance.l7r.tls import server_context
 from appliance.log import facts
 from appliance.model import HostId
@@ -91,8 +91,11 @@ class L7r:
         bell: Callable[[], None],
         clock: Clock,
         tasks: asyncio.TaskGroup,
+        around: Callable[[Do], Do] = lambda do: do,
     ) -> None:
         """Clients are served by tasks of `tasks`; `bell` is rung after each wish written.
+
+        `around` is put between the actions of sessions and their effects.
 
         :raises ConfigError: `l7r.auth.plugins` is wrong
         """
@@ -105,6 +108,7 @@ class L7r:
             clock=clock,
             authenticator=make_authenticator(settings(), store, clock),
             rows=RowReader(store),
+            around=around,
         )
         self._tasks = tasks
         self._server: asyncio.Server | None = None

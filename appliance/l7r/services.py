@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 from appliance.clock import Clock
 from appliance.config import L7R_AUTH_PLUGINS, Settings
 from appliance.errors import ConfigError
 from appliance.l7r.auth import Authenticator, LocalPasswords
+from appliance.l7r.session import Action, Event
 from appliance.model import HostId, SessionId, VmId
-from appliance.signals import ChangeFeed
+from appliance.signals import ChangeFeed, Watch
 from appliance.storage.sessions import SessionRow
 from appliance.storage.store import Store
+
+Do: TypeAlias = Callable[[Action, Watch], Awaitable[Event]]
+"""Carries out one action of a session; the watch tells of changes to its VM."""
 
 
 class RowReader:
@@ -60,6 +65,8 @@ class Services:
     clock: Clock
     authenticator: Authenticator
     rows: RowReader
+    around: Callable[[Do], Do]
+    """Put between the actions of sessions and their effects."""
     newest: dict[VmId, SessionId] = field(default_factory=dict)
     """The last client that asked for each VM: of those who wait for one, the newest gets it."""
 

@@ -57,6 +57,7 @@ from appliance.runtime.events import (
 )
 from appliance.runtime.guests import describe, placement
 from appliance.runtime.machine import VmMachine
+from appliance.runtime.supervisor import Perform
 from appliance.signals import ChangeFeed
 from appliance.storage.store import Store
 from appliance.vma_client import VmaClient
@@ -95,8 +96,9 @@ class Performer:
         feed: ChangeFeed,
         clock: Clock,
         machine: Callable[[VmId], VmMachine | None],
+        around: Callable[[Perform], Perform] = lambda effect: effect,
     ) -> None:
-        """`machine` tells where a VM is in its life now."""
+        """`machine` tells where a VM is in its life now; `around` is put between orders and their effects."""
         self._store = store
         self._settings = settings
         self._installation = installation
@@ -105,13 +107,14 @@ class Performer:
         self._clock = clock
         self._machine = machine
         self._heavy = asyncio.Semaphore(settings()[VM_HEAVY_MAX])
+        self._effect = around(self._perform)
 
     async def __call__(self, order: Order) -> Event:
         """Carry out `order`; the event says how it ended."""
         limit = order.action.limit_s
         try:
             async with self._turn(order), asyncio.timeout(None if limit == float("inf") else limit):
-                return await self._perform(order)
+                return await self._effect(order)
         except ApplianceError as exc:
             return self._event(order, ActionFailed, action=order.action, error=str(exc))
         except TimeoutError:
