@@ -6,7 +6,6 @@ import sys
 
 from appliance.ops import settings
 from appliance.qa.context import Context
-from appliance.qa.output import as_json
 from appliance.qa.verbs import Given, Verb
 
 
@@ -14,8 +13,8 @@ async def get(context: Context, given: Given) -> None:
     """`qa config get`."""
     async with context.database():
         found = settings.shown(context.settings, given.rest)
-    if context.invocation.output == "json":
-        sys.stdout.write(as_json([{"key": key, "value": value} for key, value in found.items()]))
+    if context.for_programs:
+        context.data([{"key": key, "value": value} for key, value in found.items()])
     else:
         sys.stdout.writelines(f"{key}={value}\n" for key, value in found.items())
     if unset := sorted(set(given.rest) - found.keys()):

@@ -13,16 +13,19 @@ from typing import TYPE_CHECKING, TypeVar
 
 from appliance import config
 from appliance.config import Settings
-from appliance.errors import AdminError, UsageError
+from appliance.errors import AdminError, ConflictError, UsageError
 from appliance.filters import Filter
 from appliance.model import Secret
-from appliance.qa.grammar import Invocation
+from appliance.qa.grammar import FOR_PROGRAMS, Invocation
 from appliance.qa.output import Column, Json, as_json, table
 
 if TYPE_CHECKING:
     from appliance.storage.store import Store
 
 T = TypeVar("T")
+
+FEW = 5
+"""How many objects a refusal names."""
 
 
 class Context:
@@ -79,7 +82,7 @@ class Context:
     def say(self, message: str) -> None:
         """Print the result of a verb: a sentence on stdout, as QVD does."""
         if not self.invocation.quiet:
-            stream = sys.stderr if self.invocation.output == "json" else sys.stdout
+            stream = sys.stderr if self.for_programs else sys.stdout
             print(message, file=stream)
 
     def note(self, message: str) -> None:
@@ -96,8 +99,13 @@ class Context:
         self, columns: Sequence[Column[T]], records: Sequence[T], plain: Callable[[T], Mapping[str, Json]]
     ) -> None:
         """Print a list in the form asked for."""
-        if self.invocation.output == "json":
-            sys.stdout.write(as_json([plain(record) for record in records]))
+        if self.for_programs:
+            self.data([plain(record) for record in records])
+        elif self.invocation.output == "wide" and records:
+            from appliance.qa.forms import as_wide_table
+
+            rows = [plain(record) for record in records]
+            sys.stdout.write(as_wide_table(rows, headings=not self.invocation.quiet))
         else:
             sys.stdout.write(table(columns, records, headings=not self.invocation.quiet))
         if not records:
@@ -105,10 +113,48 @@ class Context:
 
     def added(self, noun: str, record: Mapping[str, Json]) -> None:
         """Print what an `add` made: QVD's sentence, or the object."""
-        if self.invocation.output == "json":
-            sys.stdout.write(as_json(record))
+        if self.for_programs:
+            self.data(record)
         else:
             self.say(f"{noun} added with id {record['id']}")
+
+    def show_one(self, record: Mapping[str, Json]) -> None:
+        """Print one object, whole."""
+        if self.for_programs:
+            self.data(record)
+        else:
+            from appliance.qa.forms import as_paragraph
+
+            sys.stdout.write(as_paragraph(record))
+
+    def data(self, value: Mapping[str, Json] | Sequence[Mapping[str, Json]]) -> None:
+        """Print objects for programs, in the form asked for."""
+        from appliance.qa import forms
+
+        match self.invocation.output:
+            case "csv":
+                text = forms.as_csv(value, headings=not self.invocation.quiet)
+            case "yaml":
+                text = forms.as_yaml(value)
+            case _:
+                text = as_json(value)
+        sys.stdout.write(text)
+
+    @property
+    def for_programs(self) -> bool:
+        """Whether stdout is for data alone."""
+        return self.invocation.output in FOR_PROGRAMS
+
+    def only(self, found: Sequence[T], nouns: str, name: Callable[[T], str]) -> T:
+        """The one object that a verb for one object is about.
+
+        :raises ConflictError: none matches, or several
+        """
+        if len(found) == 1:
+            return found[0]
+        more = ", …" if len(found) > FEW else ""
+        names = f": {', '.join(map(name, found[:FEW]))}{more}" if found else ""
+        raise ConflictError(f"{len(found)} {nouns} match{names}", hint="choose one with -f, such as -f id=1")
 
     def confirmed(self, what: str, *, remedy: str = "--yes does it without asking") -> bool:
         """Whether the person means it: asks when there is neither a filter nor --force.

@@ -12,7 +12,9 @@ from pathlib import Path
 
 from appliance.errors import UsageError
 
-FORMATS = ("table", "json")
+FORMATS = ("table", "wide", "csv", "json", "yaml")
+FOR_PROGRAMS = ("csv", "json", "yaml")
+"""The forms whose output is data alone: sentences go to stderr."""
 
 OPTIONS: dict[str, tuple[str, ...]] = {
     "filter": ("f",),
@@ -27,9 +29,10 @@ WITH_VALUE = ("filter", "output", "config")
 
 OPTIONS_HELP = """\
 Options, anywhere before --:
-  -f, --filter EXPR   only the objects that match: key=value[,key=value…], with * and ? (also != < <= > >=)
+  -f, --filter EXPR   only the objects that match: key=value[,key=value…], with * and ? in values; also
+                      != < <= > >=, key in (a,b), key not in (a,b), key= for absent, dates as 2030-01-31
   --force, --yes, -y  do not ask
-  -o, --output FORM   table or json
+  -o, --output FORM   table, wide (all there is), csv, json or yaml
   -q, --quiet         neither messages nor headings
   --config FILE       the configuration; else $QVD_CONFIG, else /etc/qvd/node.conf
   -h, --help          this help, or with a noun and a verb, theirs

@@ -1,4 +1,4 @@
-"""Output: tables for people and JSON for programs; pure.
+"""Output: tables for people and JSON for programs; pure. Other forms are in `forms.py`.
 
 Every list is a tuple of `Column`s and a function to plain JSON values; keys are only ever added.
 """
@@ -58,6 +58,11 @@ def local_time(at: datetime | None) -> str | None:
     return None if at is None else at.astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
 
+def printable(text: str) -> str:
+    """The text on one line, and unable to talk to the terminal."""
+    return "".join(char if char.isprintable() else " " for char in text)
+
+
 def yes_no(value: bool) -> str:
     """A flag for people."""
     return "yes" if value else "no"
@@ -79,7 +84,7 @@ def _aligned(cells: Sequence[Cell]) -> list[str]:
 def _text(cell: Cell) -> str:
     if cell is None or cell == "":
         return ABSENT
-    return "".join(char if char.isprintable() else " " for char in str(cell))
+    return printable(str(cell))
 
 
 def _line(texts: Sequence[str], widths: Sequence[int]) -> str:

@@ -27,6 +27,7 @@ def test_comparisons(op: Op) -> None:
 
 def test_a_value_may_hold_what_means_something() -> None:
     (condition,) = Filter.parse(r"property.a=x=y\,z\*\\?").conditions
+    assert isinstance(condition, Condition)
     assert condition.value == Pattern(("x=y,z*\\", Wild.ONE))
     assert condition.value.literal is None
 

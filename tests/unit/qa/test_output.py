@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from datetime import UTC, datetime
 
-from appliance.qa.output import Cell, Column, instant, table
+import yaml
+
+from appliance.qa.forms import as_csv, as_paragraph, as_wide_table, as_yaml
+from appliance.qa.output import Cell, Column, Json, instant, table
 
 COLUMNS: tuple[Column[tuple[Cell, Cell, Cell]], ...] = (
     Column("Id", lambda row: row[0]),
@@ -31,3 +36,42 @@ def test_nothing_reaches_the_terminal_as_a_command() -> None:
 
 def test_instants_are_utc() -> None:
     assert instant(datetime(2030, 1, 31, 18, 0, tzinfo=UTC)) == "2030-01-31T18:00:00Z"
+
+
+RECORD: dict[str, Json] = {
+    "id": 1,
+    "name": 'a "b", c',
+    "on": True,
+    "tags": ["x", "y"],
+    "cpus": None,
+    "tail": "one\ntwo\x1b[2J",
+}
+
+
+def test_csv_is_read_back() -> None:
+    header, row = csv.reader(io.StringIO(as_csv([RECORD])))
+    assert header == list(RECORD)
+    assert row == ["1", 'a "b", c', "true", "x,y", "", "one\ntwo\x1b[2J"]
+    assert as_csv([RECORD], headings=False) == as_csv([RECORD]).partition("\n")[2]
+    assert as_csv([]) == ""
+
+
+def test_yaml_is_read_back_in_order() -> None:
+    read = yaml.safe_load(as_yaml([RECORD, {"name": "no", "text": "é"}]))
+    assert read == [RECORD, {"name": "no", "text": "é"}]
+    assert list(read[0]) == list(RECORD)
+    assert "é" in as_yaml({"name": "é"})
+
+
+def test_the_wide_table_has_all_keys_on_one_line_each() -> None:
+    assert as_wide_table([RECORD]) == (
+        "id name     on  tags cpus tail\n"
+        "-----------------------------------\n"
+        '1  a "b", c yes x, y -    (2 lines)\n'
+    )
+
+
+def test_one_object_has_a_line_for_each_key() -> None:
+    assert as_paragraph(RECORD) == (
+        'id    1\nname  a "b", c\non    yes\ntags  x, y\ncpus  -\ntail\n    one\n    two [2J\n'
+    )
