@@ -26,6 +26,15 @@ logger = logging.getLogger(__name__)
 
 SYSCTL = Path("/proc/sys/net")
 GUEST_LINK = "eth0"
+HARDENED = {
+    "ipv6/conf/{link}/disable_ipv6": "1",
+    "ipv4/conf/{link}/rp_filter": "1",
+    "ipv4/conf/{link}/accept_redirects": "0",
+    "ipv4/conf/{link}/accept_source_route": "0",
+    "ipv4/conf/{link}/route_localnet": "0",
+    "ipv4/conf/{link}/proxy_arp": "0",
+}
+"""What the bridge does with what guests send, whatever this host does elsewhere."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,7 +124,8 @@ def _converge(spec: BridgeSpec) -> None:
             raise NetworkError(
                 f"{spec.name} exists and is not a bridge", hint="give another name as vm.network.bridge"
             )
-        _set(f"ipv6/conf/{spec.name}/disable_ipv6", "1")
+        for key, value in HARDENED.items():
+            _set(key.format(link=spec.name), value)
         _give_addresses(ip, index, spec.address)
         ip.link("set", index=index, state="up")
     _set("ipv4/ip_forward", "1")
@@ -142,6 +152,7 @@ def _attach(link: str, bridge: str) -> None:
 
 
 def _isolate(link: str) -> None:
+    _set(f"ipv6/conf/{link}/disable_ipv6", "1")
     with IPRoute() as ip:
         ip.brport("set", index=_index(ip, link), isolated=1)
 

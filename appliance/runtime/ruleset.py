@@ -7,7 +7,10 @@ transaction; other tables are never touched. What they say:
   with a guest, so its VMA and X ports are this host's alone;
 - a guest does not reach another guest, neither over the bridge nor through the gateway;
 - a guest answers this host and begins nothing with it, except asking for names if this host gives them;
-- a frame leaves a guest's port only with the guest's own hardware and IPv4 address, ARP included.
+- a frame leaves a guest's port only with the guest's own hardware and IPv4 address, ARP included: no
+  IPv6, no VLAN tag, no other protocol, no answer of a DHCP server, no advice on routes;
+- nor with one of the sixteen group addresses that a bridge keeps for itself: a bridge takes such a frame
+  past its first rules, learns its sender, and hands what it carries to this host.
 """
 
 from __future__ import annotations
@@ -30,6 +33,7 @@ class RulesetSpec:
 
     bridge: str
     network: IPv4Network
+    gateway: IPv4Address
     port_prefix: str
     """What the names of guests' ports begin with."""
     nat_link: str | None
@@ -47,6 +51,7 @@ def spec(settings: Settings) -> RulesetSpec:
     return RulesetSpec(
         bridge=settings[config.NETWORK_BRIDGE],
         network=IPv4Network(f"{gateway}/{settings[config.NETWORK_NETMASK]}", strict=False),
+        gateway=gateway,
         port_prefix=settings[config.NETWORK_DEVICE_PREFIX],
         nat_link=settings[config.NETWORK_NAT_IFACE],
         answers_dns=settings[config.NETWORK_DNS] == str(gateway),
@@ -72,18 +77,20 @@ def _routed(spec: RulesetSpec) -> list[Json]:
     network = {"prefix": {"addr": str(spec.network.network_address), "len": spec.network.prefixlen}}
     from_guests, to_guests = _is("iifname", spec.bridge), _is("oifname", spec.bridge)
     out = _is("oifname", spec.nat_link) if spec.nat_link else _is("oifname", spec.bridge, "!=")
+    to_gateway = _compare(_payload("ip", "daddr"), str(spec.gateway))
     table = _Table("inet", spec.table)
     return [
         table.add(),
         table.chain("forward", "filter", "forward", 0),
         table.rule("forward", from_guests, to_guests, DROP),
+        table.rule("forward", from_guests, _is("nfproto", "ipv6"), DROP),
         table.rule("forward", from_guests, _compare(_payload("ip", "saddr"), network, "!="), DROP),
         table.rule("forward", to_guests, ANSWERS, ACCEPT),
         table.rule("forward", to_guests, DROP),
         table.chain("input", "filter", "input", 0),
         table.rule("input", from_guests, ANSWERS, ACCEPT),
         *(
-            table.rule("input", from_guests, _compare(_payload(protocol, "dport"), 53), ACCEPT)
+            table.rule("input", from_guests, to_gateway, _compare(_payload(protocol, "dport"), 53), ACCEPT)
             for protocol in ("udp", "tcp")
             if spec.answers_dns
         ),
@@ -95,7 +102,8 @@ def _routed(spec: RulesetSpec) -> list[Json]:
 
 def _bridged(spec: RulesetSpec, guests: Iterable[GuestSpec]) -> list[Json]:
     table = _Table("bridge", spec.table)
-    ports = f"{spec.port_prefix}*"
+    from_ports, to_ports = _is("iifname", f"{spec.port_prefix}*"), _is("oifname", f"{spec.port_prefix}*")
+    is_ip, is_arp = (_compare(_payload("ether", "type"), protocol) for protocol in ("ip", "arp"))
     members = [{"concat": [guest.interface, guest.mac, str(guest.address.ip)]} for guest in guests]
     guests_set: Json = {
         "family": "bridge",
@@ -109,18 +117,23 @@ def _bridged(spec: RulesetSpec, guests: Iterable[GuestSpec]) -> list[Json]:
         table.add(),
         {"add": {"set": guests_set}},
         table.chain("guest"),
-        table.rule("guest", _belongs(_payload("ether", "saddr"), _payload("ip", "saddr")), ACCEPT),
+        table.rule("guest", is_ip, _compare(_payload("udp", "sport"), DHCP_SERVER), DROP),
+        table.rule("guest", is_ip, _compare(_payload("icmp", "type"), ROUTE_ADVICE, "in"), DROP),
+        table.rule("guest", is_ip, _belongs(_payload("ether", "saddr"), _payload("ip", "saddr")), ACCEPT),
         table.rule(
             "guest",
+            is_arp,
             _belongs(_payload("ether", "saddr"), _payload("arp", "saddr ip")),
             _belongs(_payload("arp", "saddr ether"), _payload("arp", "saddr ip")),
             ACCEPT,
         ),
         table.rule("guest", DROP),
         table.chain("prerouting", "filter", "prerouting", -300),
-        table.rule("prerouting", _is("iifname", ports), {"jump": {"target": "guest"}}),
+        table.rule("prerouting", from_ports, {"jump": {"target": "guest"}}),
+        table.chain("input", "filter", "input", -200),
+        table.rule("input", from_ports, _compare(_reserved(_payload("ether", "daddr")), RESERVED), DROP),
         table.chain("forward", "filter", "forward", -200),
-        table.rule("forward", _is("iifname", ports), _is("oifname", ports), DROP),
+        table.rule("forward", from_ports, to_ports, DROP),
     ]
 
 
@@ -157,6 +170,15 @@ def _belongs(hardware: Json, address: Json) -> Json:
     return _compare({"concat": [{"meta": {"key": "iifname"}}, hardware, address]}, "@guests")
 
 
+def _reserved(address: Json) -> Json:
+    return {"&": [address, "ff:ff:ff:ff:ff:f0"]}
+
+
+RESERVED = "01:80:c2:00:00:00"
+"""The first of the group addresses 01:80:c2:00:00:00 to 0f (IEEE 802.1D, 7.12.6), of which a bridge
+forwards none: it asks its input rules and no others."""
+DHCP_SERVER = 67
+ROUTE_ADVICE: Json = {"set": ["redirect", "router-advertisement"]}
 ACCEPT: Json = {"accept": None}
 DROP: Json = {"drop": None}
 ANSWERS = _compare({"ct": {"key": "state"}}, ["established", "related"], "in")

@@ -9,7 +9,10 @@ import pytest
 
 from tests.support import lxc_rig, netns
 from tests.support import pool as pools
+from tests.support import wire as wires
 from tests.support.lxc_rig import Site
+from tests.support.machines_on_wire import Machine
+from tests.support.wire import Wire
 
 
 @pytest.fixture(scope="session")
@@ -31,3 +34,16 @@ def site(pool: Path, network: str) -> Iterator[Site]:
     """An installation on the pool, inside the namespace."""
     with lxc_rig.site(pool) as made:
         yield made
+
+
+@pytest.fixture
+def machines() -> Iterator[dict[str, Machine]]:
+    """Two guests, the world and this host, not connected yet."""
+    with wires.namespaces() as made:
+        yield made
+
+
+@pytest.fixture
+async def wire(machines: dict[str, Machine]) -> Wire:
+    """All of them connected, under the rules."""
+    return await wires.connect(machines)

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import subprocess
-from collections.abc import Iterator
-from contextlib import ExitStack
-from dataclasses import dataclass, replace
-from ipaddress import IPv4Interface
+from dataclasses import replace
 
 import pytest
 
@@ -15,92 +12,17 @@ from appliance.config import Settings
 from appliance.errors import NetworkError
 from appliance.model import VmId
 from appliance.runtime import bridge
-from appliance.runtime.backend import GuestSpec
 from appliance.runtime.firewall import Firewall
-from tests.support import netns
 from tests.support.lxc_rig import NETWORK
-from tests.support.machines import GUEST
-from tests.support.machines_on_wire import Machine
+from tests.support.wire import ALICE, BOB, GATEWAY, HOST_OUTSIDE, WORLD, Wire, spec
 
 pytestmark = pytest.mark.host
-
-GATEWAY, HOST_OUTSIDE, WORLD = "10.44.0.1", "192.0.2.1", "192.0.2.2"
-
-
-def spec(number: int) -> GuestSpec:
-    return replace(
-        GUEST,
-        mark=replace(GUEST.mark, vm_id=VmId(number)),
-        address=IPv4Interface(f"10.44.0.{number}/24"),
-        mac=f"54:52:00:2c:00:{number:02x}",
-        interface=f"qvd{number}",
-    )
-
-
-ALICE, BOB = spec(101), spec(102)
-
-
-@dataclass(frozen=True)
-class Wire:
-    """This host between two guests and the world."""
-
-    alice: Machine
-    bob: Machine
-    world: Machine
-    host: Machine
-    firewall: Firewall
-
-
-@pytest.fixture
-async def wire(namespaces: dict[str, Machine]) -> Wire:
-    settings = Settings(NETWORK)
-    await bridge.converge(bridge.spec(settings))
-    host = Machine(None)
-    for guest, name in ((ALICE, "alice"), (BOB, "bob")):
-        machine = namespaces[name]
-        host.configure(
-            *("link", "add", guest.interface, "type", "veth", "peer", "name", "eth0"),
-            *("address", guest.mac, "netns", str(machine.namespace)),
-        )
-        machine.configure("link", "set", "eth0", "up")
-        machine.configure("address", "add", str(guest.address), "dev", "eth0")
-        machine.configure("route", "add", "default", "via", GATEWAY)
-        await bridge.attach(guest.interface, guest.bridge)
-    world = namespaces["world"]
-    host.configure(
-        "link", "add", "uplink", "type", "veth", "peer", "name", "eth0", "netns", str(world.namespace)
-    )
-    host.configure("address", "add", f"{HOST_OUTSIDE}/24", "dev", "uplink")
-    host.configure("link", "set", "uplink", "up")
-    world.configure("address", "add", f"{WORLD}/24", "dev", "eth0")
-    world.configure("link", "set", "eth0", "up")
-    world.configure("route", "add", "10.44.0.0/24", "via", HOST_OUTSIDE)
-    firewall = Firewall(settings)
-    await firewall.apply()
-    await firewall.fence(ALICE)
-    await firewall.fence(BOB)
-    return Wire(namespaces["alice"], namespaces["bob"], world, host, firewall)
-
-
-@pytest.fixture
-def namespaces() -> Iterator[dict[str, Machine]]:
-    with ExitStack() as stack:
-        made = {name: stack.enter_context(netns.namespace()) for name in ("alice", "bob", "world", "host")}
-        stack.enter_context(netns.entered(made["host"]))
-        yield {name: Machine(namespace) for name, namespace in made.items()}
-
-
-async def unruled(wire: Wire) -> None:
-    """Without rules, and without the isolation of ports, which keeps guests apart by itself."""
-    await wire.firewall.remove()
-    for guest in (ALICE, BOB):
-        subprocess.run(["bridge", "link", "set", "dev", guest.interface, "isolated", "off"], check=True)
 
 
 async def test_a_guest_reaches_the_world_as_this_host(wire: Wire) -> None:
     with wire.world.listening(80):
         assert wire.alice.knock(WORLD, 80) == f"seen as {HOST_OUTSIDE}"
-        await unruled(wire)
+        await wire.unruled()
         assert wire.alice.knock(WORLD, 80) == f"seen as {ALICE.address.ip}"
 
 
@@ -113,7 +35,7 @@ async def test_this_host_reaches_a_guest(wire: Wire) -> None:
 async def test_the_world_does_not_reach_a_guest(wire: Wire, port: int) -> None:
     with wire.alice.listening(port):
         assert wire.world.knock(str(ALICE.address.ip), port) == "nothing"
-        await unruled(wire)
+        await wire.unruled()
         assert wire.world.knock(str(ALICE.address.ip), port) == f"seen as {WORLD}"
 
 
@@ -122,17 +44,16 @@ async def test_a_guest_does_not_reach_this_host_but_may_ask_for_names(wire: Wire
         assert wire.alice.knock(GATEWAY, 22) == "nothing"
         assert wire.alice.knock(HOST_OUTSIDE, 22) == "nothing"
         assert wire.alice.knock(GATEWAY, 53) == f"seen as {ALICE.address.ip}"
-        await unruled(wire)
+        await wire.unruled()
         assert wire.alice.knock(GATEWAY, 22) == f"seen as {ALICE.address.ip}"
         assert wire.alice.knock(HOST_OUTSIDE, 22) == f"seen as {ALICE.address.ip}"
 
 
 async def test_a_guest_does_not_reach_another_over_the_bridge(wire: Wire) -> None:
     with wire.bob.listening(3030):
-        subprocess.run(["bridge", "link", "set", "dev", ALICE.interface, "isolated", "off"], check=True)
-        subprocess.run(["bridge", "link", "set", "dev", BOB.interface, "isolated", "off"], check=True)
+        wire.join_ports()
         assert wire.alice.knock(str(BOB.address.ip), 3030) == "nothing"
-        await unruled(wire)
+        await wire.unruled()
         assert wire.alice.knock(str(BOB.address.ip), 3030) == f"seen as {ALICE.address.ip}"
 
 
@@ -158,7 +79,7 @@ async def test_a_guest_cannot_use_anothers_address(wire: Wire) -> None:
         assert wire.alice.knock(WORLD, 80) == f"seen as {HOST_OUTSIDE}"
         assert wire.alice.knock(WORLD, 80, source="10.44.0.55") == "nothing"
         assert wire.alice.knock(WORLD, 80) == f"seen as {HOST_OUTSIDE}"
-        await unruled(wire)
+        await wire.unruled()
         assert wire.alice.knock(WORLD, 80, source="10.44.0.55") == "seen as 10.44.0.55"
 
 
@@ -166,7 +87,7 @@ async def test_a_guest_cannot_use_another_hardware_address(wire: Wire) -> None:
     wire.alice.configure("link", "set", "eth0", "address", "54:52:00:2c:00:77")
     with wire.world.listening(80):
         assert wire.alice.knock(WORLD, 80) == "nothing"
-        await unruled(wire)
+        await wire.unruled()
         assert wire.alice.knock(WORLD, 80) == f"seen as {ALICE.address.ip}"
 
 
@@ -176,7 +97,7 @@ async def test_a_guest_cannot_claim_anothers_address_by_arp(wire: Wire) -> None:
     wire.alice.configure("address", "add", f"{BOB.address.ip}/32", "dev", "eth0")
     with wire.alice.listening(3030):
         assert wire.host.knock(str(BOB.address.ip), 3030) == "nothing"
-        await unruled(wire)
+        await wire.unruled()
         wire.host.configure("neigh", "flush", "all")
         assert wire.host.knock(str(BOB.address.ip), 3030) == f"seen as {GATEWAY}"
 
