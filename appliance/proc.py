@@ -44,6 +44,7 @@ async def run(
     argv: Sequence[str | Path],
     *,
     stdin: bytes | int | None = None,
+    stdout: int | None = None,
     timeout_s: float = DEFAULT_TIMEOUT_S,
     check: bool = True,
     env: Mapping[str, str] | None = None,
@@ -52,6 +53,8 @@ async def run(
 ) -> Completed:
     """Run `argv` to its end; `stdin` is what it reads, or a descriptor that it inherits as such.
 
+    What it writes is returned, or goes to the descriptor `stdout`.
+
     Cancelling, or passing `timeout_s`, kills the command and everything in its session.
 
     :raises ToolError: it failed (with `check`) or ran out of time
@@ -59,8 +62,9 @@ async def run(
     """
     words = [str(word) for word in argv]
     logger.debug("run %s", shlex.join(words))
-    with _memory(b"") as stdout, _memory(b"") as stderr, _source(stdin) as source:
-        process = start(words, stdin=source, stdout=stdout, stderr=stderr, env=env, pass_fds=pass_fds)
+    with _memory(b"") as output, _memory(b"") as stderr, _source(stdin) as source:
+        sink = output if stdout is None else stdout
+        process = start(words, stdin=source, stdout=sink, stderr=stderr, env=env, pass_fds=pass_fds)
         try:
             async with asyncio.timeout(timeout_s):
                 await ended(process.pid)
@@ -73,7 +77,7 @@ async def run(
                     await to_the_end(ended(process.pid))
                 finally:
                     process.wait()
-        done = Completed(process.returncode, _content(stdout), _content(stderr))
+        done = Completed(process.returncode, _content(output), _content(stderr))
     if check and done.status != 0:
         logger.error("failed with %d: %s: %s", done.status, shlex.join(words), _tail(done.stderr))
         raise ToolError(words, done.status, done.stderr.decode(errors="replace"), hint=hint)

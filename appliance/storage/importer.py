@@ -1,60 +1,96 @@
 """Unpacks the archive of a disk image into a read-only subvolume, whole or not at all.
 
-What kind of archive it is comes from its first bytes, not from its name. Owners are kept as numbers;
-members that would leave the target are refused by tar.
+What kind of archive it is comes from its first bytes, not from its name. Its decompressor and tar run
+confined (see jail); between them the archive is looked at as it passes (see screen). Owners are kept as
+numbers. What is below /dev is left out: a guest gets its devices when it starts.
 """
 
 from __future__ import annotations
 
 import asyncio
+import fcntl
+import logging
 import os
 import re
+import shutil
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from appliance import proc
 from appliance.clock import SystemClock, Timers
-from appliance.errors import ImageError, ToolError, VolumeError
+from appliance.errors import ImageError, MissingToolError, ToolError, VolumeError
 from appliance.model import DiId
+from appliance.proc import Completed
 from appliance.storage import btrfs, openat, subvolumes
+from appliance.storage.jail import TARGET, confined
 from appliance.storage.paths import Paths
+from appliance.storage.screen import Bounds, Screen, TooBigError
 from appliance.threads import in_thread
+
+logger = logging.getLogger(__name__)
 
 Progress = Callable[[float], None]
 """Told now and then how much of the archive has been read, from 0 to 1."""
 
 UNPACK_S = 3600.0
 LOOK_S = 0.25
+PIECE = 1 << 20
+LONGEST_REASON = 200
 
 MAGIC = (
-    (0, b"\x1f\x8b", "--gzip"),
-    (0, b"BZh", "--bzip2"),
-    (0, b"\xfd7zXZ\x00", "--xz"),
-    (0, b"\x28\xb5\x2f\xfd", "--zstd"),
+    (0, b"\x1f\x8b", "gzip"),
+    (0, b"BZh", "bzip2"),
+    (0, b"\xfd7zXZ\x00", "xz"),
+    (0, b"\x28\xb5\x2f\xfd", "zstd"),
     (257, b"ustar", ""),
 )
-TAR = ("tar", "--extract", "--numeric-owner", "--preserve-permissions", "--delay-directory-restore")
-DECORATION = re.compile(r"^(.*stdin[^:]*: *|tar: )")
-"""What tar and its decompressors say before what is wrong."""
-ATTRIBUTES = ("--xattrs", "--xattrs-include=security.capability")
+TAR = (
+    *("tar", "--extract", "--file=-", f"--directory={TARGET}", "--numeric-owner", "--preserve-permissions"),
+    *("--same-owner", "--delay-directory-restore", "--xattrs", "--xattrs-include=security.capability"),
+    *("--anchored", "--exclude=./dev/*", "--exclude=dev/*"),
+)
+CAPABILITIES = ("chown", "dac_override", "fowner", "fsetid", "setfcap")
+"""What tar needs to give files their owners, modes and capabilities; without mknod it makes no devices."""
+DECORATION = re.compile(r"^(.*stdin[^:]*: *|tar: |(bzip2|xz|zstd): )")
+"""What tar and decompressors say before what is wrong."""
+BYPLAY = ("Exiting with failure", "Error is not recoverable", "tar: Child", "Use `tar --", "Removing leading")
+ROOM_LEFT = 64 << 20
+"""What an import leaves free on the pool, in bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much an image may be."""
+
+    size: int = 64 << 30
+    """Bytes of all its files, and of each with its holes (`storage.import.max_size`)."""
+    files: int = 1_000_000
+    """How many files (`storage.import.max_files`)."""
 
 
 def compression(head: bytes) -> str:
-    """The option by which tar reads an archive that begins like this; empty for a plain one.
+    """The program that unpacks an archive which begins like this; empty for a plain one.
 
     :raises ImageError: it is no archive that we know
     """
-    for offset, magic, option in MAGIC:
+    for offset, magic, program in MAGIC:
         if head[offset : offset + len(magic)] == magic:
-            return option
+            return program
     raise ImageError(
         "it is not a tar archive, plain or compressed with gzip, bzip2, xz or zstd",
     )
 
 
 async def import_di(
-    paths: Paths, di_id: DiId, archive: Path, progress: Progress, *, timers: Timers | None = None
+    paths: Paths,
+    di_id: DiId,
+    archive: Path,
+    progress: Progress,
+    *,
+    limits: Limits | None = None,
+    timers: Timers | None = None,
 ) -> None:
     """Unpack an archive as `basefs/<di id>`; done already, it does nothing.
 
@@ -69,7 +105,7 @@ async def import_di(
     await in_thread(subvolumes.create, fresh)
     try:
         name = archive.name.removeprefix(f"{di_id}-")
-        await _unpack(archive, name, fresh, progress, timers or SystemClock())
+        await _unpack(archive, name, fresh, progress, limits or Limits(), timers or SystemClock())
         await in_thread(_finish, name, fresh, base)
     except BaseException:
         with suppress(VolumeError):
@@ -77,52 +113,145 @@ async def import_di(
         raise
 
 
-async def _unpack(archive: Path, name: str, target: Path, progress: Progress, timers: Timers) -> None:
+async def _unpack(
+    archive: Path, name: str, target: Path, progress: Progress, limits: Limits, timers: Timers
+) -> None:
     try:
         source = os.open(archive, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as exc:
         raise ImageError(f"the archive {archive} cannot be read: {exc.strerror}") from exc
     try:
         try:
-            option = compression(os.pread(source, 512, 0))
+            program = compression(os.pread(source, 512, 0))
         except ImageError as exc:
             raise ImageError(f"the archive {name} is unusable: {exc}") from exc
-        words = [*TAR, *ATTRIBUTES, *([option] if option else []), "--directory", str(target), "--file", "-"]
+        if program and shutil.which(program) is None:
+            raise MissingToolError(f"the program {program} is missing", hint="run scripts/setup")
+        room = max(0, shutil.disk_usage(target).free - ROOM_LEFT)
+        bounds = Bounds(size=min(limits.size, room), longest=limits.size, members=limits.files)
+        screen = Screen(bounds)
         async with asyncio.TaskGroup() as group:
             watcher = group.create_task(_report(source, progress, timers), name=f"progress {name}")
-            try:
-                await proc.run(words, stdin=source, timeout_s=UNPACK_S)
-            except ToolError as exc:
-                failure: Exception | None = _failure(name, exc)
-            else:
-                failure = None
+            failure = await _stream(name, source, program, target, screen, bounds)
             watcher.cancel()
     finally:
         os.close(source)
     if failure:
         raise failure
+    if screen.devices:
+        logger.info("devices below /dev left out archive=%s count=%d", name, screen.devices)
     progress(1.0)
 
 
 async def _report(source: int, progress: Progress, timers: Timers) -> None:
-    """Our descriptor and tar's share one position, so it shows how far tar has read."""
+    """Our descriptor and its reader's share one position, so it shows how far the archive has been read."""
     size = max(1, os.fstat(source).st_size)
     while True:
-        progress(os.lseek(source, 0, os.SEEK_CUR) / size)
+        progress(min(1.0, os.lseek(source, 0, os.SEEK_CUR) / size))
         await timers.sleep(LOOK_S)
 
 
-def _failure(name: str, exc: ToolError) -> Exception:
-    lines = [line.strip() for line in exc.stderr.splitlines()]
-    said = [line for line in lines if line and "Exiting with failure" not in line]
+async def _stream(
+    name: str, source: int, program: str, target: Path, screen: Screen, bounds: Bounds
+) -> Exception | None:
+    """Let the archive pass through its decompressor, if it needs one, before our eyes, into tar.
+
+    Each end of a pipe is closed when its user has ended, so that whoever ends first ends the others.
+    """
+    to_us, to_tar = _Pipe(), _Pipe()
+    unpacking: asyncio.Task[Completed] | None = None
+    try:
+        async with asyncio.TaskGroup() as group:
+            if program:
+                command = confined(
+                    [program, "-dc"], target=None, capabilities=(), longest_file=bounds.longest
+                )
+                unpacking = group.create_task(_run(command, source, to_us.writer, to_us.close_writer))
+            command = confined(TAR, target=target, capabilities=CAPABILITIES, longest_file=bounds.longest)
+            extracting = group.create_task(_run(command, to_tar.reader, None, to_tar.close_reader))
+            relaying = group.create_task(_passed(to_us.reader if program else source, to_tar, to_us, screen))
+    finally:
+        for pipe in (to_us, to_tar):
+            pipe.close_reader()
+            pipe.close_writer()
+    refusal, tar_left = relaying.result()
+    if isinstance(refusal, TooBigError) and bounds.size < bounds.longest:
+        return _full(name)
+    if refusal is not None:
+        return ImageError(f"the archive {name} is refused: {refusal.message}", hint=refusal.hint)
+    if unpacking is not None and unpacking.result().status != 0 and not tar_left:
+        return _failure(name, unpacking.result())
+    return _failure(name, extracting.result()) if extracting.result().status != 0 else None
+
+
+async def _run(command: list[str], stdin: int, stdout: int | None, ended: Callable[[], None]) -> Completed:
+    try:
+        return await proc.run(command, stdin=stdin, stdout=stdout, check=False, timeout_s=UNPACK_S)
+    except ToolError as exc:
+        return Completed(exc.status, b"", exc.stderr.encode())
+    finally:
+        ended()
+
+
+async def _passed(reader: int, to_tar: _Pipe, to_us: _Pipe, screen: Screen) -> tuple[ImageError | None, bool]:
+    try:
+        return await in_thread(_relay, reader, to_tar.writer, screen)
+    finally:
+        to_us.close_reader()
+        to_tar.close_writer()
+
+
+def _relay(reader: int, writer: int, screen: Screen) -> tuple[ImageError | None, bool]:
+    """Pass the archive on; returns why it was refused, and whether tar left before its end."""
+    while piece := os.read(reader, PIECE):
+        try:
+            screen.feed(piece)
+        except ImageError as exc:
+            return exc, False
+        view = memoryview(piece)
+        while view:
+            try:
+                view = view[os.write(writer, view) :]
+            except BrokenPipeError:
+                return None, True
+    return None, False
+
+
+class _Pipe:
+    """A pipe whose ends may be closed more than once."""
+
+    def __init__(self) -> None:
+        self.reader, self.writer = os.pipe2(os.O_CLOEXEC)
+        self._open = {self.reader, self.writer}
+        with suppress(OSError):
+            fcntl.fcntl(self.writer, fcntl.F_SETPIPE_SZ, PIECE)
+
+    def close_reader(self) -> None:
+        self._close(self.reader)
+
+    def close_writer(self) -> None:
+        self._close(self.writer)
+
+    def _close(self, end: int) -> None:
+        if end in self._open:
+            self._open.remove(end)
+            os.close(end)
+
+
+def _failure(name: str, done: Completed) -> Exception:
+    lines = [line.strip() for line in done.stderr.decode(errors="replace").splitlines()]
+    said = [line for line in lines if line and not any(words in line for words in BYPLAY)]
     if any("No space left" in line or "quota exceeded" in line for line in said):
-        return VolumeError(
-            f"the storage pool is full: {name} does not fit",
-            hint="delete old images or enlarge the pool",
-        )
-    reason = next((line for line in said if not line.startswith("tar: Child")), exc.message)
-    return ImageError(
-        f"the archive {name} is damaged: {DECORATION.sub('', reason)}", hint="copy or build it again"
+        return _full(name)
+    reason = DECORATION.sub("", said[0]) if said else f"it was not unpacked (status {done.status})"
+    if len(reason) > LONGEST_REASON:
+        reason = f"{reason[: LONGEST_REASON // 2]}…{reason[-LONGEST_REASON // 2 :]}"
+    return ImageError(f"the archive {name} is damaged: {reason}", hint="copy or build it again")
+
+
+def _full(name: str) -> VolumeError:
+    return VolumeError(
+        f"the storage pool is full: {name} does not fit", hint="delete old images or enlarge the pool"
     )
 
 

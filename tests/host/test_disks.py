@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import gzip
 import os
+import struct
 import subprocess
 import tarfile
 from collections.abc import Iterator
@@ -12,15 +15,19 @@ from pathlib import Path
 
 import pytest
 
+from appliance import proc
 from appliance.clock import ManualClock
 from appliance.config import Settings
 from appliance.errors import ImageError, VolumeError
 from appliance.model import DiId, InstallationId, Mark, VmId
 from appliance.storage import btrfs, marks
 from appliance.storage.btrfs import BtrfsDisks, erase_di
-from appliance.storage.importer import import_di
+from appliance.storage.importer import CAPABILITIES, TAR, Limits, import_di
+from appliance.storage.jail import confined
 from appliance.storage.paths import Paths
+from tests.support import archives
 from tests.support import pool as pools
+from tests.support.archives import Hostile
 from tests.support.pool import tiny_root
 
 pytestmark = pytest.mark.host
@@ -208,32 +215,99 @@ class TestImports:
             await import_di(paths, DI, extended, lambda _: None)
         assert list(paths.all_basefs.iterdir()) == []
 
-    @pytest.mark.parametrize("name", ["../escaped", "/escaped-absolutely", "etc/../../escaped"])
-    async def test_no_member_leaves_the_target(
-        self, disks: BtrfsDisks, paths: Paths, tmp_path: Path, name: str
+    @pytest.mark.parametrize("hostile", archives.HOSTILE, ids=lambda hostile: hostile.name)
+    async def test_a_hostile_archive_ends_as_one_line_and_leaves_nothing(
+        self, disks: BtrfsDisks, paths: Paths, tmp_path: Path, hostile: Hostile
     ) -> None:
-        archive = tmp_path / "evil.tar"
-        with tarfile.open(archive, "w") as tar:
-            tar.addfile(tarfile.TarInfo(name))
-        with pytest.raises(ImageError):
-            await import_di(paths, DI, archive, lambda _: None)
-        assert not Path("/escaped-absolutely").exists()
-        assert not list(paths.root.rglob("escaped*"))
+        archive = archives.pack(tmp_path / "evil.tar", hostile.pack)
+        limits = Limits(size=archives.SIZE, files=archives.FILES)
+        with pytest.raises(ImageError) as caught:
+            await import_di(paths, DI, archive, lambda _: None, limits=limits)
+        assert "evil.tar is refused: " in str(caught.value)
+        assert hostile.said in str(caught.value)
+        assert str(caught.value).isprintable()
+        assert list(paths.all_basefs.iterdir()) == []
+        assert not Path(archives.OUTSIDE).exists()
 
-    async def test_no_member_follows_a_link_out(
+    @pytest.mark.parametrize("hostile", archives.HOSTILE, ids=lambda hostile: hostile.name)
+    async def test_the_jail_holds_whatever_the_eye_overlooks(
+        self, disks: BtrfsDisks, paths: Paths, tmp_path: Path, hostile: Hostile
+    ) -> None:
+        """tar alone, confined: it may unpack what it likes, but only there, and no device."""
+        archive = archives.pack(tmp_path / "evil.tar", hostile.pack)
+        target, outside = tmp_path / "target", tmp_path / "outside"
+        target.mkdir()
+        outside.mkdir()
+        command = confined(TAR, target=target, capabilities=CAPABILITIES, longest_file=archives.SIZE)
+        with archive.open("rb") as stream:
+            await proc.run(command, stdin=stream.fileno(), check=False)
+        made = [path for path in target.rglob("*") if not path.is_symlink()]
+        assert not [path for path in made if path.is_block_device() or path.is_char_device()]
+        assert [
+            path.name for path in tmp_path.iterdir() if path.name not in ("evil.tar", "target", "outside")
+        ] == []
+        assert list(outside.iterdir()) == []
+        assert not Path(archives.OUTSIDE).exists()
+        assert not Path("/escaped").exists()
+
+    async def test_who_unpacks_sees_neither_host_nor_network(self, tmp_path: Path) -> None:
+        target = tmp_path / "target"
+        target.mkdir()
+        looks = (
+            "cat /proc/1/environ; ls /etc /home /root /var; cat /sys/class/net/lo/address; touch /usr/x /x/y"
+        )
+        shown = "ls /; echo made > /target/file; id -u; ls /target"
+        script = f"{looks}; {shown}; chroot /target; mount -t tmpfs x /target; mknod /target/n c 1 3"
+        command = confined(
+            ["sh", "-c", script], target=target, capabilities=CAPABILITIES, longest_file=1 << 20
+        )
+        done = await proc.run(command, check=False)
+        top = set(done.stdout.decode().split())
+        assert top <= {"bin", "lib", "lib32", "lib64", "libx32", "sbin", "target", "usr", "0", "file"}
+        assert (target / "file").read_text() == "made\n"
+        assert not (target / "n").exists()
+        complaints = done.stderr.decode()
+        for words in ("chroot: cannot change root", "/usr/x': Read-only", "n: Operation not permitted"):
+            assert words in complaints
+
+    async def test_what_a_root_needs_is_kept(self, disks: BtrfsDisks, paths: Paths, tmp_path: Path) -> None:
+        plain, archive = tmp_path / "plain.tar", tmp_path / "whole.tar"
+        packed = tiny_root(tmp_path / "tiny.tar.gz")
+        plain.write_bytes(gzip.decompress(packed.read_bytes()))
+        capability = struct.pack("<5I", 0x02000001, 1 << 10, 0, 0, 0)  # cap_net_bind_service, effective
+        with tarfile.open(plain, "a", format=tarfile.PAX_FORMAT) as tar:
+            tar.addfile(archives.member("bin/mine", mode=0o4755))
+            tar.addfile(archives.member("run/pipe", tarfile.FIFOTYPE))
+            tar.addfile(archives.device("dev/null", tarfile.CHRTYPE, 1, 3))
+            tar.addfile(archives.member("etc/alternative", tarfile.SYMTYPE, link="/etc/passwd"))
+            able = archives.member("bin/able", mode=0o755)
+            able.pax_headers = {"SCHILY.xattr.security.capability": capability.decode("latin-1")}
+            tar.addfile(able)
+            tar.addfile(archives.member("bin/twice", mode=0o600))
+            tar.addfile(archives.member("bin/twice", mode=0o700))
+        plain.rename(archive)
+        await import_di(paths, DI, archive, lambda _: None)
+        base = paths.basefs(DI)
+        assert (base / "bin" / "mine").stat().st_mode & 0o7777 == 0o4755
+        assert (base / "run" / "pipe").is_fifo()
+        assert (base / "etc" / "alternative").readlink() == Path("/etc/passwd")
+        assert (base / "bin" / "twice").stat().st_mode & 0o777 == 0o700
+        assert os.getxattr(base / "bin" / "able", "security.capability") == capability
+        assert list((base / "dev").iterdir()) == []
+
+    async def test_an_abandoned_import_ends_at_once_and_leaves_nothing(
         self, disks: BtrfsDisks, paths: Paths, tmp_path: Path
     ) -> None:
-        outside = tmp_path / "outside"
-        outside.mkdir()
-        archive = tmp_path / "evil.tar"
-        with tarfile.open(archive, "w") as tar:
-            link = tarfile.TarInfo("etc")
-            link.type, link.linkname = tarfile.SYMTYPE, str(outside)
-            tar.addfile(link)
-            tar.addfile(tarfile.TarInfo("etc/planted"))
-        with pytest.raises(ImageError):
-            await import_di(paths, DI, archive, lambda _: None)
-        assert list(outside.iterdir()) == []
+        archive = tiny_root(tmp_path / "tiny.tar.gz")
+        seen: list[float] = []
+        importing = asyncio.ensure_future(import_di(paths, DI, archive, seen.append))
+        async with asyncio.timeout(20):
+            while not seen:
+                await asyncio.sleep(0)
+        importing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await importing
+        assert list(paths.all_basefs.iterdir()) == []
 
     async def test_a_full_pool_is_told_as_such(self, tmp_path: Path) -> None:
         archive = tmp_path / "big.tar"
