@@ -154,7 +154,7 @@ class Context:
             return found[0]
         more = ", …" if len(found) > FEW else ""
         names = f": {', '.join(map(name, found[:FEW]))}{more}" if found else ""
-        raise ConflictError(f"{len(found)} {nouns} match{names}", hint="choose one with -f, such as -f id=1")
+        raise ConflictError(f"{len(found)} {nouns} match{names}", hint="choose one with -f")
 
     def confirmed(self, what: str, *, remedy: str = "--yes does it without asking") -> bool:
         """Whether the person means it: asks when there is neither a filter nor --force.

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 
 from appliance.model import Di, DiId, Osf, OsfId
-from appliance.ops import images, osfs
-from appliance.qa.context import Context
+from appliance.ops import image_accounts, images, osfs
+from appliance.qa.context import FEW, Context
 from appliance.qa.output import Column, Json, instant
+from appliance.qa.progress import Progress
+from appliance.qa.subject import Subject, property_verbs, show_verb
 from appliance.qa.verbs import Argument, Given, Verb, whole
+from appliance.storage.properties import Owner
 from appliance.storage.store import Tx
 
 COLUMNS: tuple[Column[Di], ...] = (
@@ -36,33 +38,6 @@ def plain(di: Di) -> Mapping[str, Json]:
     }
 
 
-class Progress:
-    """Shows how far an import is: a line that moves on a terminal, else one for each step."""
-
-    def __init__(self, quiet: bool) -> None:
-        self._quiet = quiet
-        self._moves = sys.stderr.isatty()
-        self._step = ""
-        self._percent = -1
-
-    def __call__(self, step: str, share: float) -> None:
-        """Told by the import, from whatever thread it works in."""
-        percent = int(share * 100)
-        if self._quiet or (step, percent) == (self._step, self._percent):
-            return
-        if self._moves:
-            end = "\n" if percent == 100 else ""
-            print(f"\r{step} {percent:3} %", end=end, file=sys.stderr, flush=True)
-        elif step != self._step:
-            print(f"{step} …", file=sys.stderr, flush=True)
-        self._step, self._percent = step, percent
-
-    def end_line(self) -> None:
-        """Leave the line that moves, whatever it shows."""
-        if self._moves and not self._quiet and self._step and self._percent != 100:
-            print(file=sys.stderr, flush=True)
-
-
 async def add(context: Context, given: Given) -> None:
     """`qa di add`."""
     async with context.database() as store:
@@ -82,6 +57,11 @@ async def add(context: Context, given: Given) -> None:
             )
         finally:
             progress.end_line()
+        async with store.read() as tx:
+            clashes = await image_accounts.clashes(tx, context.settings, [di.id])
+    if clashes:
+        shown = ", ".join(clashes[:FEW]) + (f" and {len(clashes) - FEW} more" if len(clashes) > FEW else "")
+        context.note(f"Warning: the image has accounts that are users, whose desktops cannot start: {shown}")
     context.added("DI", plain(di))
 
 
@@ -123,6 +103,10 @@ async def _osf(tx: Tx, given: Given) -> Osf:
 
 DI_ID = Argument("di_id", "the DI", whole, required=True, shape="ID")
 
+SUBJECT = Subject(
+    Owner.DI, "DIs", lambda tx, filter_: tx.images.find(filter_), lambda di: di.path, plain, "id=2"
+)
+
 VERBS = (
     Verb(
         "add",
@@ -163,4 +147,6 @@ VERBS = (
         confirm="delete all dis",
         examples=("qa di del -f id=2",),
     ),
+    show_verb(SUBJECT),
+    *property_verbs(SUBJECT),
 )

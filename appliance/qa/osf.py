@@ -12,7 +12,9 @@ from appliance.model import BackendKind, Osf
 from appliance.ops import osfs
 from appliance.qa.context import Context
 from appliance.qa.output import MIB, Column, Json, yes_no
+from appliance.qa.subject import Subject, property_verbs, show_verb
 from appliance.qa.verbs import Argument, Given, Verb
+from appliance.storage.properties import Owner
 
 E = TypeVar("E", bound=StrEnum)
 
@@ -154,6 +156,15 @@ async def delete(context: Context, given: Given) -> None:
 
 NAME = Argument("name", "how it is called")
 
+SUBJECT = Subject(
+    Owner.OSF,
+    "OSFs",
+    lambda tx, filter_: tx.osfs.find(filter_),
+    lambda osf: osf.name,
+    plain,
+    "name=office",
+)
+
 VERBS = (
     Verb(
         "add",
@@ -181,4 +192,6 @@ VERBS = (
         confirm="delete all osfs",
         examples=("qa osf del -f name=office",),
     ),
+    show_verb(SUBJECT),
+    *property_verbs(SUBJECT),
 )

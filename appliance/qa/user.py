@@ -5,16 +5,23 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 
+from appliance.errors import UsageError
 from appliance.model import User
-from appliance.ops import users
+from appliance.ops import image_accounts, users
 from appliance.passwords import hash_password
+from appliance.qa import accounts
 from appliance.qa.context import Context
-from appliance.qa.output import Column, Json
+from appliance.qa.output import Column, Json, yes_no
+from appliance.qa.subject import Subject, property_verbs, show_verb
 from appliance.qa.verbs import Argument, Given, Verb
+from appliance.storage.properties import Owner
 
 COLUMNS: tuple[Column[User], ...] = (
     Column("Id", lambda user: user.id),
     Column("Login", lambda user: user.login),
+    Column("Enabled", lambda user: yes_no(user.enabled)),
+    Column("VMs", lambda user: user.vms),
+    Column("Connected", lambda user: user.connected),
 )
 
 PASSWORD = (
@@ -25,13 +32,29 @@ PASSWORD = (
 
 def plain(user: User) -> Mapping[str, Json]:
     """A user for programs."""
-    return {"id": user.id, "login": user.login, "uid": user.uid, "gid": user.gid, "enabled": user.enabled}
+    return {
+        "id": user.id,
+        "login": user.login,
+        "uid": user.uid,
+        "gid": user.gid,
+        "enabled": user.enabled,
+        "vms": user.vms,
+        "connected": user.connected,
+    }
 
 
 async def add(context: Context, given: Given) -> None:
     """`qa user add`."""
-    users.checked_login(context.file_settings, given["login"])
+    if "csv" in given:
+        _check_alone(given)
+        await accounts.add_csv(context, given)
+        return
+    if "passwords-out" in given:
+        raise UsageError("passwords-out= goes with csv=")
+    login = users.checked_login(context.file_settings, given["login"])
     async with context.database() as store:
+        async with store.read() as tx:
+            image_accounts.check_login(login, await image_accounts.all_accounts(tx, context.settings))
         password_hash = await asyncio.to_thread(hash_password, context.password(given.values))
         async with store.write() as tx:
             user = await users.add(tx, context.settings, given["login"], password_hash, by=context.by)
@@ -64,13 +87,38 @@ async def passwd(context: Context, given: Given) -> None:
     context.note(f"The password of {user.login} is changed.")
 
 
+def _check_alone(given: Given) -> None:
+    if beside := [argument.name for argument in PASSWORD if argument.name in given]:
+        raise UsageError(
+            f"csv= and {beside[0]}= exclude one another", hint="the file may have a column password"
+        )
+
+
+SUBJECT = Subject(
+    Owner.USER,
+    "users",
+    lambda tx, filter_: tx.users.find(filter_),
+    lambda user: user.login,
+    plain,
+    "login=alice",
+)
+
 VERBS = (
     Verb(
         "add",
-        "Adds a user; asks for the password unless it is given.",
+        "Adds a user, and asks for the password unless it is given; or many from a file, all or none.",
         add,
-        arguments=(Argument("login", "the name of the account, also in guests", required=True), *PASSWORD),
-        examples=("qa user add login=alice", "pass show alice | qa user add login=alice password-file=-"),
+        arguments=(
+            Argument("login", "the name of the account, also in guests"),
+            *PASSWORD,
+            *accounts.CSV,
+        ),
+        one_of=(("login", "csv"),),
+        examples=(
+            "qa user add login=alice",
+            "pass show alice | qa user add login=alice password-file=-",
+            "qa user add csv=users.csv passwords-out=passwords.csv",
+        ),
     ),
     Verb("list", "Lists users.", list_, filters=True, examples=("qa user list -f login=a*",)),
     Verb(
@@ -88,4 +136,7 @@ VERBS = (
         arguments=(Argument("user", "the login", required=True), *PASSWORD),
         examples=("qa user passwd user=alice",),
     ),
+    *accounts.VERBS,
+    show_verb(SUBJECT),
+    *property_verbs(SUBJECT),
 )

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 
-from appliance.errors import ConflictError
 from appliance.model import TAG_DEFAULT, OsfId, StartedBy, UserId, Vm
 from appliance.ops import osfs, users, vms
 from appliance.qa.context import Context
 from appliance.qa.output import Column, Json, instant, local_time, yes_no
+from appliance.qa.subject import Subject, property_verbs, show_verb
 from appliance.qa.verbs import Argument, Given, Verb, whole
+from appliance.storage.properties import Owner
 from appliance.storage.store import Tx
 
 COLUMNS: tuple[Column[Vm], ...] = (
@@ -178,10 +179,7 @@ async def console(context: Context, given: Given) -> int:
 
     async with context.database() as store, store.read() as tx:
         found = await tx.vms.find(context.filter)
-    if len(found) != 1:
-        names = f": {', '.join(vm.name for vm in found[:5])}" if found else ""
-        raise ConflictError(f"{len(found)} VMs match{names}", hint="choose one with -f, such as -f name=NAME")
-    vm = found[0]
+    vm = context.only(found, SUBJECT.plural, SUBJECT.name)
     return await run_console(
         Paths(context.settings).control, vm.id, name=vm.name, write=given.get("write", "free")
     )
@@ -198,6 +196,15 @@ async def _osf_id(tx: Tx, given: Given) -> OsfId:
         return (await osfs.named(tx, given["osf"])).id
     return (await tx.osfs.get(OsfId(given["osf_id"]))).id
 
+
+SUBJECT = Subject(
+    Owner.VM,
+    "virtual machines",
+    lambda tx, filter_: tx.vms.find(filter_),
+    lambda vm: vm.name,
+    plain,
+    "name=web-1",
+)
 
 VERBS = (
     Verb(
@@ -286,4 +293,6 @@ VERBS = (
         filters=True,
         examples=("qa vm console -f name=web-1", "qa vm console -f name=web-1 write=take"),
     ),
+    show_verb(SUBJECT),
+    *property_verbs(SUBJECT),
 )

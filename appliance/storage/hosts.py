@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Row, Select, func, insert, select, update
+from sqlalchemy import Row, Select, delete, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from appliance.errors import NotFoundError
@@ -22,7 +24,22 @@ KEYS: Keys = {
     "backend": hosts.c.backend,
     "state": host_runtimes.c.state,
     "blocked": host_runtimes.c.blocked,
+    "ok_ts": host_runtimes.c.ok_ts,
+    "usable_ram": host_runtimes.c.usable_ram,
+    "usable_cpu": host_runtimes.c.usable_cpu,
 }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counters:
+    """What a node's L7R has counted since the node was added (protocol.md 5.10)."""
+
+    http_requests: int
+    auth_attempts: int
+    auth_ok: int
+    nx_attempts: int
+    nx_ok: int
+    short_sessions: int
 
 
 class Hosts:
@@ -60,6 +77,27 @@ class Hosts:
         await self._connection.execute(insert(host_runtimes).values(host_id=host_id))
         await self._connection.execute(insert(host_counters).values(host_id=host_id))
         return host_id
+
+    async def delete(self, ids: Collection[HostId]) -> int:
+        """Remove hosts to which nothing refers; returns how many."""
+        return (await self._connection.execute(delete(hosts).where(hosts.c.id.in_(ids)))).rowcount
+
+    async def block(self, ids: Collection[HostId], *, blocked: bool) -> list[HostId]:
+        """Keep new work from hosts, or let it in again; returns those for which this is new."""
+        row = (
+            update(host_runtimes)
+            .where(host_runtimes.c.host_id.in_(ids), host_runtimes.c.blocked.is_not(blocked))
+            .values(blocked=blocked)
+        )
+        return sorted(await self._connection.scalars(row.returning(host_runtimes.c.host_id)))
+
+    async def counters(self, ids: Collection[HostId]) -> dict[HostId, Counters]:
+        """What the L7Rs of these hosts have counted."""
+        rows = await self._connection.execute(select(host_counters).where(host_counters.c.host_id.in_(ids)))
+        return {
+            HostId(row.host_id): Counters(**{f.name: row._mapping[f.name] for f in fields(Counters)})
+            for row in rows
+        }
 
     async def count(self, host_id: HostId, counter: str) -> None:
         """Add one to a counter, in the database itself (trap T11)."""

@@ -213,7 +213,11 @@ class Vms:
 
 
 def _best_host() -> ColumnElement[int | None]:
-    """The unblocked backend to which a new run goes: one that is up if there is one, then the emptiest."""
+    """The unblocked backend to which a new run goes: one that is up if there is one, then the emptiest.
+
+    A node whose daemon has never run comes last: it may be a row that somebody added too early.
+    """
+    seen = host_runtimes.c.ok_ts.is_not(None)
     load = (
         select(func.count())
         .select_from(_assigned)
@@ -225,7 +229,11 @@ def _best_host() -> ColumnElement[int | None]:
         select(hosts.c.id)
         .join(host_runtimes)
         .where(hosts.c.backend, ~host_runtimes.c.blocked)
-        .order_by(case((host_runtimes.c.state == HostState.RUNNING, 0), else_=1), load, hosts.c.id)
+        .order_by(
+            case((host_runtimes.c.state == HostState.RUNNING, 0), (seen, 1), else_=2),
+            load,
+            hosts.c.id,
+        )
         .limit(1)
         .scalar_subquery()
     )

@@ -90,6 +90,15 @@ async def test_what_is_not_there_is_named(tmp_path: Path) -> None:
         assert await tx.users.by_login("nobody") is None
 
 
+async def test_starts_go_to_a_host_that_was_up_before_one_that_never_was(tmp_path: Path) -> None:
+    async with fresh_store(tmp_path) as store, store.write() as tx:
+        _, _, _, _, vm = await furnish(tx)
+        seen = await tx.hosts.add("node2", "127.0.0.2")
+        await tx.hosts.tick(seen)
+        await tx.vms.wish_start([vm], StartedBy.CLIENT)
+        assert (await tx.vms.get(vm)).runtime.host_id == seen
+
+
 async def test_starts_go_to_the_emptiest_host_that_is_up(tmp_path: Path) -> None:
     async with fresh_store(tmp_path) as store, store.write() as tx:
         _, user, osf, _, first = await furnish(tx)

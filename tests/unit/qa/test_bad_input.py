@@ -31,7 +31,25 @@ CONFIG = (
     Bad("config del", "--yes"),
 )
 
-HOST: tuple[Bad, ...] = (Bad("host list -f state=asleep", "one of", USAGE),)
+HOST = (
+    Bad("host list -f state=asleep", "one of", USAGE),
+    Bad("host show -f name=node9", "0 hosts match"),
+    Bad("host add name=node1 address=192.0.2.12", "there is a host of this name"),
+    Bad("host add name=-x address=192.0.2.12", "cannot be a node's name", USAGE),
+    Bad("host add name=node2 address=192.0.2.300", "this is no address", USAGE),
+    Bad("host add name=node2 'address=a b'", "this is no address", USAGE),
+    Bad("host add name=node2", "argument address is missing", USAGE),
+    Bad("host del -f name=node1", "the host node1 has VMs assigned: web-2, web-3"),
+    Bad("host del --yes", "nothing was deleted"),
+    Bad("host block", "block all hosts, and there is no terminal"),
+    Bad("host unblock", "unblock all hosts, and there is no terminal"),
+    Bad("host propset room=1 -f name=node9", "nothing matches"),
+    Bad("host propset", "properties and their values are missing", USAGE),
+    Bad("host propset room", "'room' is no key=value", USAGE),
+    Bad("host propset room=1 room=2", "argument room is given twice", USAGE),
+    Bad("host propset =1", "cannot be the key of a property", USAGE),
+    Bad("host propdel room", "delete the prop in all hosts"),
+)
 
 USER = (
     Bad("user add login=alice password=x", "there is a user of this login"),
@@ -104,8 +122,12 @@ VM = (
     Bad("vm edit ip=10.9.0.5 -f name=web-1", "the VM web-2 has this address"),
     Bad("vm del --yes", "web-2 (running), web-3 (start)"),
     Bad("vm del -f name=web-2", "only stopped VMs can be deleted"),
-    Bad("vm console", "3 VMs match: web-1, web-2, web-3"),
-    Bad("vm console -f name=nobody", "0 VMs match"),
+    Bad("vm show", "3 virtual machines match: web-1, web-2, web-3"),
+    Bad("vm show -f name=nobody", "0 virtual machines match"),
+    Bad("vm propset room=1 -f name=nobody", "nothing matches"),
+    Bad("vm propdel", "delete the prop in all virtual machines"),
+    Bad("vm console", "3 virtual machines match: web-1, web-2, web-3"),
+    Bad("vm console -f name=nobody", "0 virtual machines match"),
     Bad("vm console -f name=web-2 write=now", "write free, take or never", USAGE),
     Bad("vm console -f name=web-2", "daemon", DAEMON_DOWN),
 )
@@ -121,6 +143,10 @@ WORDS = (
     Bad("vm list -f 'name=a\\'", "lone backslash", USAGE),
     Bad("vm list -f 'name<a*'", "takes no wildcard", USAGE),
     Bad("vm list -f =x", "names no key", USAGE),
+    Bad("vm list -f id=99999999999999999999999", "whole number", USAGE),
+    Bad("vm list -f 'id in (1'", "does not end its list", USAGE),
+    Bad("vm list -f 'vm_state_ts>soon'", "write a time", USAGE),
+    Bad("vm list -f vm_state_ts=2030-02-30", "no such day", USAGE),
     Bad("vm list -- more", "takes nothing after --", USAGE),
     Bad("ship list", "there is no noun 'ship'", USAGE),
 )
