@@ -9,8 +9,7 @@ transaction; other tables are never touched. What they say:
 - a guest answers this host and begins nothing with it, except asking for names if this host gives them;
 - a frame leaves a guest's port only with the guest's own hardware and IPv4 address, ARP included: no
   IPv6, no VLAN tag, no other protocol, no answer of a DHCP server, no advice on routes;
-- nor with one of the sixteen group addresses that a bridge keeps for itself: a bridge takes such a frame
-  past its first rules, learns its sender, and hands what it carries to this host.
+- nor to a group address that a bridge keeps for itself: such a frame would meet no rule but of input.
 """
 
 from __future__ import annotations
@@ -175,8 +174,7 @@ def _reserved(address: Json) -> Json:
 
 
 RESERVED = "01:80:c2:00:00:00"
-"""The first of the group addresses 01:80:c2:00:00:00 to 0f (IEEE 802.1D, 7.12.6), of which a bridge
-forwards none: it asks its input rules and no others."""
+"""The first of the group addresses 01:80:c2:00:00:00 to 0f (IEEE 802.1D, 7.12.6)."""
 DHCP_SERVER = 67
 ROUTE_ADVICE: Json = {"set": ["redirect", "router-advertisement"]}
 ACCEPT: Json = {"accept": None}

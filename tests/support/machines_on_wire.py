@@ -43,18 +43,22 @@ class Machine:
 
     def configure(self, *words: str) -> None:
         """Run an `ip` command there."""
-        subprocess.run([*self._there(), "ip", *words], check=True)
+        subprocess.run([*self.there(), "ip", *words], check=True)
 
     def knock(self, address: str, port: int, *, source: str = "") -> str:
         """What comes of a connection: `seen as ADDRESS`, `refused` or `nothing`."""
         arguments = (address, str(port), source, str(PATIENCE_S))
-        command = [*self._there(), sys.executable, "-I", "-c", KNOCK, *arguments]
+        command = [*self.there(), sys.executable, "-I", "-c", KNOCK, *arguments]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    def python(self, program: str, *arguments: str) -> None:
+        """Run a program there to its end."""
+        subprocess.run([*self.there(), sys.executable, "-I", "-c", program, *arguments], check=True)
 
     @contextmanager
     def listening(self, port: int) -> Iterator[None]:
         """A service there that tells each caller its address."""
-        command = [*self._there(), sys.executable, "-I", "-c", LISTEN, str(port)]
+        command = [*self.there(), sys.executable, "-I", "-c", LISTEN, str(port)]
         with subprocess.Popen(command, stdout=subprocess.PIPE) as service:
             assert service.stdout is not None
             try:
@@ -63,5 +67,6 @@ class Machine:
             finally:
                 service.kill()
 
-    def _there(self) -> list[str]:
+    def there(self) -> list[str]:
+        """The words before a command that is to run there."""
         return ["nsenter", f"--net=/run/netns/{self.namespace}"] if self.namespace else []

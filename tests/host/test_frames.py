@@ -1,0 +1,253 @@
+"""What a guest that may send any frame gets past the rules, and what it gets past their absence."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+
+import pytest
+
+from appliance.config import Settings
+from appliance.runtime import bridge
+from tests.support import ether, frames
+from tests.support.frames import ALL_NODES, EVERYBODY, Node, frame, icmp, icmpv6, ipv4, ipv6, udp
+from tests.support.lxc_rig import NETWORK
+from tests.support.machines_on_wire import Machine
+from tests.support.wire import ALICE, BOB, GATEWAY, Wire
+
+pytestmark = pytest.mark.host
+
+ME, NEIGHBOUR = (Node(guest.mac, str(guest.address.ip)) for guest in (ALICE, BOB))
+HOST = Node(bridge.spec(Settings(NETWORK)).mac, GATEWAY)
+NOBODY = Node("54:52:00:2c:00:77", "10.44.0.55")
+PORT = 4711
+SAY = """
+import socket, sys
+socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b"end", (sys.argv[1], int(sys.argv[2])))
+"""
+
+
+def datagram(source: str, to: str, mark: bytes, *, ports: tuple[int, int] = (PORT, PORT)) -> bytes:
+    return ipv4(source, to, frames.UDP, udp(*ports, mark))
+
+
+def forged(to: Node) -> dict[str, bytes]:
+    """One frame for each way to lie, or to say what no guest has to say, told to `to`."""
+    me, it = ME, to
+
+    def marked(name: str) -> bytes:
+        return ether.mark(name)
+
+    def advice(name: str, kind: int, rest: bytes) -> bytes:
+        return ipv4(me.address, it.address, frames.ICMP, icmp(kind, 1, rest, marked(name)))
+
+    def talk(name: str, destination: str) -> bytes:
+        return ipv6(me.link_local, destination, frames.UDP, udp(PORT, PORT, marked(name)))
+
+    vlan, qinq = frames.tag(frames.VLAN, 7), frames.tag(frames.QINQ, 7)
+    offer = (67, 68)
+    advertisement = bytes((64, 0, 7, 8)) + bytes(8)
+    solicited = icmpv6(me.link_local, "ff02::1", 134, advertisement + marked("router-advertisement"))
+    neighbour = icmpv6(me.link_local, "ff02::1", 136, bytes(20) + marked("neighbour-advertisement"))
+    return {
+        "hardware-address": frame(
+            NOBODY.mac, it.mac, frames.IPV4, datagram(me.address, it.address, marked("hardware-address"))
+        ),
+        "address": frame(
+            me.mac, it.mac, frames.IPV4, datagram(NOBODY.address, it.address, marked("address"))
+        ),
+        "neighbours-address": frame(
+            me.mac,
+            EVERYBODY,
+            frames.IPV4,
+            datagram(NEIGHBOUR.address, it.address, marked("neighbours-address")),
+        ),
+        "gateways-address": frame(
+            me.mac, EVERYBODY, frames.IPV4, datagram(GATEWAY, it.address, marked("gateways-address"))
+        ),
+        "no-address": frame(
+            me.mac, EVERYBODY, frames.IPV4, datagram("0.0.0.0", it.address, marked("no-address"))
+        ),
+        "arp-of-gateway": frame(
+            me.mac, it.mac, frames.ARP, frames.arp_reply(me.mac, GATEWAY, it, marked("arp-of-gateway"))
+        ),
+        "arp-of-neighbour": frame(
+            me.mac,
+            it.mac,
+            frames.ARP,
+            frames.arp_reply(me.mac, NEIGHBOUR.address, it, marked("arp-of-neighbour")),
+        ),
+        "arp-for-another": frame(
+            me.mac,
+            it.mac,
+            frames.ARP,
+            frames.arp_reply(NEIGHBOUR.mac, me.address, it, marked("arp-for-another")),
+        ),
+        "dhcp-offer": frame(
+            me.mac,
+            EVERYBODY,
+            frames.IPV4,
+            datagram(me.address, "255.255.255.255", marked("dhcp-offer"), ports=offer),
+        ),
+        "redirect": frame(
+            me.mac, it.mac, frames.IPV4, advice("redirect", 5, socket.inet_aton(NOBODY.address))
+        ),
+        "router-discovery": frame(
+            me.mac, EVERYBODY, frames.IPV4, advice("router-discovery", 9, bytes((1, 2, 7, 8)))
+        ),
+        "router-advertisement": frame(
+            me.mac,
+            ALL_NODES,
+            frames.IPV6,
+            ipv6(me.link_local, "ff02::1", frames.ICMPV6, solicited),
+        ),
+        "neighbour-advertisement": frame(
+            me.mac,
+            ALL_NODES,
+            frames.IPV6,
+            ipv6(me.link_local, "ff02::1", frames.ICMPV6, neighbour),
+        ),
+        "ipv6-to-one": frame(me.mac, it.mac, frames.IPV6, talk("ipv6-to-one", it.link_local)),
+        "ipv6-to-all": frame(me.mac, ALL_NODES, frames.IPV6, talk("ipv6-to-all", "ff02::1")),
+        "vlan": frame(
+            me.mac,
+            it.mac,
+            frames.IPV4,
+            datagram(me.address, it.address, marked("vlan")),
+            tags=vlan,
+        ),
+        "vlan-in-vlan": frame(
+            me.mac,
+            it.mac,
+            frames.IPV4,
+            datagram(me.address, it.address, marked("vlan-in-vlan")),
+            tags=qinq + vlan,
+        ),
+        "vlan-of-no-number": frame(
+            me.mac,
+            EVERYBODY,
+            frames.IPV4,
+            datagram(me.address, it.address, marked("vlan-of-no-number")),
+            tags=frames.tag(frames.VLAN, 0),
+        ),
+        "unknown-protocol": frame(me.mac, it.mac, frames.EXPERIMENTAL, marked("unknown-protocol")),
+        "no-protocol": frame(me.mac, EVERYBODY, len(marked("no-protocol")), marked("no-protocol")),
+        # These two come last: without rules the bridge believes them, and Bob would hear no more.
+        "neighbours-hardware-address": frame(
+            NEIGHBOUR.mac,
+            EVERYBODY,
+            frames.IPV4,
+            datagram(me.address, it.address, marked("neighbours-hardware-address")),
+        ),
+        "arp-by-another": frame(
+            NEIGHBOUR.mac,
+            EVERYBODY,
+            frames.ARP,
+            frames.arp_reply(me.mac, me.address, it, marked("arp-by-another")),
+        ),
+    }
+
+
+def honest(name: str) -> bytes:
+    return frame(ME.mac, HOST.mac, frames.IPV4, datagram(ME.address, GATEWAY, ether.mark(name)))
+
+
+def heard(wire: Wire, to: Node, told: list[bytes]) -> tuple[set[str], set[str]]:
+    """What this host and Bob hear of what Alice says."""
+    with (
+        ether.listening(wire.host, "qvdnet", "end") as by_host,
+        ether.listening(wire.bob, "eth0", "end") as by_bob,
+    ):
+        ether.send(wire.alice, "eth0", [*told, honest("end")])
+        at_host = by_host()
+        end = frame(HOST.mac, EVERYBODY, frames.IPV4, datagram(GATEWAY, to.address, ether.mark("end")))
+        ether.send(wire.host, "qvdnet", [end])
+        return at_host, by_bob()
+
+
+@pytest.mark.parametrize("to", [HOST, NEIGHBOUR], ids=["host", "neighbour"])
+@pytest.mark.parametrize("isolated", [True, False])
+async def test_nobody_hears_a_forged_frame(wire: Wire, to: Node, isolated: bool) -> None:
+    if not isolated:
+        wire.join_ports()
+    lies = forged(to)
+    at_host, at_bob = heard(wire, to, [honest("first"), *lies.values()])
+    assert (at_host, at_bob) == ({"first"}, set())
+
+
+@pytest.mark.parametrize("to", [HOST, NEIGHBOUR], ids=["host", "neighbour"])
+async def test_everybody_hears_them_without_rules(wire: Wire, to: Node) -> None:
+    await wire.unruled()
+    lies = forged(to)
+    at_host, at_bob = heard(wire, to, list(lies.values()))
+    assert (at_host if to is HOST else at_bob) == set(lies)
+
+
+class TestReservedGroups:
+    """Frames to the groups that a bridge keeps for itself take another way through it."""
+
+    GROUPS = tuple(f"01:80:c2:00:00:{last:02x}" for last in range(16))
+    PASSED = frozenset(GROUPS) - {GROUPS[1]}
+    """All that the kernel does not drop by itself."""
+
+    def told(self, group: str, sender: str) -> bytes:
+        payload = datagram(ME.address, GATEWAY, ether.mark(f"group-{group[-2:]}"))
+        return frame(sender, group, frames.IPV4, payload)
+
+    def learned(self) -> set[str]:
+        """By frames to which groups the bridge has learned where a machine of another name is."""
+        shown = subprocess.run(["bridge", "-j", "fdb", "show"], capture_output=True, text=True, check=True)
+        known = {entry["mac"] for entry in json.loads(shown.stdout) if entry["ifname"] == ALICE.interface}
+        return {group for group in self.GROUPS if self.stranger(group) in known}
+
+    def stranger(self, group: str) -> str:
+        return f"54:52:00:2c:01:{group[-2:]}"
+
+    def received(self, wire: Wire) -> set[str]:
+        """To which groups a datagram may be sent that a service of this host gets."""
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as service:
+            service.bind(("", PORT))
+            told = [self.told(group, ME.mac) for group in self.GROUPS]
+            ether.send(wire.alice, "eth0", told)
+            wire.host.python(SAY, GATEWAY, str(PORT))
+            heard = iter(lambda: service.recv(100), b"end")
+            return {
+                group for data in heard for group in self.GROUPS if f"group-{group[-2:]};" in data.decode()
+            }
+
+    async def test_no_service_of_this_host_is_reached(self, wire: Wire) -> None:
+        assert self.received(wire) == set()
+        await self.plain(wire)
+        assert self.received(wire) == self.PASSED
+
+    async def test_the_bridge_learns_nobody_from_them(self, wire: Wire) -> None:
+        lies = [self.told(group, self.stranger(group)) for group in self.GROUPS]
+        heard(wire, HOST, lies)
+        assert self.learned() == set()
+        await self.plain(wire)
+        heard(wire, HOST, lies)
+        assert self.learned() == self.PASSED
+
+    async def plain(self, wire: Wire) -> None:
+        """The bridge as everybody else's."""
+        await wire.unruled()
+        wire.host.configure("link", "set", "qvdnet", "type", "bridge", "group_fwd_mask", "0")
+
+    async def test_no_spanning_tree_is_told(self, wire: Wire) -> None:
+        bpdu = frame(ME.mac, frames.BPDU_GROUP, 38, b"\x42\x42\x03" + ether.mark("spanning-tree"))
+        wire.join_ports()
+        assert heard(wire, HOST, [bpdu])[1] == set()
+        await wire.unruled()
+        assert heard(wire, HOST, [bpdu])[1] == {"spanning-tree"}
+
+
+def test_a_machine_that_never_sends_is_not_heard(machines: dict[str, Machine]) -> None:
+    """The listener itself: it hears what is sent, and not more."""
+    host, alice = Machine(None), machines["alice"]
+    host.configure("link", "add", "pair", "type", "veth", "peer", "eth0", "netns", str(alice.namespace))
+    for machine, link in ((host, "pair"), (alice, "eth0")):
+        machine.configure("link", "set", link, "up")
+    with ether.listening(host, "pair", "end") as marks:
+        ether.send(alice, "eth0", [honest("one"), honest("end")])
+        assert marks() == {"one"}
