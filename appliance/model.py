@@ -178,6 +178,10 @@ class User:
     uid: int
     gid: int
     enabled: bool
+    vms: int = 0
+    """How many desktops they own."""
+    connected: int = 0
+    """At how many desktops they are now."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,13 +6,14 @@ Hashing is slow and happens before the transaction: these functions take hashes.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from appliance import config
 from appliance.config import Settings
 from appliance.errors import ConflictError, NotFoundError, UsageError
 from appliance.filters import Filter
-from appliance.model import Secret, User
+from appliance.model import Secret, User, UserId
+from appliance.ops import sessions
 from appliance.storage.store import Tx
 
 LOGIN = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,31}")
@@ -32,8 +33,7 @@ async def add(tx: Tx, settings: Settings, login: str, password_hash: Secret | No
     :raises ConflictError: the login is taken
     """
     stored = checked_login(settings, login)
-    if await tx.users.by_login(stored) is not None:
-        raise ConflictError(f"login={stored}: there is a user of this login")
+    await _check_is_free(tx, stored)
     user = await tx.users.add(stored, password_hash)
     await tx.log.append(by=by, what="user add", object=f"user {user.id}", now=stored)
     return user
@@ -58,6 +58,31 @@ async def delete(tx: Tx, users: Sequence[User], *, by: str) -> int:
     for user in users:
         await tx.log.append(by=by, what="user del", object=f"user {user.id}", was=user.login)
     return len(users)
+
+
+async def disable(tx: Tx, users: Sequence[User], *, by: str) -> int:
+    """Let users log in no more, and end their sessions; their desktops go on. Returns how many changed."""
+    changed = await tx.users.enable([user.id for user in users], False)
+    await sessions.end_of_users(tx, [user.id for user in users], by=by)
+    await _note_each(tx, users, changed, by=by, what="user disable")
+    return len(changed)
+
+
+async def enable(tx: Tx, users: Sequence[User], *, by: str) -> int:
+    """Let users log in again; returns how many could not."""
+    changed = await tx.users.enable([user.id for user in users], True)
+    await _note_each(tx, users, changed, by=by, what="user enable")
+    return len(changed)
+
+
+async def rename(tx: Tx, user: User, login: str, *, by: str) -> None:
+    """Give a user the login `login`, as `checked_login` returns it; homes are not this function's.
+
+    :raises ConflictError: the login is taken
+    """
+    await _check_is_free(tx, login)
+    await tx.users.rename(user.id, login)
+    await tx.log.append(by=by, what="user edit login", object=f"user {user.id}", was=user.login, now=login)
 
 
 async def set_password(tx: Tx, user: User, password_hash: Secret, *, by: str) -> None:
@@ -91,3 +116,16 @@ def checked_login(settings: Settings, login: str) -> str:
     if stored.lower() in RESERVED:
         raise UsageError(f"login={stored}: a desktop user cannot be {stored}")
     return stored
+
+
+async def _check_is_free(tx: Tx, login: str) -> None:
+    if await tx.users.by_login(login) is not None:
+        raise ConflictError(f"login={login}: there is a user of this login")
+
+
+async def _note_each(
+    tx: Tx, users: Sequence[User], changed: Collection[UserId], *, by: str, what: str
+) -> None:
+    for user in users:
+        if user.id in changed:
+            await tx.log.append(by=by, what=what, object=f"user {user.id}", now=user.login)

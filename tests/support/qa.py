@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -14,6 +15,7 @@ import pytest
 from appliance import config
 from appliance.clock import SystemClock
 from appliance.config import Settings
+from appliance.model import Secret, UserId
 from appliance.qa.main import main
 from appliance.storage.store import Store, Tx
 
@@ -113,3 +115,13 @@ class Installation:
         """A transaction of somebody else."""
         async with self.store() as store, store.write() as tx:
             yield tx
+
+
+def stored_password(qa: Installation, user_id: int) -> Secret | None:
+    """The hash that the database holds of a user's password."""
+
+    async def read() -> Secret | None:
+        async with qa.store() as store, store.read() as tx:
+            return await tx.users.password_hash(UserId(user_id))
+
+    return asyncio.run(read())

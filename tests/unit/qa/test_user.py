@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import io
 
 import pytest
 
-from appliance.model import FIRST_USER_UID, Secret, UserId
+from appliance.model import FIRST_USER_UID, Secret
 from appliance.passwords import matches
-from tests.support.qa import Installation
-
-
-def stored_password(qa: Installation, user_id: int) -> Secret | None:
-    async def read() -> Secret | None:
-        async with qa.store() as store, store.read() as tx:
-            return await tx.users.password_hash(UserId(user_id))
-
-    return asyncio.run(read())
+from tests.support.qa import Installation, stored_password
 
 
 def test_a_user_gets_a_uid_of_their_own_that_is_never_used_again(qa: Installation) -> None:
