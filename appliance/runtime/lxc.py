@@ -8,17 +8,20 @@ groups. LXC's own tools are asked for nothing but the start.
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import os
 import shutil
 import signal
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from appliance import proc
 from appliance.clock import SystemClock, Timers
-from appliance.errors import BackendError, ImageError, VolumeError
+from appliance.errors import BackendError, ImageError, NetworkError, VolumeError
+from appliance.log import facts
 from appliance.model import NO_DI, SUBID_COUNT, SUBID_FIRST, InstallationId, Mark, Usage, VmId
 from appliance.runtime import bridge, lxc_command, lxc_config, lxc_console, lxc_launch, lxc_process
 from appliance.runtime.backend import Departure, GuestSpec, Sighting
@@ -39,6 +42,13 @@ KILL_S = 20.0
 TOOLS = ("lxc-start", "setpriv", "unshare", "mount", "nsenter", "ip", "nft", "btrfs", "tar")
 
 
+@dataclass(frozen=True, slots=True)
+class Reboot:
+    """A guest has a new init, a new link and new control groups, though nobody here ordered so."""
+
+    vm_id: VmId
+
+
 class Lxc:
     """The `Backend` of containers."""
 
@@ -52,7 +62,7 @@ class Lxc:
         self._guests: dict[VmId, GuestSpec] = {}
         self._watches: dict[VmId, Watch] = {}
         self._lines: dict[VmId, Line] = {}
-        self._departed: asyncio.Queue[Departure] = asyncio.Queue()
+        self._news: asyncio.Queue[Departure | Reboot] = asyncio.Queue()
 
     async def check(self) -> None:
         """Whether containers can work here.
@@ -163,9 +173,16 @@ class Lxc:
         self._guests.pop(vm_id, None)
 
     async def departures(self) -> AsyncIterator[Departure]:
-        """Every container launched or adopted here, once, when its monitor has cleaned up."""
+        """Every container launched or adopted here, once, when its monitor has cleaned up.
+
+        Whoever waits here also has those that reboot put under their limits again.
+        """
         while True:
-            yield await self._departed.get()
+            news = await self._news.get()
+            if isinstance(news, Departure):
+                yield news
+            else:
+                await self._hold_again(news.vm_id)
 
     def console(self, vm_id: VmId) -> Line:
         """The line to the getty on the guest's tty1."""
@@ -244,13 +261,34 @@ class Lxc:
         return (await asyncio.to_thread(lxc_process.find_all, self._installation)).get(vm_id)
 
     def _watch(self, vm_id: VmId, found: Found) -> None:
-        self._watches[vm_id] = Watch(found, lambda: self._ended(vm_id))
+        rebooted = functools.partial(self._news.put_nowait, Reboot(vm_id))
+        self._watches[vm_id] = Watch(found, lambda: self._ended(vm_id), rebooted)
+
+    async def _hold_again(self, vm_id: VmId) -> None:
+        """See to the new link and the new control groups of a guest that has rebooted; else end it."""
+        watch = self._watches.get(vm_id)
+        init = watch.init if watch else None
+        if watch is None or init is None:
+            return
+        try:
+            wanted = lxc_config.written_limits(await in_thread((self._folder(vm_id) / "config").read_text))
+            unmet = self._cgroups.unmet(init, wanted)
+            if interface := self._recorded_interface(vm_id):
+                await bridge.isolate(interface)
+        except (BackendError, NetworkError, OSError) as exc:
+            unmet = [str(exc)]
+        if unmet and watch.init == init:
+            logger.error(
+                "guest rebooted and escaped its limits: killed",
+                extra=facts(vm=vm_id, unmet="; ".join(unmet)),
+            )
+            watch.kill()
 
     def _ended(self, vm_id: VmId) -> None:
         self._watches.pop(vm_id, None)
         if line := self._lines.pop(vm_id, None):
             line.close()
-        self._departed.put_nowait(Departure(vm_id=vm_id))
+        self._news.put_nowait(Departure(vm_id=vm_id))
 
     @contextmanager
     def _followed(self, vm_id: VmId, found: Found | None) -> Iterator[Watch | None]:

@@ -126,6 +126,16 @@ def limits(guest: GuestSpec, layout: CgroupLayout) -> tuple[Limit, ...]:
     return tuple(found)
 
 
+def written_limits(configuration: str) -> tuple[Limit, ...]:
+    """The limits in a configuration file: those under which its guest was started."""
+    found = []
+    for line in configuration.splitlines():
+        match = re.fullmatch(r"lxc\.cgroup(2?)\.((memory|cpu|pids)\..+?) = (.*)", line)
+        if match:
+            found.append(Limit(match[3], 2 if match[1] else 1, match[2], match[4]))
+    return tuple(found)
+
+
 def render(guest: GuestSpec, paths: Paths, init: Init, layout: CgroupLayout) -> str:
     """The guest's configuration file."""
     container = name(guest.mark.installation, guest.vm_id)

@@ -27,12 +27,18 @@ HALT_ASKS = 10
 
 
 class Watch:
-    """Calls `ended` once, when nothing of the guest runs any more; `done` is then set."""
+    """Calls `ended` once, when nothing of the guest runs any more; `done` is then set.
 
-    def __init__(self, found: Found, ended: Callable[[], None]) -> None:
+    Calls `rebooted` whenever an init has taken the place of one that ended.
+    """
+
+    def __init__(
+        self, found: Found, ended: Callable[[], None], rebooted: Callable[[], None] = lambda: None
+    ) -> None:
         self.container = found.container
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._ended = ended
+        self._rebooted = rebooted
         self._loop = asyncio.get_running_loop()
         self._pidfds: dict[int, int] = {}
         self._init = found.init
@@ -109,6 +115,7 @@ class Watch:
         self._init = lxc_process.init_of(self.monitor)
         if self._init is not None and self._follow(self._init):
             logger.info("guest rebooted container=%s init=%s", self.container, self._init)
+            self._rebooted()
         elif left_s > 0:
             self._arm(LOOK_S, lambda: self._look_for_reboot(left_s - LOOK_S))
         else:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import socket
 import stat
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -235,6 +237,58 @@ class TestOneInitPerRoot:
         assert await departed(rig) == ONE
 
 
+async def rebooted(rig: Rig, site: Site) -> lxc_process.Found:
+    """Reboot the guest from inside, and wait for its new init."""
+    before = processes(site)
+    async with typist(rig.backend, ONE) as desk:
+        desk.send("reboot\n")
+    async with asyncio.timeout(LONGEST_S):
+        while (after := processes(site)).init in (before.init, None):
+            await asyncio.sleep(0.05)
+    return after
+
+
+class TestReboots:
+    async def test_a_guest_that_rebooted_is_as_confined_as_before(self, site: Site) -> None:
+        await site.connect()
+        rig = site.rig()
+        guest = await rig.start()
+        groups = Cgroups(site.paths.cgroup)
+        assert is_isolated(guest.interface)
+        async with asyncio.TaskGroup() as tasks:
+            following = tasks.create_task(departed(rig))
+            after = await rebooted(rig, site)
+            assert after.init is not None
+            assert groups.unmet(after.init, lxc_config.limits(guest, groups.layout())) == []
+            async with asyncio.timeout(LONGEST_S):
+                while not is_isolated(guest.interface):
+                    await asyncio.sleep(0.01)
+            assert is_reached(str(guest.address.ip))
+            assert not following.done()
+            await rig.backend.kill(ONE)
+
+    async def test_one_that_comes_back_without_a_limit_is_ended(self, site: Site) -> None:
+        await site.connect()
+        rig = site.rig()
+        await rig.start()
+        config = site.paths.lxc / lxc_config.name(site.installation, ONE) / "config"
+        config.write_text(config.read_text().replace("pids.max = 500", "pids.max = 400"))
+        async with asyncio.TaskGroup() as tasks:
+            following = tasks.create_task(departed(rig))
+            async with typist(rig.backend, ONE) as desk:
+                desk.send("reboot\n")
+            assert await following == ONE
+
+
+def is_isolated(link: str) -> bool:
+    """Whether a port of a bridge speaks to the bridge alone."""
+    shown = subprocess.run(
+        ["bridge", "-d", "-j", "link", "show", "dev", link], capture_output=True, text=True, check=True
+    )
+    (port,) = json.loads(shown.stdout)
+    return bool(port["isolated"])
+
+
 class TestLimits:
     async def test_they_are_in_force(self, site: Site) -> None:
         await site.connect()
@@ -257,7 +311,7 @@ class TestLimits:
         config = site.paths.lxc / lxc_config.name(site.installation, ONE) / "config"
         lines = config.read_text().splitlines()
         config.write_text("\n".join(line for line in lines if ".pids.max" not in line))
-        with pytest.raises(BackendError, match=r"pids\.max is \w+ instead of 4096"):
+        with pytest.raises(BackendError, match=r"pids\.max is \w+ instead of 500"):
             await rig.backend.launch(ONE)
         await rig.remove(ONE)
         assert await rig.backend.survey() == {}

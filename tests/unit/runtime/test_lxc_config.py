@@ -37,6 +37,12 @@ def test_every_limit_is_in_the_configuration() -> None:
             assert f".{limit.file} = {limit.value}\n" in text
 
 
+def test_the_limits_can_be_read_back_from_the_configuration() -> None:
+    for layout in (OLD, NEW):
+        text = lxc_config.render(HALF, PATHS, Init.OTHER, layout)
+        assert lxc_config.written_limits(text) == lxc_config.limits(HALF, layout)
+
+
 def test_without_swap_accounting_and_without_a_share_of_processors_less_is_limited() -> None:
     layout = replace(OLD, swap=False)
     files = [limit.file for limit in lxc_config.limits(GUEST, layout)]
