@@ -8,9 +8,11 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import socket
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from ipaddress import IPv4Interface
+from ipaddress import IPv4Interface, IPv4Network
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +46,12 @@ HARDENED = {
 """What the bridge does with what guests send, whatever this host does elsewhere."""
 
 
+MAC_PREFIX = "02:51:56"
+"""By this a bridge of ours is known: a locally administered address that no card has."""
+UNICAST = 1
+LOCAL_TABLE = 255
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BridgeSpec:
     """A bridge as it should be: its name and the gateway's address on it."""
@@ -54,7 +62,20 @@ class BridgeSpec:
     @property
     def mac(self) -> str:
         """A hardware address that does not change when ports come and go; locally administered."""
-        return "02:51:56:" + ":".join(f"{octet:02x}" for octet in self.address.ip.packed[1:])
+        return ":".join((MAC_PREFIX, *(f"{octet:02x}" for octet in self.address.ip.packed[1:])))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """What this network namespace is connected to, each with the name of its link."""
+
+    addresses: tuple[tuple[str, IPv4Interface], ...]
+    routes: tuple[tuple[str, IPv4Network], ...]
+    """Those to somewhere, of every table but the one of the host's own addresses."""
+    bridges: Mapping[str, str]
+    """Hardware addresses."""
+    ports: tuple[tuple[str, str], ...]
+    """Links that belong to another, and to which."""
 
 
 def spec(settings: Settings) -> BridgeSpec:
@@ -69,6 +90,15 @@ async def converge(spec: BridgeSpec) -> None:
     :raises NetworkError: the kernel refuses
     """
     await _told(f"the bridge {spec.name} cannot be set up", _converge, spec)
+
+
+async def surroundings() -> Surroundings:
+    """What is here already.
+
+    :raises NetworkError: the kernel does not tell
+    """
+    seen: Surroundings = await _told("links and routes cannot be listed", _surroundings)
+    return seen
 
 
 async def attach(link: str, bridge: str) -> None:
@@ -137,6 +167,44 @@ def _converge(spec: BridgeSpec) -> None:
         _give_addresses(ip, index, spec.address)
         ip.link("set", index=index, state="up")
     _set("ipv4/ip_forward", "1")
+
+
+def _surroundings() -> Surroundings:
+    with IPRoute() as ip:
+        links = list(ip.get_links())
+        names = {link["index"]: str(link.get_attr("IFLA_IFNAME")) for link in links}
+        addresses = [
+            (names[entry["index"]], IPv4Interface(f"{entry.get_attr('IFA_LOCAL')}/{entry['prefixlen']}"))
+            for entry in ip.get_addr(family=socket.AF_INET)
+            if entry["index"] in names
+        ]
+        routes = [
+            (names[hop], IPv4Network((route.get_attr("RTA_DST") or 0, route["dst_len"])))
+            for route in ip.get_routes(family=socket.AF_INET)
+            if route["type"] == UNICAST and route.get_attr("RTA_TABLE") != LOCAL_TABLE
+            for hop in _hops(route)
+            if hop in names
+        ]
+    return Surroundings(
+        addresses=tuple(addresses),
+        routes=tuple(routes),
+        bridges={
+            names[link["index"]]: str(link.get_attr("IFLA_ADDRESS"))
+            for link in links
+            if (about := link.get_attr("IFLA_LINKINFO")) and about.get_attr("IFLA_INFO_KIND") == "bridge"
+        },
+        ports=tuple(
+            (names[link["index"]], names[master])
+            for link in links
+            if (master := link.get_attr("IFLA_MASTER")) in names
+        ),
+    )
+
+
+def _hops(route: Any) -> list[int]:
+    """The links by which a route goes."""
+    single = route.get_attr("RTA_OIF")
+    return [single] if single else [hop["oif"] for hop in route.get_attr("RTA_MULTIPATH") or ()]
 
 
 def _give_addresses(ip: Any, index: int | None, wanted: IPv4Interface) -> None:

@@ -1,0 +1,87 @@
+"""Whether the guests' bridge and network fit among what this host is connected to already.
+
+Asked before anything is changed. Guests in a network that this host also reaches by another link would
+take its machines' places, or lose their own; and a bridge that is somebody else's would be given our
+address and our rules.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from appliance import config
+from appliance.config import Settings
+from appliance.errors import NetworkError
+from appliance.log import facts
+from appliance.runtime import bridge
+from appliance.runtime.bridge import BridgeSpec, Surroundings
+from appliance.threads import in_thread
+
+logger = logging.getLogger(__name__)
+
+IPTABLES_SEE_BRIDGES = Path("/proc/sys/net/bridge/bridge-nf-call-iptables")
+WIDEST = 2
+"""A route to more than this prefix length is one to everywhere: VPNs cut the default route in two halves."""
+
+
+@dataclass(frozen=True, slots=True)
+class Objection:
+    """Why guests cannot be connected as the settings say, and what helps."""
+
+    message: str
+    hint: str
+
+
+def objections(wanted: BridgeSpec, port_prefix: str, seen: Surroundings) -> Iterator[Objection]:
+    """What stands against the bridge `wanted` among the links, addresses and routes of this host."""
+    guests = wanted.address.network
+    another = "give guests another range: vm.network.gateway, vm.network.netmask, vm.network.ip.start"
+    told = set()
+    for link, address in seen.addresses:
+        if link != wanted.name and address.network.overlaps(guests):
+            told.add((link, address.network))
+            yield Objection(f"the guests' network {guests} overlaps {address} of {link}", another)
+    for link, route in seen.routes:
+        clashes = link != wanted.name and route.prefixlen >= WIDEST and route.overlaps(guests)
+        if clashes and (link, route) not in told:
+            yield Objection(f"the guests' network {guests} overlaps the route to {route} by {link}", another)
+    mac = seen.bridges.get(wanted.name)
+    if mac is not None and not mac.startswith(bridge.MAC_PREFIX):
+        yield Objection(
+            f"there is a bridge {wanted.name} that this program has not made",
+            f"give another name as vm.network.bridge, or remove it: ip link del {wanted.name}",
+        )
+    for link, master in seen.ports:
+        if master != wanted.name and link.startswith(port_prefix):
+            yield Objection(
+                f"{link} is a port of {master}, and its name begins like those of guests' links",
+                f"give another internal.vm.network.device.prefix than {port_prefix}",
+            )
+
+
+async def check(settings: Settings) -> None:
+    """Whether guests can be connected here as the settings say.
+
+    :raises NetworkError: something of this host is in the way; the message names both
+    """
+    wanted, prefix = bridge.spec(settings), settings[config.NETWORK_DEVICE_PREFIX]
+    seen = await bridge.surroundings()
+    for objection in objections(wanted, prefix, seen):
+        raise NetworkError(objection.message, hint=objection.hint)
+    for link, master in seen.ports:
+        if master == wanted.name and not link.startswith(prefix):
+            logger.warning(
+                "a port of the guests' bridge is no guest's: it meets no rule", extra=facts(link=link)
+            )
+    if await in_thread(_iptables_see_bridges):
+        logger.info("br_netfilter is on: iptables rules of others apply to guests' frames too")
+
+
+def _iptables_see_bridges() -> bool:
+    try:
+        return IPTABLES_SEE_BRIDGES.read_text().strip() == "1"
+    except OSError:
+        return False
