@@ -22,6 +22,7 @@ import javaproperties
 
 from appliance.errors import ConfigError
 from appliance.model import BackendKind
+from appliance.values import addresses, choice, ciphers, one_of, portion, size_bytes, tls_versions
 
 T = TypeVar("T")
 
@@ -66,6 +67,11 @@ def is_secret(name: str) -> bool:
     return SECRET_NAME.search(name) is not None
 
 
+def is_without_effect(name: str) -> bool:
+    """Whether a key is one of QVD's that is accepted and ignored."""
+    return name.startswith(WITHOUT_EFFECT) or name in QVD_KEYS
+
+
 def vetted(names: Iterable[str], source: str) -> list[str]:
     """Warnings about names that are set but not declared here.
 
@@ -73,9 +79,9 @@ def vetted(names: Iterable[str], source: str) -> list[str]:
     """
     warnings = []
     for name in names:
-        if name in REGISTRY:
+        if name in REGISTRY or name.startswith(SSH_OPTION):
             continue
-        if name.startswith(WITHOUT_EFFECT) or name in QVD_KEYS:
+        if is_without_effect(name):
             warnings.append(f"{name} (in {source}) has no effect in this version")
         elif near := difflib.get_close_matches(name.lower(), REGISTRY, n=1, cutoff=NEAR):
             raise ConfigError(f"there is no setting {name} (in {source})", hint=f"did you mean {near[0]}?")
@@ -198,6 +204,21 @@ def path(text: str) -> Path:
     return where
 
 
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What the sources say about a key, as written, the strongest first."""
+
+    database: str | None
+    file: str | None
+    default: str | None
+
+    @property
+    def winner(self) -> str | None:
+        """The strongest source that says anything."""
+        sources = (("database", self.database), ("file", self.file), ("default", self.default))
+        return next((source for source, text in sources if text is not None), None)
+
+
 class Settings:
     """The values in force: `settings[KEY]` is typed, `settings.text(name)` is what was written."""
 
@@ -256,6 +277,15 @@ class Settings:
     def names(self) -> list[str]:
         """Every key that is declared or set, sorted."""
         return sorted({*REGISTRY, *self._file, *self._database})
+
+    def said(self, name: str) -> Said:
+        """What each source says about a key, as it is written there."""
+        declared = REGISTRY.get(name)
+        return Said(
+            None if is_file_only(name) else self._database.get(name),
+            self._file.get(name),
+            declared.default if declared else None,
+        )
 
     def _look_up(self, name: str) -> tuple[str | None, str]:
         if name in self._database and not is_file_only(name):
@@ -334,11 +364,65 @@ POOL_FILE = declare(
     "storage.pool.file", path, "/var/lib/qvd/pool.btrfs", "File of the btrfs pool, if one is made."
 )
 POOL_SIZE = declare("storage.pool.size", str, "20G", "Size of that file.")
+POOL_QUOTA = declare(
+    "storage.pool.quota",
+    choice("auto", "qgroup", "simple", "none"),
+    "auto",
+    "How the pool counts what guests use: auto and qgroup for full qgroups; simple for simple quotas, which"
+    " Linux before 6.7 cannot read and only a new pool can have; none for no limits.",
+)
+POOL_RESERVE = declare(
+    "storage.pool.reserve",
+    portion,
+    "5%",
+    "What guests leave of the pool for the host; a share is 256 MiB or more, and never more than a quarter.",
+)
+POOL_ALARM = declare(
+    "storage.pool.alarm", portion, "10%", "An alarm is raised when less is free of the pool, or of its disk."
+)
+IMPORT_MAX_SIZE = declare("storage.import.max_size", size_bytes, "64g", "Most that an image may unpack to.")
+IMPORT_MAX_FILES = declare("storage.import.max_files", count, "1000000", "Most files that an image may hold.")
+KEPT_HOME_DAYS = declare(
+    "storage.homes.kept.days", natural, "30", "For how many days the home of a deleted VM is kept."
+)
+STORAGE_DELAY = declare(
+    "internal.hkd.storage.delay", seconds, "10", "Pause between looks at the pool's free space."
+)
+SURVEY_DELAY = declare(
+    "internal.hkd.survey.delay", seconds, "3600", "Pause between searches for what was left behind."
+)
 
-L7R_ADDRESS = declare("l7r.address", str, "*", "Address on which the L7R listens; * for all.")
+L7R_ADDRESS = declare(
+    "l7r.address",
+    addresses,
+    "*",
+    "Addresses on which the L7R listens, separated by commas: * for all of IPv4 and IPv6, 0.0.0.0 or :: for"
+    " all of one.",
+)
 L7R_PORT = declare("l7r.port", port, "8443", "TCP port on which the L7R listens.")
 L7R_USE_SSL = declare("l7r.use_ssl", boolean, "1", "Whether clients speak TLS.")
-L7R_AUTH_PLUGINS = declare("l7r.auth.plugins", words, "default", "Authenticators, in the order tried.")
+L7R_SSL_VERSION = declare(
+    "l7r.ssl.options.SSL_version",
+    tls_versions,
+    "TLSv1_2:TLSv1_3",
+    "TLS versions that clients may speak. SSLv23:!SSLv2:!SSLv3 lets clients of before 2014 in, whose TLS 1.0"
+    " is weak.",
+)
+L7R_SSL_CIPHERS = declare(
+    "l7r.ssl.options.SSL_cipher_list",
+    ciphers,
+    "",
+    "Ciphers of TLS 1.2 and before, in OpenSSL's words; empty for the library's choice.",
+)
+L7R_CLIENT_CERT = declare(
+    "l7r.client.cert.require",
+    boolean,
+    "0",
+    "Whether clients must have a certificate of the authority that qa config ssl ca= names.",
+)
+L7R_AUTH_PLUGINS = declare(
+    "l7r.auth.plugins", one_of("default"), "default", "Authenticators, in the order tried."
+)
 LOGIN_CASE_SENSITIVE = declare(
     "model.user.login.case-sensitive", boolean, "0", "Whether case matters in logins."
 )
@@ -366,6 +450,18 @@ L7R_SHORT_SESSION = declare(
 )
 L7R_MAX_CONNECTIONS = declare(
     "internal.l7r.max_connections", count, "2000", "How many clients may be connected at once."
+)
+L7R_MAX_PER_ADDRESS = declare(
+    "internal.l7r.max_connections_per_address",
+    count,
+    "1000",
+    "How many of them may come from one address (in IPv6: one /64); a gateway of all clients needs all.",
+)
+L7R_MAX_STRANGERS = declare(
+    "internal.l7r.max_strangers_per_address",
+    count,
+    "250",
+    "How many connections of one address may be without a successful log-in.",
 )
 
 VM_HYPERVISOR = declare("vm.hypervisor", backend, "lxc", "Backend of an OSF that names none.")
@@ -405,7 +501,20 @@ STOP_SIGNAL_S = declare(
 ZOMBIE_DELAY_S = declare(
     "internal.hkd.lxc.timeout.on_state.zombie.delay", seconds, "60", "Pause before a zombie is tried again."
 )
+START_DELAY_FIRST = declare(
+    "internal.hkd.start.delay.first",
+    seconds,
+    "5",
+    "Pause before a start that the host failed is tried again.",
+)
+START_DELAY_LONGEST = declare(
+    "internal.hkd.start.delay.max", seconds, "300", "Longest such pause; it doubles with each failure."
+)
+KEPT_ROOT_DAYS = declare(
+    "storage.roots.kept.days", natural, "7", "For how many days a root that did not boot is kept."
+)
 VMA_PORT = declare("internal.vm.port.vma", port, "3030", "Port of the VMA in a guest.")
+SSH_PORT = declare("internal.vm.port.ssh", port, "22", "Port of the SSH server in a guest: qa vm ssh.")
 NXAGENT_DISPLAY = declare("internal.nxagent.display", natural, "100", "Display number of nxagent in a guest.")
 
 NETWORK_BRIDGE = declare("vm.network.bridge", str, "qvdnet", "The bridge of the guests.")
@@ -425,6 +534,16 @@ NETWORK_NAT_IFACE = declare(
 NETWORK_FIREWALL = declare(
     "internal.vm.network.firewall.enable", boolean, "1", "Whether rules are set at all."
 )
+
+SSH_OPTION = "admin.ssh.opt."
+"""What follows in a key is the name of an option of ssh: qa vm ssh gives it, unless its value is empty."""
+declare(
+    f"{SSH_OPTION}StrictHostKeyChecking",
+    str,
+    "no",
+    "Option of qa vm ssh, as is any admin.ssh.opt.NAME; a guest whose root is new has new host keys.",
+)
+declare(f"{SSH_OPTION}UserKnownHostsFile", str, "/dev/null", "Option of qa vm ssh: where host keys are kept.")
 
 OSF_DEFAULT_MEMORY = declare("osf.default.memory", count, "256", "Memory of an OSF in MiB, if not given.")
 OSF_DEFAULT_PROCESSES = declare(
@@ -448,12 +567,12 @@ QVD_KEYS = frozenset(
     path.l7r.ssl.ca path.l7r.ssl.crl path.serial.captures path.qvd.bin command.kvm command.kvm-img
     command.dhcpd l7r.auth.plugin.default.salt l7r.auth.mode l7r.loadbalancer.plugin
     l7r.loadbalancer.plugin.default.weight.ram l7r.loadbalancer.plugin.default.weight.cpu
-    l7r.loadbalancer.plugin.default.weight.random l7r.client.cert.require hkd.pid_file
+    l7r.loadbalancer.plugin.default.weight.random hkd.pid_file
     vm.lxc.unionfs.type vm.kvm.virtio vm.kvm.cpus vm.kvm.accel vm.vnc.redirect vm.vnc.opts
     vm.serial.redirect vm.serial.capture vm.network.use_dhcp vm.lxc.home.per.user vm.kvm.home.drive.index
-    internal.vm.network.dhcp-hostsfile internal.l7r.timeout.vm_stop internal.l7r.short_session
-    internal.vm.port.ssh internal.vm.port.x internal.hkd.cluster.node.timeout
-    internal.hkd.agent.ticker.timeout internal.hkd.lock.path internal.hkd.vm.lock.path
+    internal.vm.network.dhcp-hostsfile internal.vm.port.x
+    internal.hkd.cluster.node.timeout internal.hkd.agent.ticker.timeout internal.hkd.lock.path
+    internal.hkd.vm.lock.path
     internal.hkd.stopping.l7rs.timeout internal.hkd.stopping.vms.timeout
     internal.hkd.killing.vms.retry.timeout internal.hkd.command.timeout.lxc-stop
     internal.vm.debug.enable internal.vm.monitor.redirect internal.vm.reserved_cpu

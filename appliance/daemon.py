@@ -9,7 +9,6 @@ import fcntl
 import logging
 import os
 import signal
-import socket
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -33,11 +32,13 @@ from appliance.config import (
 )
 from appliance.control import ControlServer
 from appliance.errors import ApplianceError, BackendError, ConfigError, HostError
-from appliance.l7r.server import L7r, claim_port
+from appliance.l7r.listening import Claim, claim_port
+from appliance.l7r.server import L7r
 from appliance.l7r.services import Do
 from appliance.log import facts, set_up
 from appliance.model import BackendKind, Host, HostState, InstallationId, VmId
 from appliance.ops.images import sweep_unfinished
+from appliance.runtime import preflight
 from appliance.runtime.backend import ConsoleLine
 from appliance.runtime.bridge import converge, spec
 from appliance.runtime.console import Consoles
@@ -47,10 +48,12 @@ from appliance.runtime.lxc import Lxc
 from appliance.runtime.machine import Phase, VmMachine
 from appliance.runtime.nothing import Nothing
 from appliance.runtime.performer import Equipment, Performer
+from appliance.runtime.service_manager import ServiceManager, show_life
 from appliance.runtime.supervisor import Perform, Supervisor
 from appliance.signals import ChangeFeed, Doorbell
 from appliance.storage.btrfs import BtrfsDisks
 from appliance.storage.paths import Paths
+from appliance.storage.shares import policy
 from appliance.storage.store import Store
 
 logger = logging.getLogger(__name__)
@@ -80,7 +83,9 @@ class Appliance:
         host: Host,
         installation: InstallationId,
         around: Around = NOTHING_AROUND,
+        manager: ServiceManager = ServiceManager(),  # noqa: B008, frozen: nobody manages us
     ) -> None:
+        self._manager = manager
         self._file_settings = file_settings
         self._settings = file_settings
         self._store = store
@@ -100,7 +105,7 @@ class Appliance:
         with claim_port(self._settings) as port:
             await self._serve(kinds, port)
 
-    async def _serve(self, kinds: set[BackendKind], port: socket.socket) -> None:
+    async def _serve(self, kinds: set[BackendKind], port: Claim) -> None:
         equipment = await self._equip(kinds | {self._settings[VM_HYPERVISOR]})
         try:
             await sweep_unfinished(self._store, self._paths)
@@ -161,9 +166,13 @@ class Appliance:
                         tasks.create_task(hkd.follow(kind), name=f"departures of {kind}")
                     tasks.create_task(hkd.serve_wishes(), name="wishes")
                     tasks.create_task(hkd.tick(), name="ticker")
+                    beats = show_life(self._manager, supervisor, self._store, self._clock)
+                    tasks.create_task(beats, name="watchdog")
                     logger.info("appliance runs", extra=facts(host=self._host.name, id=self._installation))
+                    self._manager.ready(f"serves as {self._host.name}")
                     await self._stop.wait()
                     logger.info("appliance stops; guests go on")
+                    self._manager.stopping("stops; guests go on")
                     await l7r.close()
                 await hkd.declare(HostState.STOPPED, None)
                 for task in asyncio.all_tasks() - {asyncio.current_task()}:
@@ -179,9 +188,10 @@ class Appliance:
         equipment = {BackendKind.NOTHING: Equipment(nothing, nothing, nothing)}
         if BackendKind.LXC in kinds:
             lxc = Lxc(self._paths, self._installation)
-            disks = BtrfsDisks(self._paths, self._installation)
+            disks = BtrfsDisks(self._paths, self._installation, policy=policy(self._settings))
             await lxc.check()
             await disks.check()
+            await preflight.check(self._settings)
             await converge(spec(self._settings))
             equipment[BackendKind.LXC] = Equipment(lxc, disks, Firewall(self._settings))
         return equipment
@@ -254,6 +264,7 @@ async def serve(config: Path, around: Around = NOTHING_AROUND) -> None:
 
     :raises ApplianceError: it cannot begin; nothing was changed
     """
+    manager = ServiceManager.from_environment()
     settings = read_file(config)
     set_up(settings[LOG_LEVEL], Path(file) if (file := settings[LOG_FILENAME]) else None)
     for warning in vetted(settings.written, settings.source):
@@ -274,7 +285,7 @@ async def serve(config: Path, around: Around = NOTHING_AROUND) -> None:
                     f"nodename = {settings[NODENAME]!r} is not a host of this installation",
                     hint="see qa host list; the name is fixed by qa admin init",
                 )
-            await Appliance(settings, store, host, installation, around).run()
+            await Appliance(settings, store, host, installation, around, manager).run()
         finally:
             await store.close()
 

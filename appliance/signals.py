@@ -80,7 +80,7 @@ class ChangeFeed:
     """Tells those who wait for one VM that its row may have changed; they then re-read the row."""
 
     def __init__(self) -> None:
-        self._watchers: dict[VmId, set[asyncio.Event]] = {}
+        self._watchers: dict[VmId | None, set[asyncio.Event]] = {}
 
     def announce(self, vm_id: VmId) -> None:
         """Wake everybody who watches `vm_id`."""
@@ -89,12 +89,16 @@ class ChangeFeed:
 
     def announce_all(self) -> None:
         """Wake everybody: another process has committed something."""
-        for vm_id in list(self._watchers):
-            self.announce(vm_id)
+        for events in self._watchers.values():
+            for event in events:
+                event.set()
 
     @contextlib.contextmanager
-    def watch(self, vm_id: VmId) -> Iterator[Watch]:
-        """Follow one VM; begin to watch *before* reading its row, so that no change falls between."""
+    def watch(self, vm_id: VmId | None) -> Iterator[Watch]:
+        """Follow one VM, or with None only what other processes commit.
+
+        Begin to watch *before* reading the row, so that no change falls between.
+        """
         event = asyncio.Event()
         self._watchers.setdefault(vm_id, set()).add(event)
         try:

@@ -7,12 +7,10 @@ is forgotten at once.
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import hmac
 import secrets
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol, TypeVar
@@ -21,6 +19,7 @@ from appliance import passwords
 from appliance.clock import Timers
 from appliance.config import Settings
 from appliance.l7r.calls import Credentials
+from appliance.l7r.turns import Turns
 from appliance.model import Secret, User, UserId
 from appliance.ops.users import normalised_login
 from appliance.storage.store import Store
@@ -45,13 +44,41 @@ class Verdict:
 class Authenticator(Protocol):
     """Something that knows users by their credentials."""
 
-    async def authenticate(self, settings: Settings, credentials: Credentials, seal: bytes) -> Verdict:
-        """Check `credentials`; `seal` is what the connection's last good verdict carried, or empty."""
+    async def authenticate(
+        self, settings: Settings, credentials: Credentials, seal: bytes, *, origin: str = ""
+    ) -> Verdict:
+        """Check `credentials`; `seal` is what the connection's last good verdict carried, or empty.
+
+        What is slow is done in turns between origins: the machines from which clients come.
+
+        :raises ProtocolError: 503, too much is asked from `origin`
+        """
         ...
 
     def close(self) -> None:
         """Let go of threads and connections."""
         ...
+
+
+class Chain:
+    """Several authenticators, tried in order: the first that accepts wins."""
+
+    def __init__(self, links: Sequence[Authenticator]) -> None:
+        self._links = tuple(links)
+
+    async def authenticate(
+        self, settings: Settings, credentials: Credentials, seal: bytes, *, origin: str = ""
+    ) -> Verdict:
+        verdict = Verdict(None)
+        for link in self._links:
+            verdict = await link.authenticate(settings, credentials, seal, origin=origin)
+            if verdict.user is not None:
+                break
+        return verdict
+
+    def close(self) -> None:
+        for link in self._links:
+            link.close()
 
 
 class LocalPasswords:
@@ -60,11 +87,13 @@ class LocalPasswords:
     def __init__(self, store: Store, timers: Timers) -> None:
         self._store = store
         self._timers = timers
-        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="password")
+        self._turns = Turns(THREADS, "password")
         self._key = secrets.token_bytes(32)
         self._remembered: dict[bytes, float] = {}
 
-    async def authenticate(self, settings: Settings, credentials: Credentials, seal: bytes) -> Verdict:
+    async def authenticate(
+        self, settings: Settings, credentials: Credentials, seal: bytes, *, origin: str = ""
+    ) -> Verdict:
         if not credentials.password.reveal():
             return Verdict(None)
         login = normalised_login(settings, credentials.login)
@@ -72,20 +101,21 @@ class LocalPasswords:
         found = self._seal(login, credentials.password, stored)
         repeated = hmac.compare_digest(found, seal)
         if not repeated and not self._remembers(found):
-            if not await self._in_thread(partial(passwords.matches, stored, credentials.password)):
+            if not await self._in_turn(origin, partial(passwords.matches, stored, credentials.password)):
                 return Verdict(None)
             assert user is not None
             assert stored is not None
             if passwords.is_outdated(stored):
-                stored = await self._rehash(user, stored, credentials.password)
+                stored = await self._rehash(origin, user, stored, credentials.password)
                 found = self._seal(login, credentials.password, stored)
             self._remember(found)
         if user is None or not user.enabled:
+            self._remembered.pop(found, None)
             return Verdict(None)
         return Verdict(user, found, repeated)
 
     def close(self) -> None:
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._turns.close()
 
     async def _account(self, login: str) -> tuple[User | None, Secret | None]:
         async with self._store.read() as tx:
@@ -93,16 +123,16 @@ class LocalPasswords:
             stored = await tx.users.password_hash(UserId(0) if user is None else user.id)
         return user, stored
 
-    async def _rehash(self, user: User, stored: Secret, password: Secret) -> Secret:
-        renewed = await self._in_thread(partial(passwords.hash_password, password))
+    async def _rehash(self, origin: str, user: User, stored: Secret, password: Secret) -> Secret:
+        renewed = await self._in_turn(origin, partial(passwords.hash_password, password))
         async with self._store.write() as tx:
             if await tx.users.password_hash(user.id) != stored:
                 return stored
             await tx.users.set_password_hash(user.id, renewed)
         return renewed
 
-    async def _in_thread(self, work: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+    async def _in_turn(self, origin: str, work: Callable[[], T]) -> T:
+        return await self._turns.run(origin, work)
 
     def _seal(self, login: str, password: Secret, stored: Secret | None) -> bytes:
         parts = (login, password.reveal(), "" if stored is None else stored.reveal())

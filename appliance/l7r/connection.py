@@ -22,6 +22,7 @@ from appliance.l7r.calls import (
     parse_credentials,
 )
 from appliance.l7r.forwarder import Peer
+from appliance.l7r.gate import Place
 from appliance.l7r.performer import Performer
 from appliance.l7r.services import Services
 from appliance.l7r.session import Refuse
@@ -33,33 +34,37 @@ from appliance.storage.store import Tx
 
 logger = logging.getLogger(__name__)
 
-FIRST_REQUEST_S = 60.0
+STRANGER_S = 60.0
+"""How long somebody who has not logged in may take for a request: no longer, for they cost a place."""
 INTERNAL = "the server has a problem, about which its log says more"
 
 
 class Connection:
     """A conversation with one client."""
 
-    def __init__(self, services: Services, client: Peer) -> None:
+    def __init__(self, services: Services, client: Peer, place: Place) -> None:
         self._services = services
         self._client = client
+        self._place = place
         self._wire = ClientWire()
         self._seal = b""
 
     async def serve(self) -> None:
         """Answer until the client leaves, errs, idles too long, or its session ends."""
-        patience = FIRST_REQUEST_S
         try:
             while True:
-                request = await self._next_request(patience)
+                request = await self._next_request(self._patience_s())
                 if request is None or await self._answer(request):
                     return
-                patience = self._services.settings()[config.L7R_TIMEOUT_IDLE]
         except ProtocolError as exc:
             logger.info("not a request: %s", exc, extra=facts(client=self._client.address))
             self._refuse(exc.status, exc.message)
         except TimeoutError:
             logger.debug("idle client dropped", extra=facts(client=self._client.address))
+
+    def _patience_s(self) -> float:
+        idle_s = self._services.settings()[config.L7R_TIMEOUT_IDLE]
+        return min(STRANGER_S, idle_s) if self._place.stranger else idle_s
 
     async def _next_request(self, patience_s: float) -> Request | None:
         async with asyncio.timeout(patience_s):
@@ -141,7 +146,11 @@ class Connection:
         _check_serving(host)
         vm = await self._vm_of(user, call.target())
         await stop_and_wait(
-            self._services, vm, by=user.login, tell=lambda text: self._client.write(self._wire.progress(text))
+            self._services,
+            vm,
+            by=user.login,
+            tell=lambda text: self._client.write(self._wire.progress(text)),
+            left=lambda: self._client.ended,
         )
         self._reply(b"Machine stopped\r\n")
 
@@ -159,7 +168,9 @@ class Connection:
         user: User | None = None
         credentials = parse_credentials(request.headers.get("authorization"))
         if credentials is not None:
-            verdict = await self._services.authenticator.authenticate(settings, credentials, self._seal)
+            verdict = await self._services.authenticator.authenticate(
+                settings, credentials, self._seal, origin=self._place.origin
+            )
             user, self._seal = verdict.user, verdict.seal
             if not verdict.repeated:
                 counters += ["auth_attempts", *(["auth_ok"] if user is not None else [])]
@@ -171,6 +182,7 @@ class Connection:
             login = None if credentials is None else credentials.login
             logger.info("log-in refused", extra=facts(client=self._client.address, login=login))
             raise ProtocolError(401, "login or password are wrong")
+        self._place.known()
         return host, user
 
     async def _vm_of(self, user: User, vm_id: VmId) -> Vm:

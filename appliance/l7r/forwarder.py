@@ -53,6 +53,11 @@ class Peer(asyncio.Protocol):
     # -- for the one who talks with the peer
 
     @property
+    def connected(self) -> bool:
+        """Whether there has been a connection."""
+        return self._transport is not None
+
+    @property
     def address(self) -> str:
         """The IP address of the far side."""
         name = self._transport.get_extra_info("peername") if self._transport is not None else None

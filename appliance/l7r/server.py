@@ -1,6 +1,7 @@
-"""The listener: accepts clients, gives each a task, and never lets one client end another.
+"""The broker as the daemon sees it: opens the port, and keeps to the settings and certificate in force.
 
-`L7r` is what the daemon sees of the broker.
+Another certificate, or another address, is taken over while all that is connected goes on (trap T28). What
+cannot be taken over is told once, and all stays as it was.
 """
 
 from __future__ import annotations
@@ -8,61 +9,34 @@ from __future__ import annotations
 import asyncio
 import logging
 import resource
-import socket
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from appliance import config
 from appliance.clock import Clock
 from appliance.config import Settings
-from appliance.errors import NetworkError
+from appliance.errors import ApplianceError, NetworkError
 from appliance.l7r.connection import Connection
-from appliance.l7r.forwarder import LINGER_S, Peer
+from appliance.l7r.expiry import CertificateWatch
+from appliance.l7r.forwarder import Peer
+from appliance.l7r.gate import Place
+from appliance.l7r.listening import Claim, claim_port, place_of
+from appliance.l7r.reception import Reception
 from appliance.l7r.services import Do, RowReader, Services, make_authenticator
-from appliance.l7r.tls import server_context
+from appliance.l7r.tls import TlsWishes, make_context, tls_wishes
 from appliance.log import facts
 from appliance.model import HostId
 from appliance.signals import ChangeFeed
 from appliance.storage.store import Store
+from appliance.threads import in_thread
 
 logger = logging.getLogger(__name__)
 
-HANDSHAKE_S = 15.0
-BACKLOG = 512
+LOOK_S = 60.0
+"""Pause between looks at settings and certificate that no commit asked for."""
 DESCRIPTORS_EACH = 4
 """For a client, its guest, and others that are coming or going meanwhile."""
 DESCRIPTORS_ELSE = 1024
 """For all that is not the broker: without them the HKD would take its guests for dead."""
-EVERY_ADDRESS = "0.0.0.0"  # noqa: S104  that is what `*` asks for
-
-
-def claim_port(settings: Settings) -> socket.socket:
-    """The broker's port, bound but not open yet: so a daemon that cannot have it learns so before all else.
-
-    :raises NetworkError: it is taken, or the address is not ours
-    """
-    address = settings[config.L7R_ADDRESS]
-    place = (EVERY_ADDRESS if address == "*" else address, settings[config.L7R_PORT])
-    try:
-        family, *_ = socket.getaddrinfo(*place, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        claimed = socket.socket(family, socket.SOCK_STREAM)
-        try:
-            claimed.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            claimed.bind(place)
-        except BaseException:
-            claimed.close()
-            raise
-    except OSError as exc:
-        raise _busy(settings, exc) from exc
-    claimed.setblocking(False)
-    return claimed
-
-
-def _busy(settings: Settings, exc: OSError) -> NetworkError:
-    address, port = settings[config.L7R_ADDRESS], settings[config.L7R_PORT]
-    return NetworkError(
-        f"the L7R cannot listen on {address}:{port}: {exc.strerror or exc}",
-        hint=f"see who does with ss -ltnp 'sport = {port}', or set l7r.address and l7r.port",
-    )
 
 
 def reserve_descriptors(clients: int) -> None:
@@ -80,7 +54,7 @@ def reserve_descriptors(clients: int) -> None:
 
 
 class L7r:
-    """The broker: one listening port and its clients."""
+    """The broker: one port on one or more addresses, and its clients."""
 
     def __init__(
         self,
@@ -111,58 +85,98 @@ class L7r:
             around=around,
         )
         self._tasks = tasks
-        self._server: asyncio.Server | None = None
-        self._serving: set[asyncio.Task[None]] = set()
+        self._reception = Reception(self._serve, settings, clock, tasks)
+        self._certificate = CertificateWatch(store, clock)
+        self._wishes: TlsWishes | None = None
+        self._clients = 0
+        self._following: asyncio.Task[None] | None = None
+        self._complaints: dict[str, str] = {}
 
-    async def listen(self, port: socket.socket | None = None) -> None:
-        """Open the port, which may have been claimed before.
+    async def listen(self, claim: Claim | None = None) -> None:
+        """Open the port, which may have been claimed before, and follow the settings from then on.
 
-        :raises NetworkError: it is taken, or the address is not ours
+        :raises NetworkError: it is taken, or an address is not ours
         :raises ConfigError: there is no usable certificate
         """
-        settings = self._services.settings()
-        reserve_descriptors(settings[config.L7R_MAX_CONNECTIONS])
-        tls = await server_context(self._services.store, settings) if settings[config.L7R_USE_SSL] else None
-        try:
-            self._server = await asyncio.get_running_loop().create_server(
-                lambda: Peer(self._accept),
-                sock=port or claim_port(settings),
-                backlog=BACKLOG,
-                ssl=tls,
-                ssl_handshake_timeout=HANDSHAKE_S if tls else None,
-                ssl_shutdown_timeout=LINGER_S if tls else None,
-            )
-        except OSError as exc:
-            raise _busy(settings, exc) from exc
-        address, number = settings[config.L7R_ADDRESS], settings[config.L7R_PORT]
-        logger.info("listening", extra=facts(address=address, port=number, tls=tls is not None))
+        await self._take_over_tls()
+        self._reserve()
+        self._open(claim or claim_port(self._services.settings()))
+        self._following = self._tasks.create_task(self._follow(), name="settings of the broker")
 
     async def close(self) -> None:
         """Close the port, end every session, and give their rows back."""
-        if self._server is not None:
-            self._server.close()
-            self._server = None
-        serving = set(self._serving)
-        for task in serving:
-            task.cancel()
-        if serving:
-            await asyncio.wait(serving)
+        if self._following is not None:
+            self._following.cancel()
+            await asyncio.wait({self._following})
+        await self._reception.close()
         self._services.authenticator.close()
 
-    def _accept(self, client: Peer) -> None:
-        limit = self._services.settings()[config.L7R_MAX_CONNECTIONS]
-        if len(self._serving) >= limit or self._server is None:
-            logger.warning("client turned away", extra=facts(client=client.address, connections=limit))
-            client.abort()
-            return
-        task = self._tasks.create_task(self._serve(client), name=f"client {client.address}")
-        self._serving.add(task)
-        task.add_done_callback(self._serving.discard)
+    async def _serve(self, client: Peer, place: Place) -> None:
+        await Connection(self._services, client, place).serve()
 
-    async def _serve(self, client: Peer) -> None:
+    # -- what may change while clients are connected
+
+    async def _follow(self) -> None:
+        with self._services.feed.watch(None) as news:
+            while True:
+                await news.changed(LOOK_S)
+                await self._try("TLS stays as it was", self._take_over_tls)
+                await self._try("the port stays as it was", self._move)
+                self._reserve()
+
+    async def _try(self, otherwise: str, change: Callable[[], Awaitable[None]]) -> None:
+        """Make a change that may be impossible; if so, say it once."""
         try:
-            await Connection(self._services, client).serve()
-        except Exception:
-            logger.exception("the connection failed", extra=facts(client=client.address))
-        finally:
-            client.finish()
+            await change()
+        except ApplianceError as exc:
+            if self._complaints.get(otherwise) != str(exc):
+                logger.error("%s", otherwise, extra=facts(reason=exc))
+            self._complaints[otherwise] = str(exc)
+        else:
+            self._complaints.pop(otherwise, None)
+
+    async def _take_over_tls(self) -> None:
+        settings = self._services.settings()
+        wishes = await tls_wishes(self._services.store, settings)
+        if wishes is not None:
+            await self._certificate.look(wishes.cert)
+        if wishes != self._wishes:
+            self._reception.tls = None if wishes is None else make_context(wishes, settings)
+            self._wishes = wishes
+            if self._reception.claim is not None:
+                logger.info("another certificate, or other settings of TLS, for new clients")
+
+    async def _move(self) -> None:
+        """Listen elsewhere, if that is wanted.
+
+        :raises NetworkError: that is not possible
+        """
+        settings, here = self._services.settings(), self._reception.claim
+        if here is not None and here.place == place_of(settings):
+            return
+        try:
+            claim = await in_thread(claim_port, settings)
+            await self._reception.shut()
+        except NetworkError:
+            # Perhaps it is we who are in the way: `*` and one address exclude each other on one port.
+            await self._reception.shut()
+            try:
+                claim = await in_thread(claim_port, settings)
+            except NetworkError:
+                if here is not None:
+                    self._open(await in_thread(here.again))
+                raise
+        self._open(claim)
+
+    def _open(self, claim: Claim) -> None:
+        self._reception.open(claim)
+        for each in claim.sockets:
+            address, port, *_ = each.getsockname()
+            tls = self._reception.tls is not None
+            logger.info("listening", extra=facts(address=address, port=port, tls=tls))
+
+    def _reserve(self) -> None:
+        clients = self._services.settings()[config.L7R_MAX_CONNECTIONS]
+        if clients != self._clients:
+            self._clients = clients
+            reserve_descriptors(clients)

@@ -9,8 +9,7 @@ from typing import TypeAlias
 
 from appliance.clock import Clock
 from appliance.config import L7R_AUTH_PLUGINS, Settings
-from appliance.errors import ConfigError
-from appliance.l7r.auth import Authenticator, LocalPasswords
+from appliance.l7r.auth import Authenticator, Chain, LocalPasswords
 from appliance.l7r.session import Action, Event
 from appliance.model import HostId, SessionId, VmId
 from appliance.signals import ChangeFeed, Watch
@@ -75,15 +74,8 @@ AUTHENTICATORS: Mapping[str, Callable[[Store, Clock], Authenticator]] = {"defaul
 
 
 def make_authenticator(settings: Settings, store: Store, clock: Clock) -> Authenticator:
-    """The authenticator of `l7r.auth.plugins`.
+    """The authenticators of `l7r.auth.plugins`, as one.
 
     :raises ConfigError: it names none, or one that there is not
     """
-    names = settings[L7R_AUTH_PLUGINS]
-    unknown = [name for name in names if name not in AUTHENTICATORS]
-    if unknown or not names:
-        known = ", ".join(AUTHENTICATORS)
-        raise ConfigError(
-            f"l7r.auth.plugins = {','.join(names)!r}: there is no such plugin", hint=f"known: {known}"
-        )
-    return AUTHENTICATORS[names[0]](store, clock)
+    return Chain([AUTHENTICATORS[name](store, clock) for name in settings[L7R_AUTH_PLUGINS]])

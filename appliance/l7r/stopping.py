@@ -12,8 +12,12 @@ from appliance.model import Vm, VmState
 from appliance.ops import vms
 
 
-async def stop_and_wait(services: Services, vm: Vm, *, by: str, tell: Callable[[str], None]) -> None:
+async def stop_and_wait(
+    services: Services, vm: Vm, *, by: str, tell: Callable[[str], None], left: Callable[[], bool]
+) -> None:
     """Return once the VM is stopped; `tell` is given a line for the client at first, and one in a long wait.
+
+    A client that has `left` is not waited for; its wish remains.
 
     :raises ProtocolError: 503, it is a zombie; 408, it does not stop in time
     """
@@ -26,7 +30,7 @@ async def stop_and_wait(services: Services, vm: Vm, *, by: str, tell: Callable[[
             async with services.store.write() as tx:
                 await vms.stop(tx, [vm.id], by=by)
             services.bell()
-        while True:
+        while not left():
             row = await services.rows.read(vm.id)
             if row is None or (row.vm_state is VmState.STOPPED and row.vm_cmd is None):
                 return

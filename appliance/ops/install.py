@@ -26,6 +26,7 @@ from appliance.storage.migrate import upgrade
 from appliance.storage.paths import Paths
 from appliance.storage.settings import SSL_CERT, SSL_KEY
 from appliance.storage.store import Store, Tx
+from appliance.values import EVERY
 
 TOOLS = {
     "lxc-start": "lxc",
@@ -125,18 +126,16 @@ async def _fill(tx: Tx, settings: Settings, *, by: str) -> list[str]:
 
 def server_names(settings: Settings) -> list[str]:
     """Every name and address under which clients may know this server, the node's name first."""
-    listening = settings[config.L7R_ADDRESS]
-    names = [settings[config.NODENAME], socket.gethostname(), "localhost", "127.0.0.1"]
+    names = [settings[config.NODENAME], socket.gethostname(), "localhost", "127.0.0.1", "::1"]
     names.append(str(settings[config.NETWORK_GATEWAY]))
-    if listening not in ("*", "0.0.0.0", "::", ""):  # noqa: S104, these are the ones that name no host
-        names.append(listening)
+    names += [address for address in settings[config.L7R_ADDRESS] if address not in EVERY]
     return list(dict.fromkeys(name for name in names if name))
 
 
 def own_address(settings: Settings) -> str:
     """The address of this host in the table of nodes: that of the L7R, or of its way to the world."""
     with contextlib.suppress(ValueError):
-        listening = ip_address(settings[config.L7R_ADDRESS])
+        listening = ip_address(settings[config.L7R_ADDRESS][0])
         if not listening.is_unspecified:
             return str(listening)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe, contextlib.suppress(OSError):

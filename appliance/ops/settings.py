@@ -6,7 +6,8 @@ from collections.abc import Collection, Mapping
 
 from appliance import config
 from appliance.config import Settings
-from appliance.errors import UsageError
+from appliance.errors import ConflictError, UsageError
+from appliance.storage.settings import SSL_CA
 from appliance.storage.store import Store, Tx
 
 SSL = "l7r.ssl."
@@ -36,6 +37,8 @@ async def set_all(tx: Tx, settings: Settings, values: Mapping[str, str], *, by: 
             after.text(name)
         else:
             after[declared]
+    if after[config.L7R_CLIENT_CERT] and config.L7R_CLIENT_CERT.name in values:
+        await _check_authority(tx)
     await tx.settings.set(values)
     for name, value in values.items():
         await tx.log.append(
@@ -67,9 +70,17 @@ def _shown(name: str, text: str | None) -> str | None:
 def _check_settable(settings: Settings, name: str) -> None:
     if not name.strip() or len(name) > 64:
         raise UsageError(f"{name!r} cannot be the name of a setting", hint="1 to 64 characters")
-    if name.startswith(SSL):
+    if name.startswith(SSL) and name not in config.REGISTRY:
         raise UsageError(f"{name} is set by qa config ssl, or by qa admin init")
     if config.is_file_only(name):
         raise UsageError(
             f"{name} is read before the database is known", hint=f"set it in {settings.source} instead"
+        )
+
+
+async def _check_authority(tx: Tx) -> None:
+    if await tx.settings.ssl(SSL_CA) is None:
+        raise ConflictError(
+            "l7r.client.cert.require: no authority is set against which certificates could be checked",
+            hint="set it first with qa config ssl ca=FILE, beside key= and cert=",
         )

@@ -15,6 +15,8 @@ from appliance.storage.schema import configs, installation, ssl_configs
 
 SSL_KEY = "l7r.ssl.key"
 SSL_CERT = "l7r.ssl.cert"
+SSL_CA = "l7r.ssl.ca"
+SSL_CRL = "l7r.ssl.crl"
 
 
 class SettingRows:
@@ -49,6 +51,16 @@ class SettingRows:
             select(ssl_configs.c.value).where(ssl_configs.c.key == key)
         )
         return found
+
+    async def ssl_all(self) -> dict[str, str]:
+        """Every PEM text there is."""
+        rows = await self._connection.execute(select(ssl_configs.c.key, ssl_configs.c.value))
+        return {row.key: row.value for row in rows}
+
+    async def replace_ssl(self, values: Mapping[str, str]) -> None:
+        """Have these PEM texts, and no other."""
+        await self._connection.execute(delete(ssl_configs))
+        await self.set_ssl(values)
 
     async def set_ssl(self, values: Mapping[str, str]) -> None:
         """Replace the PEM texts under these keys."""

@@ -150,6 +150,14 @@ class Installation:
         self.stack.push_async_callback(client.close)
         return client
 
+    async def admitted(self) -> Client:
+        """A new connection, as soon as the broker has room for one."""
+        async with asyncio.timeout(10):
+            while True:
+                with suppress(ConnectionError, ssl.SSLError):
+                    return await self.client()
+                await asyncio.sleep(0.05)
+
     async def guest(self, *vm_ids: int) -> Guest:
         """A guest in which the VMs run from now on."""
         guest = await self.stack.enter_async_context(Guest())

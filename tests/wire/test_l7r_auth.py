@@ -39,9 +39,9 @@ class Counted(LocalPasswords):
 
     slow = 0
 
-    async def _in_thread(self, work):  # type: ignore[no-untyped-def]
+    async def _in_turn(self, origin, work):  # type: ignore[no-untyped-def]
         self.slow += 1
-        return await super()._in_thread(work)
+        return await super()._in_turn(origin, work)
 
 
 @pytest.fixture

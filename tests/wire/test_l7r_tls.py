@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from appliance.l7r import server
+from appliance.l7r import reception
 from tests.support.broker import Installation, installation, request
 
 
@@ -67,7 +67,7 @@ async def test_old_versions_are_refused(tmp_path: Path) -> None:
 async def test_strangers_on_the_port_disturb_nobody(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server, "HANDSHAKE_S", 0.3)
+    monkeypatch.setattr(reception, "HANDSHAKE_S", 0.3)
     async with installation(tmp_path) as node:
         for said in (b"", b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01\xff\xff" + b"\0" * 100):
             reader, writer = await asyncio.open_connection("127.0.0.1", node.port)

@@ -11,6 +11,7 @@ import pytest
 from appliance.config import Settings
 from appliance.l7r.connection import Connection
 from appliance.l7r.forwarder import Peer
+from appliance.l7r.gate import Bounds, Gate, Place
 from appliance.l7r.services import Services
 
 SERVICES = cast("Services", SimpleNamespace(settings=lambda: Settings({})))
@@ -22,8 +23,10 @@ async def test_a_client_that_does_not_read_is_not_answered_on_and_on() -> None:
     server = await loop.create_server(lambda: Peer(accepted.put_nowait), "127.0.0.1", 0)
     reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
     peer = await accepted.get()
+    place = Gate(lambda: Bounds(connections=1, per_address=1, strangers_per_address=1)).enter("127.0.0.1")
+    assert isinstance(place, Place)
     peer.pause_writing()
-    serving = asyncio.create_task(Connection(SERVICES, peer).serve())
+    serving = asyncio.create_task(Connection(SERVICES, peer, place).serve())
     writer.write(b"GET /nothing HTTP/1.1\r\n\r\n" * 2)
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(reader.read(1), 0.1)
