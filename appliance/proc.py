@@ -19,9 +19,11 @@ import os
 import shlex
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 from appliance.errors import HostError, MissingToolError, ToolError
 from appliance.threads import to_the_end
@@ -38,6 +40,21 @@ class Completed:
     status: int
     stdout: bytes
     stderr: bytes
+
+
+def become(argv: Sequence[str], *, hint: str | None = None) -> NoReturn:
+    """Let another program take the place of this one, with its terminal; found on the path.
+
+    :raises MissingToolError: there is no such program
+    """
+    logger.debug("become %s", shlex.join(argv))
+    sys.stdout.flush()
+    sys.stderr.flush()
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # Python ignores it, and programs inherit that
+    try:
+        os.execvp(argv[0], list(argv))  # noqa: S606  no shell is wanted
+    except OSError as exc:
+        raise MissingToolError(f"{argv[0]} cannot be run: {exc.strerror}", hint=hint) from exc
 
 
 async def run(

@@ -20,9 +20,14 @@ def as_yaml(value: Record | Sequence[Record]) -> str:
     """The same objects as YAML."""
     import yaml  # a large import, wanted by few calls
 
-    plain = dict(value) if isinstance(value, Mapping) else [dict(record) for record in value]
+    plain = _plain(value) if isinstance(value, Mapping) else [_plain(record) for record in value]
     text: str = yaml.safe_dump(plain, allow_unicode=True, sort_keys=False, width=10_000)
     return text
+
+
+def _plain(record: Record) -> dict[str, Json]:
+    """The record without enumerations, which YAML would not take for texts."""
+    return {key: str(value) if isinstance(value, str) else value for key, value in record.items()}
 
 
 def as_csv(value: Record | Sequence[Record], *, headings: bool = True) -> str:

@@ -79,7 +79,7 @@ def _dispatch(invocation: Invocation) -> int:
         return DONE
     if invocation.filter is not None and not verb.filters:
         raise UsageError(f"qa {noun} {name} takes no filter")
-    if invocation.more and verb.name not in ("console",):
+    if invocation.more and not verb.more:
         raise UsageError(f"qa {noun} {name} takes nothing after --")
     try:
         given = verb.given(invocation.words[2:])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,8 @@ from appliance.errors import ConfigError, UsageError
 
 if TYPE_CHECKING:
     from appliance.qa.context import Context
+
+WHOLE = re.compile(r"[+-]?\d{1,18}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +58,16 @@ class Verb:
     arguments: tuple[Argument, ...] = ()
     one_of: tuple[tuple[str, ...], ...] = ()
     """Groups of arguments of which exactly one must be given."""
+    apart: tuple[tuple[str, ...], ...] = ()
+    """Groups of arguments of which at most one may be given."""
     any_of: tuple[str, ...] = ()
     """Arguments of which at least one must be given."""
     pairs: str | None = None
     """What the verb's freely named `key=value`s are, if it takes such."""
     words: str | None = None
     """What the verb's plain words are, if it takes such."""
+    more: str | None = None
+    """What may stand after `--`, if anything."""
     filters: bool = False
     confirm: str | None = None
     """What it does to everything, for the question asked when there is neither a filter nor --force."""
@@ -111,6 +118,8 @@ class Verb:
             parts.append(f"[{self.words}]")
         if self.filters:
             parts.append("[-f FILTER]")
+        if self.more:
+            parts.append(f"[-- {self.more}]")
         return " ".join(parts)
 
     def help(self, noun: str) -> str:
@@ -134,8 +143,9 @@ class Verb:
             found = [name for name in group if name in seen]
             if not found:
                 errors.append(f"one of the arguments {' or '.join(group)} is missing")
-            elif len(found) > 1:
-                errors.append(f"the arguments {' and '.join(found)} exclude one another")
+            errors += _excluding(found)
+        for group in self.apart:
+            errors += _excluding([name for name in group if name in seen])
         if self.any_of and not seen & set(self.any_of):
             errors.append(f"nothing to change: give {' or '.join(self.any_of)}")
         if self.pairs and not seen:
@@ -152,11 +162,24 @@ class SyntaxErrors(UsageError):
 
 
 def whole(text: str) -> int:
-    """A whole number."""
-    try:
-        return int(text)
-    except ValueError:
-        raise ValueError("write a whole number") from None
+    """A whole number that the database can hold.
+
+    :raises ValueError: it is none
+    """
+    if not WHOLE.fullmatch(text):
+        raise ValueError("write a whole number")
+    return int(text)
+
+
+def amount(text: str) -> int:
+    """A whole number, 1 or more.
+
+    :raises ValueError: it is none
+    """
+    number = whole(text)
+    if number < 1:
+        raise ValueError("write a whole number, 1 or more")
+    return number
 
 
 def _read(argument: Argument, text: str, values: dict[str, Any], errors: list[str]) -> None:
@@ -164,6 +187,10 @@ def _read(argument: Argument, text: str, values: dict[str, Any], errors: list[st
         values[argument.name] = argument.parse(text)
     except (ValueError, UsageError, ConfigError) as exc:
         errors.append(f"argument {argument.name}={text!r}: {exc}")
+
+
+def _excluding(found: Sequence[str]) -> list[str]:
+    return [f"the arguments {' and '.join(found)} exclude one another"] if len(found) > 1 else []
 
 
 def _unknown(name: str, known: list[str]) -> str:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from typing import TypeAlias
 
-from appliance.model import TAG_DEFAULT, OsfId, StartedBy, UserId, Vm
+from appliance.model import TAG_DEFAULT, OsfId, StartedBy, UserId, Vm, VmState
 from appliance.ops import osfs, users, vms
 from appliance.qa.context import Context
 from appliance.qa.output import Column, Json, instant, local_time, yes_no
+from appliance.qa.reach import VERBS as REACH
 from appliance.qa.subject import Subject, property_verbs, show_verb
-from appliance.qa.verbs import Argument, Given, Verb, whole
+from appliance.qa.verbs import Argument, Given, Verb, amount, whole
 from appliance.storage.properties import Owner
 from appliance.storage.store import Tx
+from appliance.storage.vms import Runs
 
 COLUMNS: tuple[Column[Vm], ...] = (
     Column("Id", lambda vm: vm.id),
@@ -84,20 +87,75 @@ def plain(vm: Vm) -> Mapping[str, Json]:
     }
 
 
+Counted: TypeAlias = tuple[Vm, Runs]
+
+COUNTERS: tuple[Column[Counted], ...] = (
+    Column("Id", lambda row: row[0].id),
+    Column("Name", lambda row: row[0].name),
+    Column("Run attempts", lambda row: row[1].attempts),
+    Column("Run OK", lambda row: row[1].ok),
+)
+
+
+def plain_counters(row: Counted) -> Mapping[str, Json]:
+    """The counters of a VM for programs, with what the totals are made of."""
+    vm, runs = row
+    return {
+        "id": vm.id,
+        "name": vm.name,
+        "vm_state": vm.runtime.vm_state,
+        "blocked": vm.runtime.blocked,
+        "run_attempts": runs.attempts,
+        "run_ok": runs.ok,
+    }
+
+
 async def add(context: Context, given: Given) -> None:
     """`qa vm add`."""
     async with context.database() as store, store.write() as tx:
-        vm = await vms.add(
-            tx,
-            context.settings,
-            name=given["name"],
-            user_id=await _user_id(tx, context, given),
-            osf_id=await _osf_id(tx, given),
-            ip=given.get("ip"),
-            di_tag=given.get("di_tag", TAG_DEFAULT),
-            by=context.by,
-        )
-    context.added("VM", plain(vm))
+        user_id = await _user_id(tx, context, given)
+        osf_id = await _osf_id(tx, given)
+        name, di_tag = given["name"], given.get("di_tag", TAG_DEFAULT)
+        if number := given.get("bulk"):
+            made = await vms.add_several(
+                tx,
+                context.settings,
+                number,
+                name=name,
+                user_id=user_id,
+                osf_id=osf_id,
+                di_tag=di_tag,
+                by=context.by,
+            )
+        else:
+            made = [
+                await vms.add(
+                    tx,
+                    context.settings,
+                    name=name,
+                    user_id=user_id,
+                    osf_id=osf_id,
+                    ip=given.get("ip"),
+                    di_tag=di_tag,
+                    by=context.by,
+                )
+            ]
+    if "bulk" in given and context.for_programs:
+        context.data([plain(vm) for vm in made])
+    else:
+        context.added("VM", plain(made[-1]))
+
+
+async def counters(context: Context, given: Given) -> None:
+    """`qa vm counters`."""
+    async with context.database() as store, store.read() as tx:
+        found = await tx.vms.find(context.filter)
+        counted = await tx.vms.counters([vm.id for vm in found])
+    if not context.for_programs and not context.invocation.quiet:
+        running = sum(vm.runtime.vm_state is VmState.RUNNING for vm in found)
+        blocked = sum(vm.runtime.blocked for vm in found)
+        print(f"Virtual machines: {len(found)}\nRunning: {running}\nBlocked: {blocked}\n")
+    context.show(COUNTERS, [(vm, counted[vm.id]) for vm in found], plain_counters)
 
 
 async def list_(context: Context, given: Given) -> None:
@@ -131,7 +189,7 @@ async def delete(context: Context, given: Given) -> None:
 Wish = Callable[[Context, Tx, list[Vm]], Awaitable[int]]
 
 
-def wish(write: Wish, sentence: str) -> Callable[[Context, Given], Awaitable[None]]:
+def wish(write: Wish, sentence: str | None) -> Callable[[Context, Given], Awaitable[None]]:
     """A verb that writes a wish into the rows of the chosen VMs and rings the bell."""
 
     async def run(context: Context, given: Given) -> None:
@@ -140,7 +198,8 @@ def wish(write: Wish, sentence: str) -> Callable[[Context, Given], Awaitable[Non
                 found = await tx.vms.find(context.filter)
                 number = await write(context, tx, found)
             context.changed = number > 0
-        context.say(sentence.format(number))
+        if sentence:
+            context.say(sentence.format(number))
         context.note_if_nothing(len(found))
 
     return run
@@ -162,27 +221,12 @@ async def _disconnect(context: Context, tx: Tx, found: list[Vm]) -> int:
     return await vms.disconnect(tx, [vm.id for vm in found], by=context.by)
 
 
-def writer_role(text: str) -> str:
-    """Whether to write to a console, as its hub takes it.
-
-    :raises ValueError: another word
-    """
-    if text not in {"free", "take", "never"}:
-        raise ValueError("write free, take or never")
-    return text
+async def _block(context: Context, tx: Tx, found: list[Vm]) -> int:
+    return await vms.block(tx, [vm.id for vm in found], by=context.by)
 
 
-async def console(context: Context, given: Given) -> int:
-    """`qa vm console`."""
-    from appliance.qa.console import run_console
-    from appliance.storage.paths import Paths
-
-    async with context.database() as store, store.read() as tx:
-        found = await tx.vms.find(context.filter)
-    vm = context.only(found, SUBJECT.plural, SUBJECT.name)
-    return await run_console(
-        Paths(context.settings).control, vm.id, name=vm.name, write=given.get("write", "free")
-    )
+async def _unblock(context: Context, tx: Tx, found: list[Vm]) -> int:
+    return await vms.unblock(tx, [vm.id for vm in found], by=context.by)
 
 
 async def _user_id(tx: Tx, context: Context, given: Given) -> UserId:
@@ -219,24 +263,45 @@ VERBS = (
             Argument("osf_id", "or the OSF's id", whole, shape="ID"),
             Argument("ip", "its address; default the highest free one", vms.parse_address, shape="ADDRESS"),
             Argument("di_tag", "the tag that chooses its DI; default default"),
+            Argument("bulk", "as many VMs at once, called NAME-0, NAME-1 …", amount, shape="NUMBER"),
         ),
         one_of=(("user", "user_id"), ("osf", "osf_id")),
-        examples=("qa vm add name=web-1 user=alice osf=office", "qa vm add name=web-2 user_id=1 osf_id=1"),
+        apart=(("ip", "bulk"),),
+        examples=(
+            "qa vm add name=web-1 user=alice osf=office",
+            "qa vm add name=web-2 user_id=1 osf_id=1 ip=10.3.15.20",
+            "qa vm add name=lab user=alice osf=office bulk=20",
+        ),
     ),
-    Verb("list", "Lists VMs.", list_, filters=True, examples=("qa vm list -f user=alice,state=running",)),
+    Verb(
+        "list",
+        "Lists VMs; DI is the image that the next start boots.",
+        list_,
+        filters=True,
+        examples=("qa vm list", "qa vm list -f 'user=alice,state in (starting,running)' -o wide"),
+    ),
+    show_verb(SUBJECT),
+    Verb(
+        "counters",
+        "Shows how many VMs there are, and how often each was started, and came up.",
+        counters,
+        filters=True,
+        examples=("qa vm counters", "qa vm counters -f osf=office -o json"),
+    ),
     Verb(
         "edit",
-        "Changes VMs: a new tag holds from the next start, a new address needs a stopped VM.",
+        "Changes VMs: a new tag holds from the next start; a new address or OSF needs stopped VMs.",
         edit,
         arguments=(
             Argument("name", "another name, and host name from the next start"),
             Argument("di_tag", "the tag that chooses the DI"),
             Argument("ip", "another address", shape="ADDRESS"),
+            Argument("osf", "the name of another OSF of the same backend"),
         ),
         any_of=vms.EDITABLE,
         filters=True,
         confirm="edit all machines",
-        examples=("qa vm edit di_tag=pilot -f name=web-1",),
+        examples=("qa vm edit di_tag=pilot -f name=web-1", "qa vm edit osf=big -f user=alice"),
     ),
     Verb(
         "start",
@@ -263,6 +328,22 @@ VERBS = (
         examples=("qa vm restart -f name=web-1",),
     ),
     Verb(
+        "block",
+        "Keeps users out of VMs; what runs goes on, and consoles work.",
+        wish(_block, None),
+        filters=True,
+        confirm="block all machines",
+        examples=("qa vm block -f name=web-1",),
+    ),
+    Verb(
+        "unblock",
+        "Lets users in again, whether an administrator or a failing image had blocked the VMs.",
+        wish(_unblock, None),
+        filters=True,
+        confirm="unblock all machines",
+        examples=("qa vm unblock -f name=web-1", "qa vm unblock --yes"),
+    ),
+    Verb(
         "disconnect_user",
         "Ends the sessions of VMs; the desktops go on.",
         wish(_disconnect, "Disconnected {} users."),
@@ -278,21 +359,6 @@ VERBS = (
         confirm="delete all vms",
         examples=("qa vm del -f name=web-1",),
     ),
-    Verb(
-        "console",
-        "Attaches the terminal to the console of one VM; Ctrl-] detaches.",
-        console,
-        (
-            Argument(
-                "write",
-                "take the writer's role, or never have it; default: have it while it is free",
-                writer_role,
-                shape="free|take|never",
-            ),
-        ),
-        filters=True,
-        examples=("qa vm console -f name=web-1", "qa vm console -f name=web-1 write=take"),
-    ),
-    show_verb(SUBJECT),
+    *REACH,
     *property_verbs(SUBJECT),
 )
