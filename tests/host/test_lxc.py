@@ -329,7 +329,7 @@ class TestLimits:
         assert Path(f"/proc/{init}").stat().st_uid == guest.subid_first
         async with typist(rig.backend, ONE) as desk:
             assert await desk.type("id -u") == "0"
-            assert "Operation not permitted" in await desk.type("ip link set eth0 address 54:52:00:00:00:01")
+            assert "Operation not permitted" in await desk.type("ifconfig eth0 hw ether 54:52:00:00:00:01")
             assert "permission" in (await desk.type("ping -c1 10.44.0.1")).lower()
 
 
