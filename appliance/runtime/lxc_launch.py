@@ -7,7 +7,10 @@ is killed, the monitor dies with it (PR_SET_PDEATHSIG), and init with the monito
 
 The monitor runs in a mount namespace of its own, where `lxc_config.VIEW` shows this guest's root and
 home and nothing else. So the guest's mapped root needs no permission on any directory that leads to
-the pool, whose parent is closed to everybody, and the mounts vanish with the monitor.
+the pool, whose parent is closed to everybody, and the mounts vanish with the monitor. Beside them are
+a /proc and a /sys: the kernel lets a guest mount its own only where whole ones are seen, and those of
+a sandboxed daemon are covered in part. What else a guest would inherit of a service is put back here:
+the mask of new files, and how many files a process may open unless it asks for more.
 """
 
 from __future__ import annotations
@@ -28,7 +31,11 @@ echo $!
 """
 KEEPER = f"""
 root=$1 home=$2; shift 2
+umask 022
+ulimit -S -n 1024
 mount -t tmpfs -o mode=711,size=64k qvd {lxc_config.VIEW} &&
+mount -t proc -o X-mount.mkdir,nosuid,nodev,noexec proc {lxc_config.VIEW}/proc &&
+mount -t sysfs -o X-mount.mkdir,nosuid,nodev,noexec sysfs {lxc_config.VIEW}/sys &&
 mount --bind -o X-mount.mkdir "$root" {lxc_config.ROOT_VIEW} &&
 mount --bind -o X-mount.mkdir "$home" {lxc_config.HOME_VIEW} || exit
 setpriv --pdeathsig KILL "$@" 9<&-

@@ -97,6 +97,11 @@ class Supervisor:
         finally:
             self._stepping = False
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether every event posted was taken: between two of its calls, anything else is a fault."""
+        return not self._stepping and not self._inbox
+
     def machine(self, vm_id: VmId) -> VmMachine | None:
         """Where a VM is; None if it has not been heard of."""
         return self._machines.get(vm_id)
