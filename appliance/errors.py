@@ -7,10 +7,14 @@ Third-party exceptions are translated where they enter (`raise … from exc`).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 
 class ApplianceError(Exception):
     """A failure with a message for a person and, if there is one, the remedy in `hint`."""
+
+    part: ClassVar[str] = "host"
+    """Which part of this machine a start waits for, if this is why it failed: the alarm's object."""
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
         super().__init__(message)
@@ -52,6 +56,8 @@ class ProtocolError(ApplianceError):
 class ConfigError(ApplianceError):
     """A setting is wrong: names the key and where it was set."""
 
+    part = "configuration"
+
 
 class HostError(ApplianceError):
     """This machine is wrong or lacks something."""
@@ -72,17 +78,31 @@ class ToolError(HostError):
 class MissingToolError(HostError):
     """A program that the appliance needs is not installed."""
 
+    part = "programs"
+
 
 class BackendError(HostError):
     """A hypervisor or one of its parts cannot do its work."""
+
+    part = "backend"
 
 
 class VolumeError(HostError):
     """The storage pool, an image or a home cannot be used."""
 
+    part = "storage"
+
+
+class PoolFullError(VolumeError):
+    """The storage pool has no room left."""
+
+    part = "pool"
+
 
 class NetworkError(HostError):
     """The bridge, an address or the ruleset cannot be set up."""
+
+    part = "network"
 
 
 class GuestError(ApplianceError):
@@ -103,6 +123,8 @@ class VmaRefusedError(GuestError):
 
 class StoreError(ApplianceError):
     """The database is wrong."""
+
+    part = "database"
 
 
 class SchemaVersionError(StoreError):

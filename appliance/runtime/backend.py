@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from ipaddress import IPv4Interface
 from pathlib import Path
 from typing import Protocol
@@ -153,8 +154,10 @@ class Disks(Protocol):
         """Whether a root is made from an image; not where others make the guests."""
         ...
 
-    async def clone_root(self, mark: Mark, *, keep: bool) -> Path:
+    async def clone_root(self, mark: Mark, *, keep: bool, limit_mib: int | None = None) -> Path:
         """A writable root of the mark's DI for its VM: fresh, or with `keep` the one already there.
+
+        The guest may write `limit_mib` into it, or as much as there is if that is None.
 
         :raises VolumeError: the pool is full or the image is not there
         """
@@ -164,6 +167,17 @@ class Disks(Protocol):
         """The home of the mark's VM, made if it has none.
 
         :raises VolumeError: there is a home with another owner's mark
+        """
+        ...
+
+    def aside(self, vm_id: VmId, at: datetime) -> Path | None:
+        """Where the VM's root would be put aside at that instant; None where nothing can be kept."""
+        ...
+
+    async def put_aside(self, vm_id: VmId, path: Path) -> bool:
+        """Move the VM's root to `path`, for whoever wants to look at it; false if there is no root of ours.
+
+        :raises VolumeError: it cannot be moved
         """
         ...
 

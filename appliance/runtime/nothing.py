@@ -10,6 +10,7 @@ import asyncio
 import dataclasses
 import json
 from collections.abc import AsyncIterator, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 
 from appliance.errors import BackendError
@@ -77,11 +78,17 @@ class Nothing:
     async def sample(self, vm_id: VmId) -> Usage:
         return Usage(cpu_s=0.0, memory_bytes=0)
 
-    async def clone_root(self, mark: Mark, *, keep: bool) -> Path:
+    async def clone_root(self, mark: Mark, *, keep: bool, limit_mib: int | None = None) -> Path:
         return self._run
 
     async def ensure_home(self, mark: Mark, *, size_mib: int | None) -> Path:
         return self._run
+
+    def aside(self, vm_id: VmId, at: datetime) -> Path | None:
+        return None
+
+    async def put_aside(self, vm_id: VmId, path: Path) -> bool:
+        return False
 
     async def erase_root(self, vm_id: VmId) -> None:
         return None

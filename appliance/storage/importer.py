@@ -266,6 +266,7 @@ def _finish(name: str, fresh: Path, base: Path) -> None:
             ) from exc
         raise ImageError(f"the archive {name} holds no root: there is no /sbin/init") from exc
     try:
+        subvolumes.commit(fresh)
         subvolumes.seal(fresh)
         fresh.rename(base)
     except OSError as exc:

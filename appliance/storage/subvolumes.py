@@ -13,20 +13,26 @@ from appliance.model import Mark
 from appliance.storage import marks
 
 
-def create(path: Path, mark: Mark | None = None) -> None:
-    """Make an empty subvolume at `path`, marked as somebody's.
+def create(path: Path, mark: Mark | None = None, *, group: int | None = None) -> None:
+    """Make an empty subvolume at `path`, marked as somebody's, in a quota group if one is given.
 
     :raises OSError: it cannot be made; nothing stays behind
     """
-    _make(path, lambda fresh: btrfsutil.create_subvolume(str(fresh)), mark)
+    _make(path, lambda fresh: btrfsutil.create_subvolume(str(fresh), **_entering(group)), mark)
 
 
-def snapshot(source: Path, path: Path, mark: Mark) -> None:
+def snapshot(source: Path, path: Path, mark: Mark, *, group: int | None = None) -> None:
     """Make a writable copy of `source` at `path`, marked as somebody's.
 
+    A copy of a subvolume that is in a quota group must enter the same `group`, or the pool loses count.
+
     :raises OSError: it cannot be made; nothing stays behind
     """
-    _make(path, lambda fresh: btrfsutil.create_snapshot(str(source), str(fresh)), mark)
+
+    def copy(fresh: Path) -> None:
+        btrfsutil.create_snapshot(str(source), str(fresh), **_entering(group))
+
+    _make(path, copy, mark)
 
 
 def seal(path: Path) -> None:
@@ -46,6 +52,27 @@ def delete(path: Path) -> None:
         btrfsutil.delete_subvolume(str(path), recursive=True)
 
 
+def is_top(path: Path) -> bool:
+    """Whether `path` is a subvolume, and not a file or directory in one."""
+    return path.is_dir() and not path.is_symlink() and bool(btrfsutil.is_subvolume(str(path)))
+
+
+def id_of(path: Path) -> int:
+    """The number of the subvolume in which `path` is.
+
+    :raises OSError: it is on no btrfs
+    """
+    return int(btrfsutil.subvolume_id(str(path)))
+
+
+def commit(path: Path) -> None:
+    """Let everything written to the file system of `path` reach its disk, and be counted.
+
+    :raises OSError: it cannot
+    """
+    btrfsutil.sync(str(path))
+
+
 def is_btrfs(path: Path) -> bool:
     """Whether a path is on a btrfs file system."""
     try:
@@ -53,6 +80,14 @@ def is_btrfs(path: Path) -> bool:
     except OSError:
         return False
     return True
+
+
+def _entering(group: int | None) -> dict[str, btrfsutil.QgroupInherit]:
+    if group is None:
+        return {}
+    inherit = btrfsutil.QgroupInherit()
+    inherit.add_group(group)
+    return {"qgroup_inherit": inherit}
 
 
 def _make(path: Path, make: Callable[[Path], object], mark: Mark | None) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 
 from appliance.errors import BackendError, VolumeError
@@ -29,11 +30,13 @@ class FakeBackend:
         self.running: dict[VmId, Sighting] = {}
         self.roots: dict[VmId, Mark] = {}
         self.homes: dict[VmId, Mark] = {}
+        self.kept: dict[Path, Mark] = {}
         self.fences: dict[VmId, GuestSpec] = {}
         self.stops_when_asked = True
         self.messages = "booted"
         self._failures: dict[str, Exception] = {}
         self._gates: dict[str, asyncio.Event] = {}
+        self._free: dict[str, int] = {}
         self._followed: set[VmId] = set()
         self._departed: asyncio.Queue[Departure] = asyncio.Queue()
         self._next_pid = 1000
@@ -42,8 +45,9 @@ class FakeBackend:
         """Make the next call of that name raise."""
         self._failures[call] = error
 
-    def hold(self, call: str) -> asyncio.Event:
-        """Make the calls of that name wait for the event that is returned."""
+    def hold(self, call: str, *, after: int = 0) -> asyncio.Event:
+        """Make the calls of that name, but for the first few, wait for the event that is returned."""
+        self._free[call] = after
         return self._gates.setdefault(call, asyncio.Event())
 
     def depart(self, vm_id: VmId) -> None:
@@ -55,7 +59,9 @@ class FakeBackend:
     async def _called(self, call: str, vm_id: VmId) -> None:
         self.calls.append((call, vm_id))
         if gate := self._gates.get(call):
-            await gate.wait()
+            self._free[call] -= 1
+            if self._free[call] < 0:
+                await gate.wait()
         if error := self._failures.pop(call, None):
             raise error
 
@@ -115,7 +121,7 @@ class FakeBackend:
             raise BackendError(f"VM {vm_id} does not run")
         return Usage(cpu_s=0.5, memory_bytes=1 << 20)
 
-    async def clone_root(self, mark: Mark, *, keep: bool) -> Path:
+    async def clone_root(self, mark: Mark, *, keep: bool, limit_mib: int | None = None) -> Path:
         await self._called("clone_root", mark.vm_id)
         self.roots[mark.vm_id] = mark
         return Path(f"/fake/rootfs/{mark.vm_id}-fs")
@@ -125,6 +131,16 @@ class FakeBackend:
         if self.homes.setdefault(mark.vm_id, mark).vm_uuid != mark.vm_uuid:
             raise VolumeError(f"the home of VM {mark.vm_id} belongs to another VM")
         return Path(f"/fake/homefs/{mark.vm_id}-fs")
+
+    def aside(self, vm_id: VmId, at: datetime) -> Path:
+        return Path(f"/fake/kept/{vm_id}-{at:%Y%m%dT%H%M%S.%fZ}")
+
+    async def put_aside(self, vm_id: VmId, path: Path) -> bool:
+        await self._called("put_aside", vm_id)
+        if vm_id not in self.roots:
+            return False
+        self.kept[path] = self.roots.pop(vm_id)
+        return True
 
     async def erase_root(self, vm_id: VmId) -> None:
         await self._called("erase_root", vm_id)
