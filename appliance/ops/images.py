@@ -22,6 +22,7 @@ from appliance.config import Settings
 from appliance.errors import ApplianceError, ConflictError, ImageError, NotFoundError, UsageError, VolumeError
 from appliance.filters import Filter
 from appliance.model import TAG_DEFAULT, TAG_HEAD, BackendKind, Di, DiId, Osf, OsfId
+from appliance.ops import failures
 from appliance.storage import operations
 from appliance.storage.operations import Kind
 from appliance.storage.paths import Paths, image_name
@@ -130,6 +131,7 @@ async def tag(tx: Tx, di: Di, name: str, *, by: str) -> None:
     if target is not None and target[1]:
         raise ConflictError(f"the tag {name} of the OSF {di.osf} is fixed at DI {target[0]}")
     was = await tx.images.point(di.osf_id, name, di.id, by=by)
+    await failures.images_changed(tx, by=by)
     await tx.log.append(
         by=by,
         what="di tag",
@@ -151,6 +153,7 @@ async def untag(tx: Tx, di: Di, name: str, *, by: str) -> None:
     if target[1]:
         raise ConflictError(f"the tag {name} is fixed at DI {di.id}", hint="it goes when the DI is deleted")
     await tx.images.point(di.osf_id, name, None, by=by)
+    await failures.images_changed(tx, by=by)
     await tx.log.append(by=by, what="di untag", object=f"osf {di.osf_id} tag {name}"[:128], was=f"di {di.id}")
 
 
@@ -170,6 +173,7 @@ async def delete(store: Store, settings: Settings, filter_: Filter, *, by: str) 
         begun = [await tx.operations.begin(Kind.DI_DEL, di.id, owner=by, pid=os.getpid()) for di in dis]
         locks = [_hold(paths.image_lock(di.id)) for di in dis]
         await tx.images.delete([di.id for di in dis])
+        await failures.images_changed(tx, by=by)
         for di in dis:
             await tx.log.append(
                 by=by, what="di del", object=f"di {di.id}", was=f"{di.osf} {di.version} sha256 {di.sha256}"
@@ -267,6 +271,7 @@ async def _register(
     await tx.images.point(osf_id, TAG_HEAD, di_id, by=by)
     if await tx.images.tag_target(osf_id, TAG_DEFAULT) is None:
         await tx.images.point(osf_id, TAG_DEFAULT, di_id, by=by)
+    await failures.images_changed(tx, by=by)
     await tx.log.append(by=by, what="di add", object=f"di {di_id}", now=f"{version} sha256 {copied.sha256}")
 
 

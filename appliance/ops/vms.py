@@ -13,7 +13,19 @@ from uuid import uuid4
 from appliance import config
 from appliance.config import Settings
 from appliance.errors import ConfigError, ConflictError, UsageError
-from appliance.model import SUBID_SLOTS, TAG_DEFAULT, BackendKind, OsfId, StartedBy, UserId, Vm, VmId, VmState
+from appliance.model import (
+    SUBID_SLOTS,
+    TAG_DEFAULT,
+    BackendKind,
+    BlockCause,
+    OsfId,
+    StartedBy,
+    UserId,
+    Vm,
+    VmId,
+    VmState,
+)
+from appliance.ops import failures
 from appliance.storage.store import Tx
 
 HOST_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
@@ -45,6 +57,25 @@ async def disconnect(tx: Tx, vm_ids: Collection[VmId], *, by: str) -> int:
     asked = await tx.vms.wish_disconnect(vm_ids)
     await _note(tx, asked, by=by, what="vm disconnect_user")
     return len(asked)
+
+
+async def block(tx: Tx, vm_ids: Collection[VmId], *, by: str) -> int:
+    """Keep users out of VMs until somebody unblocks them; returns how many were not blocked so before."""
+    blocked = await tx.runtimes.block(vm_ids, BlockCause.ADMIN)
+    await _note(tx, blocked, by=by, what="vm block")
+    await failures.end_image_alarms(tx)
+    return len(blocked)
+
+
+async def unblock(tx: Tx, vm_ids: Collection[VmId], *, by: str) -> int:
+    """Let users in again, whoever or whatever blocked the VMs; returns how many were blocked.
+
+    What was counted against their images is forgotten: each has its two attempts again.
+    """
+    unblocked = await tx.runtimes.unblock(vm_ids)
+    await _note(tx, unblocked, by=by, what="vm unblock")
+    await failures.end_image_alarms(tx)
+    return len(unblocked)
 
 
 async def add(
@@ -106,6 +137,7 @@ async def edit(tx: Tx, settings: Settings, vms: Sequence[Vm], changes: Mapping[s
             await tx.log.append(
                 by=by, what=f"vm edit {key}", object=f"vm {vm.id}", was=getattr(vm, key), now=str(value)
             )
+    await failures.images_changed(tx, by=by)
     return len(vms)
 
 
@@ -123,6 +155,7 @@ async def delete(tx: Tx, vms: Sequence[Vm], *, by: str) -> int:
             hint="qa vm stop them first; nothing was deleted",
         )
     await tx.vms.delete([vm.id for vm in vms])
+    await failures.end_image_alarms(tx)
     await _note(tx, [vm.id for vm in vms], by=by, what="vm del", was={vm.id: vm.name for vm in vms})
     return len(vms)
 

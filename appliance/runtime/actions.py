@@ -12,6 +12,7 @@ from typing import ClassVar
 
 from appliance.model import BackendKind, VmId
 from appliance.runtime.backend import GuestSpec
+from appliance.runtime.blame import Blame
 
 
 class Deadline(StrEnum):
@@ -21,6 +22,8 @@ class Deadline(StrEnum):
     SHUTDOWN = "shutdown"
     SIGNAL = "signal"
     RETRY = "retry"
+    BACKOFF = "backoff"
+    """Before a start that the host could not serve is tried again; longer each time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +56,12 @@ class SaveState(Action):
 
 @dataclass(frozen=True, slots=True)
 class RecordFailure(Action):
-    """Keep the reason and the console's last lines on the VM."""
+    """Keep the reason and the console's last lines on the VM; what follows depends on whose fault it is."""
 
     survives: ClassVar[bool] = True
 
     reason: str
+    blame: Blame
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +110,8 @@ class Arm(Background):
     """Wait. Ends in `TimeUp`."""
 
     deadline: Deadline
+    tries: int = 1
+    """How often in a row what is waited for has failed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +136,15 @@ class KillGuest(Action):
 @dataclass(frozen=True, slots=True)
 class UnfenceGuest(Action):
     """Remove the guest's rules."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeepRoot(Action):
+    """Put the guest's root aside for whoever wants to know why it did not boot."""
+
+    limit_s: ClassVar[float] = 120.0
+
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,5 +180,6 @@ ACTION_TYPES: tuple[type[Action], ...] = (
     StopGuest,
     KillGuest,
     UnfenceGuest,
+    KeepRoot,
     EraseGuest,
 )

@@ -18,6 +18,7 @@ from appliance.runtime.actions import (
     WatchVma,
 )
 from appliance.runtime.backend import GuestSpec
+from appliance.runtime.blame import GUEST
 from appliance.runtime.machine import Phase, Step, VmMachine, clean, enter, queue, removal
 
 
@@ -69,4 +70,4 @@ def _gone(found: VmMachine, state: VmState, rebooted: bool) -> Step | None:
         case VmState.RUNNING | VmState.DEBUGGING if rebooted:
             return queue(found, started_by=StartedBy.HOST, run=found.run + 1)
         case VmState.RUNNING | VmState.DEBUGGING:
-            return clean(found, "the guest ended while the appliance was not looking")
+            return clean(found, "the guest ended while the appliance was not looking", GUEST)

@@ -12,6 +12,7 @@ from datetime import datetime
 from appliance.model import BackendKind, StartedBy, VmId
 from appliance.runtime.actions import Action
 from appliance.runtime.backend import GuestSpec
+from appliance.runtime.blame import HOST, Blame
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,6 +99,7 @@ class ActionFailed(Event):
 
     action: Action
     error: str
+    blame: Blame = HOST
 
 
 EVENT_TYPES: tuple[type[Event], ...] = (

@@ -2,9 +2,12 @@
 
 Theory of operation. A VM waits for a boot slot (QUEUED), gets its root (CLONING), is configured,
 fenced and started (LAUNCHING), and counts as running once its VMA has answered (AWAITING_VMA, then
-MONITORING). A stop asks the VMA, then the guest's init (SHUTTING_DOWN). Whatever way a run ends, it
-goes through CLEANING, which kills what may still run and removes what is left; only if that fails
-the VM becomes a zombie (REAPING) and is tried again until nothing is left.
+MONITORING). A start that fails for the host's sake is cleared away (CLEARING) and waits, longer each
+time, before it queues again (WAITING); its row goes on saying that it starts, so that no wish is
+lost, and it holds no slot. One that fails for the image's sake ends, and its root is kept. A stop
+asks the VMA, then the guest's init (SHUTTING_DOWN). Whatever way a run ends, it goes through
+CLEANING, which kills what may still run and removes what is left; only if that fails the VM becomes
+a zombie (REAPING) and is tried again until nothing is left.
 
 Laws:
 - Each entry into a phase has a number, and its first action saves the state, so that the row runs
@@ -22,7 +25,7 @@ from enum import StrEnum
 from typing import Any, TypeAlias
 
 from appliance.errors import UnexpectedEventError
-from appliance.model import BackendKind, StartedBy, VmId, VmState
+from appliance.model import BackendKind, FailureCause, StartedBy, VmId, VmState
 from appliance.runtime.actions import (
     Action,
     AdoptGuest,
@@ -32,6 +35,7 @@ from appliance.runtime.actions import (
     DefineGuest,
     EraseGuest,
     FenceGuest,
+    KeepRoot,
     KillGuest,
     LaunchGuest,
     PrepareRoot,
@@ -42,6 +46,7 @@ from appliance.runtime.actions import (
     WatchVma,
 )
 from appliance.runtime.backend import GuestSpec
+from appliance.runtime.blame import GUEST, IMAGE, Blame
 from appliance.runtime.events import (
     ActionFailed,
     Done,
@@ -67,6 +72,8 @@ class Phase(StrEnum):
     CLONING = "starting/cloning"
     LAUNCHING = "starting/launching"
     AWAITING_VMA = "starting/awaiting-vma"
+    CLEARING = "starting/clearing"
+    WAITING = "starting/waiting"
     MONITORING = "running/monitoring"
     SHUTTING_DOWN = "stopping/shutting-down"
     CLEANING = "stopping/cleaning"
@@ -98,6 +105,8 @@ class VmMachine:
     """Whether init was told to end the guest, after the VMA was asked or could not be."""
     retrying: bool = False
     """Whether what failed in this phase is about to be tried again."""
+    tries: int = 0
+    """How often in a row this start has failed for the host's sake."""
 
 
 Step: TypeAlias = tuple[VmMachine, tuple[Action, ...]]
@@ -153,30 +162,42 @@ def enter(vm: VmMachine, phase: Phase, *actions: Action, **changes: Any) -> Step
 
 def queue(vm: VmMachine, *, started_by: StartedBy, run: int) -> Step:
     """Begin a run."""
-    return enter(vm, Phase.QUEUED, started_by=started_by, run=run, guest=None, restart=False, signalled=False)
+    begun = replace(vm, started_by=started_by, run=run, restart=False, signalled=False, tries=0)
+    return enter(begun, Phase.QUEUED, guest=None)
 
 
 def rest(vm: VmMachine) -> Step:
     """Nothing of the guest is left: stop here, or begin the run that was asked for meanwhile."""
     if vm.restart:
         return queue(vm, started_by=vm.started_by or StartedBy.COMMAND, run=vm.run + 1)
-    return enter(vm, Phase.STOPPED, guest=None, started_by=None, signalled=False)
+    return enter(vm, Phase.STOPPED, guest=None, started_by=None, signalled=False, tries=0)
 
 
-def clean(vm: VmMachine, reason: str | None = None) -> Step:
-    """End the run: make sure that nothing runs, and remove what is left."""
-    record = (RecordFailure(reason),) if reason else ()
-    return enter(vm, Phase.CLEANING, *record, *removal())
+def clean(vm: VmMachine, reason: str | None = None, blame: Blame = GUEST) -> Step:
+    """End the run: make sure that nothing runs, and remove what is left.
+
+    A root that did not boot is kept, if there was one.
+    """
+    if reason is None:
+        return enter(vm, Phase.CLEANING, *removal())
+    keep = (KeepRoot(reason),) if blame.cause is FailureCause.IMAGE and vm.guest is not None else ()
+    return enter(vm, Phase.CLEANING, RecordFailure(reason, blame), *removal(*keep))
 
 
-def removal() -> tuple[Action, ...]:
-    """The orders that leave nothing of a guest but its home."""
-    return (KillGuest(), UnfenceGuest(), EraseGuest())
+def retreat(vm: VmMachine, failed: ActionFailed) -> Step:
+    """Undo a start that the host cannot serve now, to begin it again later."""
+    record = RecordFailure(failed.error, failed.blame)
+    return enter(vm, Phase.CLEARING, record, *removal(), tries=vm.tries + 1)
+
+
+def removal(*keep: KeepRoot) -> tuple[Action, ...]:
+    """The orders that leave nothing of a guest but its home, and what is to be kept."""
+    return (KillGuest(), UnfenceGuest(), *keep, EraseGuest())
 
 
 def shut_down(vm: VmMachine, *, restart: bool, reason: str | None = None) -> Step:
     """Ask the guest to end: through its VMA if that is alive, else through its init."""
-    record = (RecordFailure(reason),) if reason else ()
+    record = (RecordFailure(reason, GUEST),) if reason else ()
     if vm.guest is not None and vm.phase is Phase.MONITORING and reason is None:
         asking: tuple[Action, ...] = (AskPoweroff(vm.guest), Arm(Deadline.SHUTDOWN))
         return enter(vm, Phase.SHUTTING_DOWN, *asking, restart=restart, signalled=False)
@@ -197,7 +218,7 @@ def _clone(vm: VmMachine, event: SlotGranted) -> Step:
     return enter(vm, Phase.CLONING, PrepareRoot())
 
 
-@on(Phase.QUEUED, event=StopWanted)
+@on(Phase.QUEUED, Phase.WAITING, event=StopWanted)
 def _leave_the_queue(vm: VmMachine, event: StopWanted) -> Step:
     return rest(replace(vm, restart=event.restart))
 
@@ -217,28 +238,48 @@ def _await_vma(vm: VmMachine, event: GuestLaunched) -> Step:
 @on(Phase.AWAITING_VMA, event=VmaAnswered)
 def _run(vm: VmMachine, event: VmaAnswered) -> Step:
     assert vm.guest is not None
-    return enter(vm, Phase.MONITORING, WatchVma(vm.guest, starting=False))
+    return enter(vm, Phase.MONITORING, WatchVma(vm.guest, starting=False), tries=0)
 
 
 @on(Phase.AWAITING_VMA, event=TimeUp)
 def _give_up_waiting(vm: VmMachine, event: TimeUp) -> Step:
     waited = f"within {event.waited_s:g} s"
-    return clean(vm, f"the VMA gave no answer {waited}: is it in the image, and started at boot?")
+    return clean(vm, f"the VMA gave no answer {waited}: is it in the image, and started at boot?", IMAGE)
 
 
 @on(Phase.AWAITING_VMA, event=GuestDeparted)
 def _ended_while_booting(vm: VmMachine, event: GuestDeparted) -> Step:
-    return clean(vm, "the guest ended while it was booting")
+    return clean(vm, "the guest ended while it was booting", IMAGE)
 
 
-@on(Phase.CLONING, Phase.LAUNCHING, event=StopWanted)
+@on(Phase.CLONING, Phase.LAUNCHING, Phase.CLEARING, event=StopWanted)
 def _abandon_start(vm: VmMachine, event: StopWanted) -> Step:
     return clean(replace(vm, restart=event.restart))
 
 
 @on(Phase.CLONING, Phase.LAUNCHING, Phase.AWAITING_VMA, Phase.QUEUED, event=ActionFailed)
 def _start_failed(vm: VmMachine, event: ActionFailed) -> Step:
-    return clean(vm, event.error)
+    if event.blame.cause is FailureCause.HOST:
+        return retreat(vm, event)
+    return clean(vm, event.error, event.blame)
+
+
+# --- waiting for the host -------------------------------------------------------------------------
+
+
+@on(Phase.CLEARING, event=GuestErased)
+def _wait(vm: VmMachine, event: GuestErased) -> Step:
+    return enter(vm, Phase.WAITING, Arm(Deadline.BACKOFF, vm.tries), guest=None)
+
+
+@on(Phase.CLEARING, event=ActionFailed)
+def _cannot_clear(vm: VmMachine, event: ActionFailed) -> Step:
+    return _cannot_clean(replace(vm, restart=True), event)
+
+
+@on(Phase.WAITING, event=TimeUp)
+def _begin_again(vm: VmMachine, event: TimeUp) -> Step:
+    return enter(vm, Phase.QUEUED)
 
 
 # --- running --------------------------------------------------------------------------------------
@@ -256,10 +297,10 @@ def _stop_silent(vm: VmMachine, event: VmaSilent) -> Step:
 
 @on(Phase.MONITORING, event=GuestDeparted)
 def _ended_by_itself(vm: VmMachine, event: GuestDeparted) -> Step:
-    return clean(vm, "the guest ended by itself")
+    return clean(vm, "the guest ended by itself", GUEST)
 
 
-@on(Phase.MONITORING, Phase.STOPPED, event=ActionFailed)
+@on(Phase.MONITORING, Phase.WAITING, Phase.STOPPED, event=ActionFailed)
 def _try_again_later(vm: VmMachine, event: ActionFailed) -> Step:
     return (vm, ()) if vm.retrying else (replace(vm, retrying=True), (Arm(Deadline.RETRY),))
 
@@ -301,7 +342,7 @@ def _cleaned(vm: VmMachine, event: GuestErased) -> Step:
 
 @on(Phase.CLEANING, event=ActionFailed)
 def _cannot_clean(vm: VmMachine, event: ActionFailed) -> Step:
-    return enter(vm, Phase.REAPING, RecordFailure(event.error), Arm(Deadline.RETRY))
+    return enter(vm, Phase.REAPING, RecordFailure(event.error, event.blame), Arm(Deadline.RETRY))
 
 
 @on(Phase.REAPING, event=ActionFailed)
@@ -338,20 +379,25 @@ DELAYED: frozenset[tuple[Phase, type[Event]]] = frozenset(
 
 IGNORED: frozenset[tuple[Phase, type[Event]]] = frozenset(
     {(phase, Done) for phase in Phase}
-    | {
-        (phase, StartWanted)
-        for phase in (Phase.QUEUED, Phase.CLONING, Phase.LAUNCHING, Phase.AWAITING_VMA, Phase.MONITORING)
-    }
+    | {(phase, StartWanted) for phase in Phase if phase.vm_state in (VmState.STARTING, VmState.RUNNING)}
     | {(phase, SlotGranted) for phase in Phase if phase is not Phase.QUEUED}
     | {(phase, RootReady) for phase in Phase if phase is not Phase.CLONING}
     | {(phase, GuestLaunched) for phase in Phase if phase is not Phase.LAUNCHING}
     | {(phase, VmaAnswered) for phase in Phase if phase is not Phase.AWAITING_VMA}
     | {(phase, VmaSilent) for phase in Phase if phase is not Phase.MONITORING}
-    | {(phase, GuestErased) for phase in Phase if phase not in (Phase.CLEANING, Phase.REAPING)}
+    | {
+        (phase, GuestErased)
+        for phase in Phase
+        if phase not in (Phase.CLEARING, Phase.CLEANING, Phase.REAPING)
+    }
     | {
         (phase, GuestDeparted)
-        for phase in (Phase.STOPPED, Phase.QUEUED, Phase.CLONING, Phase.CLEANING, Phase.REAPING)
+        for phase in Phase
+        if phase not in (Phase.LAUNCHING, Phase.AWAITING_VMA, Phase.MONITORING, Phase.SHUTTING_DOWN)
     }
-    | {(phase, TimeUp) for phase in (Phase.QUEUED, Phase.CLONING, Phase.LAUNCHING, Phase.CLEANING)}
+    | {
+        (phase, TimeUp)
+        for phase in (Phase.QUEUED, Phase.CLONING, Phase.LAUNCHING, Phase.CLEARING, Phase.CLEANING)
+    }
 )
 """Without meaning in that phase."""

@@ -7,10 +7,14 @@ import logging
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, TypeVar
 
 from appliance.clock import Clock
 from appliance.config import (
+    KEPT_ROOT_DAYS,
+    START_DELAY_FIRST,
+    START_DELAY_LONGEST,
     STOP_SHUTDOWN_S,
     STOP_SIGNAL_S,
     VM_HEAVY_MAX,
@@ -22,8 +26,10 @@ from appliance.config import (
     Settings,
 )
 from appliance.errors import ApplianceError, BackendError, ImageError
+from appliance.filters import Filter
 from appliance.log import facts
-from appliance.model import NO_DI, BackendKind, FailureCause, InstallationId, VmId
+from appliance.model import NO_DI, BackendKind, InstallationId, KeptKind, VmId
+from appliance.ops import failures
 from appliance.runtime import vma_monitor
 from appliance.runtime.actions import (
     AdoptGuest,
@@ -33,6 +39,7 @@ from appliance.runtime.actions import (
     DefineGuest,
     EraseGuest,
     FenceGuest,
+    KeepRoot,
     KillGuest,
     LaunchGuest,
     Order,
@@ -44,6 +51,7 @@ from appliance.runtime.actions import (
     WatchVma,
 )
 from appliance.runtime.backend import Backend, Disks, Fences, GuestSpec
+from appliance.runtime.blame import HOST, Blame, backoff_s, blame_of
 from appliance.runtime.events import (
     ActionFailed,
     Done,
@@ -64,7 +72,7 @@ from appliance.vma_client import VmaClient
 
 logger = logging.getLogger(__name__)
 
-CONSOLE_LINES = 40
+CONSOLE_LINES = 200
 E = TypeVar("E", bound=Event)
 
 DEADLINES: Mapping[Deadline, Key[float]] = {
@@ -116,23 +124,24 @@ class Performer:
             async with self._turn(order), asyncio.timeout(None if limit == float("inf") else limit):
                 return await self._effect(order)
         except ApplianceError as exc:
-            return self._event(order, ActionFailed, action=order.action, error=str(exc))
+            return self._failed(order, str(exc), blame_of(exc))
         except TimeoutError:
-            error = f"{type(order.action).__name__} did not end within {limit:g} s"
-            return self._event(order, ActionFailed, action=order.action, error=error)
+            return self._failed(order, f"{type(order.action).__name__} did not end within {limit:g} s", HOST)
         except Exception as exc:
             logger.exception("effect raised", extra=facts(vm=order.vm_id, cause=order.cause))
             error = f"{type(order.action).__name__} failed: {type(exc).__name__}: {exc}"
-            return self._event(order, ActionFailed, action=order.action, error=error)
+            return self._failed(order, error, blame_of(exc))
 
     async def _perform(self, order: Order) -> Event:
         match order.action:
-            case KillGuest() | UnfenceGuest() | EraseGuest() if order.backend not in self._equipment:
+            case KillGuest() | UnfenceGuest() | KeepRoot() | EraseGuest() if (
+                order.backend not in self._equipment
+            ):
                 return self._event(order, GuestErased)  # Nothing is left where nothing can be made.
             case SaveState():
                 await self._save(order.vm_id)
-            case RecordFailure(reason):
-                await self._record_failure(order, reason)
+            case RecordFailure(reason, blame):
+                await self._record_failure(order, reason, blame)
             case PrepareRoot():
                 return self._event(order, RootReady, guest=await self._prepare_root(order))
             case DefineGuest(guest):
@@ -146,8 +155,8 @@ class Performer:
                 await self._kit(order).backend.adopt(guest)
             case WatchVma(guest, starting):
                 return await self._watch(order, guest, starting=starting)
-            case Arm(deadline):
-                wait_s = self._settings()[DEADLINES[deadline]]
+            case Arm(deadline, tries):
+                wait_s = self._wait_s(deadline, tries)
                 await self._clock.sleep(wait_s)
                 return self._event(order, TimeUp, waited_s=wait_s)
             case AskPoweroff(guest):
@@ -158,6 +167,8 @@ class Performer:
                 await self._kit(order).backend.kill(order.vm_id)
             case UnfenceGuest():
                 await self._kit(order).fences.unfence(order.vm_id)
+            case KeepRoot(reason):
+                await self._keep_root(order, reason)
             case EraseGuest():
                 await self._kit(order).backend.erase(order.vm_id)
                 if not self._settings()[VM_OVERLAY_PERSISTENT]:
@@ -169,6 +180,16 @@ class Performer:
 
     def _turn(self, order: Order) -> AbstractAsyncContextManager[None]:
         return self._heavy if order.action.heavy else nullcontext()
+
+    def _wait_s(self, deadline: Deadline, tries: int) -> float:
+        settings = self._settings()
+        if deadline is Deadline.BACKOFF:
+            first_s, longest_s = settings[START_DELAY_FIRST], settings[START_DELAY_LONGEST]
+            return backoff_s(tries, first_s=first_s, longest_s=longest_s)
+        return settings[DEADLINES[deadline]]
+
+    def _failed(self, order: Order, error: str, blame: Blame) -> ActionFailed:
+        return self._event(order, ActionFailed, action=order.action, error=error, blame=blame)
 
     def _event(self, order: Order, kind: type[E], **values: Any) -> E:
         return kind(vm_id=order.vm_id, at=self._clock.now(), cause=order.cause, entry=order.entry, **values)
@@ -186,7 +207,7 @@ class Performer:
             vm = self._machine(vm_id)
             if vm is None:
                 return
-            await tx.runtimes.save(
+            was = await tx.runtimes.save(
                 vm_id,
                 state=vm.phase.vm_state,
                 phase=vm.phase,
@@ -195,17 +216,49 @@ class Performer:
                 started_by=vm.started_by,
                 placement=placement(vm.guest, self._settings()) if vm.guest else None,
             )
+            if was is not None:
+                await failures.overcome(tx, vm_id, was, now=vm.phase.vm_state)
         self._feed.announce(vm_id)
 
-    async def _record_failure(self, order: Order, reason: str) -> None:
+    async def _record_failure(self, order: Order, reason: str, blame: Blame) -> None:
         try:
             tail = await self._kit(order).backend.console_tail(order.vm_id, CONSOLE_LINES)
         except ApplianceError as exc:
             tail = f"the console cannot be read: {exc}"
         async with self._store.write() as tx:
-            await tx.runtimes.record_failure(order.vm_id, reason, tail, FailureCause.GUEST)
+            await failures.record(
+                tx, order.vm_id, reason=reason, console=tail, cause=blame.cause, lacks=blame.lacks
+            )
         self._feed.announce(order.vm_id)
-        logger.warning("run failed", extra=facts(vm=order.vm_id, cause=order.cause, reason=reason))
+        logger.warning(
+            "run failed", extra=facts(vm=order.vm_id, cause=order.cause, blame=blame.cause, reason=reason)
+        )
+
+    async def _keep_root(self, order: Order, reason: str) -> None:
+        """Put a failed root aside, its row first: what the rows do not know of would never be purged.
+
+        The newest of each VM is kept. One that cannot be kept is no reason to leave the VM uncleaned.
+        """
+        settings, disks, now = self._settings(), self._kit(order).disks, self._clock.now()
+        aside = disks.aside(order.vm_id, now)
+        if aside is None or settings[VM_OVERLAY_PERSISTENT]:
+            return
+        until = now + timedelta(days=settings[KEPT_ROOT_DAYS])
+        async with self._store.write() as tx:
+            vm = await tx.vms.get(order.vm_id)
+            older = await tx.kept.find(Filter.where(kind=KeptKind.ROOT, vm_id=vm.id))
+            await tx.kept.end_now([kept.id for kept in older])
+            await tx.kept.add(
+                KeptKind.ROOT, aside, vm_id=vm.id, vm=vm.name, owner=vm.user, reason=reason, until=until
+            )
+        try:
+            moved = await disks.put_aside(order.vm_id, aside)
+        except ApplianceError as exc:
+            logger.warning("failed root not kept", extra=facts(vm=order.vm_id, error=exc))
+            moved = False
+        if not moved:
+            async with self._store.write() as tx:
+                await tx.kept.forget_path(aside)
 
     async def _prepare_root(self, order: Order) -> GuestSpec:
         settings, disks = self._settings(), self._kit(order).disks

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import datetime
 from typing import Any
 
@@ -49,6 +50,21 @@ class Alarms:
             .values(cleared=self._at)
         )
         return done.rowcount > 0
+
+    async def clear_all(self, kind: AlarmKind, *, but: Collection[str] = ()) -> None:
+        """The reasons of all open alarms of a kind are gone, but for these objects."""
+        await self._connection.execute(
+            update(alarms)
+            .where(alarms.c.kind == kind, alarms.c.object.not_in(but), alarms.c.cleared.is_(None))
+            .values(cleared=self._at)
+        )
+
+    async def clear_these(self, ids: Collection[int]) -> int:
+        """Somebody has looked after these; returns how many of them were open."""
+        done = await self._connection.execute(
+            update(alarms).where(alarms.c.id.in_(ids), alarms.c.cleared.is_(None)).values(cleared=self._at)
+        )
+        return done.rowcount
 
     async def find(self, filter_: Filter | None = None, *, open_only: bool = True) -> list[Alarm]:
         """The alarms that pass, the oldest first."""

@@ -73,6 +73,10 @@ class KeptThings:
         done = await self._connection.execute(update(kept).where(kept.c.id.in_(ids)).values(until=self._at))
         return done.rowcount
 
+    async def forget_path(self, path: Path) -> None:
+        """What was to be kept at `path` never came there."""
+        await self._connection.execute(delete(kept).where(kept.c.path == str(path)))
+
     async def forget(self, ids: Collection[int]) -> None:
         """They are gone from the disk, or have become somebody's again."""
         await self._connection.execute(delete(kept).where(kept.c.id.in_(ids)))

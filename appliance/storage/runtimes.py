@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import and_, case, literal, null, or_, select, update
+from sqlalchemy import and_, case, false, func, literal, null, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from appliance.model import (
     BackendKind,
+    BlockCause,
     DiId,
     FailureCause,
     HostId,
@@ -21,10 +22,12 @@ from appliance.model import (
     VmId,
     VmState,
 )
-from appliance.storage.schema import osfs, vm_counters, vm_runtimes, vms
+from appliance.storage.schema import di_tags, osfs, vm_counters, vm_runtimes, vms
 
 ROW = vm_runtimes.c
-FAILURE = ("failure", "failure_console", "failure_cause", "failed_at")
+NO_FAILURE = dict.fromkeys(("failure", "failure_console", "failure_cause", "failed_at", "waits_for"))
+NO_COUNT = {"failed_di_id": None, "failures": 0}
+BEFORE = (ROW.vm_state, ROW.vm_phase, ROW.run, ROW.current_di_id, ROW.block_cause, ROW.waits_for)
 UNDER_WAY = (VmState.STARTING, VmState.RUNNING, VmState.DEBUGGING)
 
 
@@ -48,6 +51,16 @@ class Placement:
     address: str
     vma_port: int
     x_port: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Was:
+    """What a row said before a state was saved."""
+
+    vm_state: VmState
+    current_di_id: DiId | None
+    block_cause: BlockCause | None
+    waits_for: str | None
 
 
 class Runtimes:
@@ -88,6 +101,7 @@ class Runtimes:
             vm_state_ts=self._at,
             vm_phase="starting/queued",
             run=ROW.run + 1,
+            **NO_FAILURE,
         )
         return [
             *(self._as_claim(row, VmCmd.STOP) for row in stops),
@@ -104,16 +118,15 @@ class Runtimes:
         run: int,
         started_by: StartedBy | None,
         placement: Placement | None,
-    ) -> None:
-        """Write where a VM is in its life.
+    ) -> Was | None:
+        """Write where a VM is in its life; returns what the row said before, None if there is no such VM.
 
         A wish that nobody has claimed yet is kept as it is; when the VM has ended, a restart becomes a start.
+        The reason of a failure is kept until the VM runs or another run begins: while its start waits, too.
         """
-        before = (
-            await self._connection.execute(select(ROW.vm_state, ROW.vm_phase).where(ROW.vm_id == vm_id))
-        ).first()
+        before = (await self._connection.execute(select(*BEFORE).where(ROW.vm_id == vm_id))).first()
         if before is None:
-            return
+            return None
         values: dict[str, Any] = {
             "vm_state": state,
             "vm_phase": phase,
@@ -127,8 +140,14 @@ class Runtimes:
             values |= self._stopped_values()
         else:
             values["vm_cmd"] = case((ROW.vm_cmd == VmCmd.START, null()), else_=ROW.vm_cmd)
+        if state is not VmState.STARTING:
+            values["waits_for"] = None
+        if state is VmState.RUNNING:
+            values |= NO_FAILURE | self._proven_values()
+        elif run != before.run:
+            values |= NO_FAILURE
         if state is VmState.STARTING and placement is None:
-            values |= self._unplaced() | dict.fromkeys(FAILURE)
+            values |= self._unplaced()
         elif placement is not None and state is not VmState.STOPPED:
             values |= {
                 "current_di_id": placement.di_id,
@@ -139,6 +158,12 @@ class Runtimes:
         await self._connection.execute(update(vm_runtimes).where(ROW.vm_id == vm_id).values(**values))
         if before.vm_phase != phase:
             await self._count(vm_id, phase, before.vm_state, state)
+        return Was(
+            vm_state=before.vm_state,
+            current_di_id=before.current_di_id,
+            block_cause=before.block_cause,
+            waits_for=before.waits_for,
+        )
 
     async def place(self, vm_id: VmId, placement: Placement) -> None:
         """Say which image a starting VM is being made from, before anything is made."""
@@ -153,13 +178,88 @@ class Runtimes:
             )
         )
 
-    async def record_failure(self, vm_id: VmId, reason: str, console: str, cause: FailureCause) -> None:
-        """Keep why a run ended, whose fault it is, and what the console showed last."""
+    async def record_failure(
+        self, vm_id: VmId, reason: str, console: str, cause: FailureCause, *, waits_for: str | None = None
+    ) -> None:
+        """Keep why a run ended, whose fault it is, what the console showed last, and what is waited for."""
+        values = {"failure": reason, "failure_console": console or None, "failure_cause": cause}
         await self._connection.execute(
             update(vm_runtimes)
             .where(ROW.vm_id == vm_id)
-            .values(failure=reason, failure_console=console or None, failure_cause=cause, failed_at=self._at)
+            .values(**values, failed_at=self._at, waits_for=waits_for)
         )
+
+    async def count_failures(self, vm_id: VmId, di_id: DiId, number: int) -> None:
+        """Remember how many runs in a row an image has failed."""
+        await self._connection.execute(
+            update(vm_runtimes).where(ROW.vm_id == vm_id).values(failed_di_id=di_id, failures=number)
+        )
+
+    async def block(self, vm_ids: Collection[VmId], cause: BlockCause) -> list[VmId]:
+        """Block VMs; returns those that were not blocked for this cause before.
+
+        A block by hand takes the place of an image's; not the other way round.
+        """
+        concerned = (
+            ROW.block_cause.is_distinct_from(cause)
+            if cause is BlockCause.ADMIN
+            else ROW.block_cause.is_(None)
+        )
+        return await self._changed(
+            update(vm_runtimes)
+            .where(ROW.vm_id.in_(vm_ids), concerned)
+            .values(blocked=True, block_cause=cause)
+        )
+
+    async def unblock(self, vm_ids: Collection[VmId]) -> list[VmId]:
+        """Lift any block of VMs and forget what counted against their images; returns which were blocked."""
+        blocked = await self._connection.scalars(
+            select(ROW.vm_id).where(ROW.vm_id.in_(vm_ids), ROW.blocked).order_by(ROW.vm_id)
+        )
+        found = [VmId(vm_id) for vm_id in blocked]
+        await self._connection.execute(
+            update(vm_runtimes)
+            .where(ROW.vm_id.in_(vm_ids))
+            .values(blocked=False, block_cause=None, **NO_COUNT)
+        )
+        return found
+
+    async def forget_other_images(self) -> list[VmId]:
+        """Forget what was counted against an image that its VM would not boot any more.
+
+        Blocks that rested on it are lifted; returns whose.
+        """
+        would_boot = (
+            select(di_tags.c.di_id)
+            .join(vms, and_(vms.c.osf_id == di_tags.c.osf_id, vms.c.di_tag == di_tags.c.tag))
+            .where(vms.c.id == ROW.vm_id)
+            .correlate(vm_runtimes)
+            .scalar_subquery()
+        )
+        left = and_(ROW.failed_di_id.is_not(None), ROW.failed_di_id.is_distinct_from(would_boot))
+        lifted = await self._changed(
+            update(vm_runtimes)
+            .where(left, ROW.block_cause == BlockCause.IMAGE)
+            .values(blocked=False, block_cause=None, **NO_COUNT)
+        )
+        await self._connection.execute(update(vm_runtimes).where(left).values(**NO_COUNT))
+        return lifted
+
+    async def blocked_by(self, di_id: DiId) -> int:
+        """How many VMs are blocked because of an image."""
+        blocked = (ROW.block_cause == BlockCause.IMAGE, ROW.failed_di_id == di_id)
+        return await self._connection.scalar(select(func.count()).where(*blocked)) or 0
+
+    async def blocking_images(self) -> list[DiId]:
+        """The images because of which VMs are blocked."""
+        found = await self._connection.scalars(
+            select(ROW.failed_di_id).where(ROW.block_cause == BlockCause.IMAGE).distinct()
+        )
+        return [DiId(di_id) for di_id in found if di_id is not None]
+
+    async def waiting_for(self, part: str) -> int:
+        """How many VMs wait for a part of their host."""
+        return await self._connection.scalar(select(func.count()).where(ROW.waits_for == part)) or 0
 
     async def found_here(self, vm_ids: Collection[VmId], host_id: HostId) -> None:
         """These VMs run on this host: say so in rows that know of no host, or of no run."""
@@ -206,6 +306,9 @@ class Runtimes:
         backend = {row.id: row.backend for row in kinds}
         return [(row, backend[row.vm_id]) for row in rows]
 
+    async def _changed(self, row: Any) -> list[VmId]:
+        return sorted(await self._connection.scalars(row.returning(ROW.vm_id)))
+
     @staticmethod
     def _as_claim(claimed: Any, wish: VmCmd) -> Claim:
         row, backend = claimed
@@ -222,6 +325,15 @@ class Runtimes:
     def _unplaced() -> dict[str, Any]:
         ports = ("vm_vma_port", "vm_x_port", "vm_ssh_port", "vm_vnc_port", "vm_mon_port", "vm_serial_port")
         return {"current_di_id": None, "vm_address": None, **dict.fromkeys(ports)}
+
+    @staticmethod
+    def _proven_values() -> dict[str, Any]:
+        """The image boots after all: nothing is counted against it, and no block of this VM rests on it."""
+        by_image = ROW.block_cause == BlockCause.IMAGE
+        return NO_COUNT | {
+            "blocked": case((by_image, false()), else_=ROW.blocked),
+            "block_cause": case((by_image, null()), else_=ROW.block_cause),
+        }
 
     @classmethod
     def _stopped_values(cls) -> dict[str, Any]:

@@ -284,6 +284,7 @@ vm_runtimes = Table(
     Column("failed_at", Instant),
     Column("failed_di_id", Integer),
     counter("failures"),
+    Column("waits_for", String(32)),
     Column("vm_expiration_soft", Instant),
     Column("vm_expiration_hard", Instant),
     CheckConstraint("(user_state = 'disconnected') = (l7r_session IS NULL)", name="session_has_owner"),

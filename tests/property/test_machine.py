@@ -24,6 +24,7 @@ from appliance.runtime.actions import (
     WatchVma,
 )
 from appliance.runtime.adopt import adopt
+from appliance.runtime.blame import HOST, IMAGE, Blame
 from appliance.runtime.events import (
     ActionFailed,
     Done,
@@ -114,13 +115,13 @@ class Life(RuleBasedStateMachine):
         self.carry_out()
 
     @precondition(lambda self: self.orders)
-    @rule(done_all_the_same=st.booleans())
-    def effect_fails(self, done_all_the_same: bool) -> None:
+    @rule(done_all_the_same=st.booleans(), blame=st.sampled_from([HOST, IMAGE]))
+    def effect_fails(self, done_all_the_same: bool, blame: Blame) -> None:
         entry, action = self.orders.popleft()
         if done_all_the_same and isinstance(action, LaunchGuest):
             assert not self.runs
             self.runs = True
-        self.post(ActionFailed, entry=entry, action=action, error="failed")
+        self.post(ActionFailed, entry=entry, action=action, error="failed", blame=blame)
 
     @precondition(lambda self: self.row.phase is self.machine.phase is Phase.STOPPED)
     @rule()
@@ -183,8 +184,9 @@ class Life(RuleBasedStateMachine):
         assert not self.runs or self.row.phase is not Phase.STOPPED
 
     @invariant()
-    def a_restart_that_was_claimed_is_in_the_row(self) -> None:
-        assert not self.machine.restart or self.row.restart
+    def a_start_that_is_to_follow_is_in_the_row(self) -> None:
+        starts = self.row.phase.vm_state is VmState.STARTING
+        assert not self.machine.restart or self.row.restart or starts
 
     def teardown(self) -> None:
         """A stop and enough time end every story with nothing left on the host."""

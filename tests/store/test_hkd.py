@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy import update
 
-from appliance.errors import BackendError
-from appliance.model import BackendKind, StartedBy, UserState, VmId, VmState
+from appliance.errors import BackendError, ImageError
+from appliance.model import BackendKind, FailureCause, StartedBy, UserState, VmId, VmState
 from appliance.ops import vms
 from appliance.runtime.events import StopWanted
 from appliance.runtime.machine import BOOTING, Phase
@@ -171,40 +171,69 @@ async def test_a_tag_without_an_image_is_the_reason_on_the_vm(host: Rig) -> None
     assert "launch" not in calls(host)
 
 
-async def test_a_backend_that_this_host_does_not_have_is_the_reason_on_the_vm(host: Rig) -> None:
+async def test_a_start_for_which_this_host_has_no_backend_waits_until_it_is_called_off(host: Rig) -> None:
     async with host.store.write() as tx:
         await tx.connection.execute(update(osfs).values(backend=BackendKind.KVM))
     async with host.hkd():
         await host.wish("start", ONE)
-        vm = await host.until(
-            ONE, lambda vm: vm.runtime.failure is not None and vm.runtime.vm_state is VmState.STOPPED
-        )
+        vm = await host.until(ONE, lambda vm: vm.runtime.vm_phase == Phase.WAITING)
+        assert "this host has no backend kvm" in str(vm.runtime.failure)
+        assert (vm.runtime.vm_state, vm.runtime.waits_for, vm.runtime.run) == ("starting", "backend", 1)
+        assert [(alarm.kind, alarm.object) for alarm in await host.alarms()] == [("host", "backend")]
+        await host.wish("stop", ONE)
+        vm = await host.until_state(ONE, VmState.STOPPED)
     assert "this host has no backend kvm" in str(vm.runtime.failure)
+    assert (vm.runtime.waits_for, await host.alarms()) == (None, [])
 
 
-async def test_a_guest_that_cannot_be_launched_leaves_its_reason_and_console(host: Rig) -> None:
+async def test_a_start_that_the_host_failed_is_tried_again_until_it_runs(host: Rig) -> None:
     host.backend.fail("launch", BackendError("no more ptys"))
+    launching = host.backend.hold("clone_root", after=1)
+    async with host.hkd():
+        await host.wish("start", ONE)
+        vm = await host.until(ONE, lambda vm: vm.runtime.failure is not None)
+        assert vm.runtime.failure == "no more ptys"
+        assert (vm.runtime.failure_cause, vm.runtime.blocked) == (FailureCause.HOST, False)
+        await until(lambda: calls(host).count("clone_root") == 2)
+        assert (await host.vm(ONE)).runtime.failure == "no more ptys", "told while it is tried again"
+        launching.set()
+        vm = await host.until_state(ONE, VmState.RUNNING)
+        assert (vm.runtime.run, vm.runtime.failure, vm.runtime.waits_for) == (1, None, None)
+        assert await host.alarms() == []
+
+
+async def test_a_daemon_that_died_while_a_start_waited_begins_again(host: Rig) -> None:
+    async with host.store.write() as tx:
+        await tx.connection.execute(update(osfs).values(backend=BackendKind.KVM))
+    async with host.hkd():
+        await host.wish("start", ONE)
+        await host.until(ONE, lambda vm: vm.runtime.vm_phase == Phase.WAITING)
+    async with host.store.write() as tx:
+        await tx.connection.execute(update(osfs).values(backend=BackendKind.LXC))
+    async with host.hkd():
+        await host.until_state(ONE, VmState.RUNNING)
+        assert await host.alarms() == []
+
+
+async def test_an_image_that_does_not_boot_leaves_its_reason_console_and_root(host: Rig) -> None:
+    host.backend.fail("launch", ImageError("the init of the image ended at once"))
     host.backend.messages = "line one\nkernel panic"
     async with host.hkd():
         await host.wish("start", ONE)
         vm = await host.until(
             ONE, lambda vm: vm.runtime.failure is not None and vm.runtime.vm_state is VmState.STOPPED
         )
-    assert vm.runtime.failure == "no more ptys"
-    assert vm.runtime.failure_console == "line one\nkernel panic"
-    assert host.backend.roots == {}
-
-
-async def test_the_next_start_forgets_the_failure(host: Rig) -> None:
-    host.backend.fail("launch", BackendError("no more ptys"))
-    async with host.hkd():
-        await host.wish("start", ONE)
-        await host.until(
-            ONE, lambda vm: vm.runtime.failure is not None and vm.runtime.vm_state is VmState.STOPPED
-        )
+        assert vm.runtime.failure == "the init of the image ended at once"
+        assert vm.runtime.failure_console == "line one\nkernel panic"
+        assert (vm.runtime.failure_cause, vm.runtime.failures) == (FailureCause.IMAGE, 1)
+        assert host.backend.roots == {}
+        async with host.store.read() as tx:
+            (kept,) = await tx.kept.find()
+        assert list(host.backend.kept) == [Path(kept.path)]
+        assert (kept.vm, kept.owner, kept.reason) == ("desk1", "alice", vm.runtime.failure)
         await host.wish("start", ONE)
         vm = await host.until_state(ONE, VmState.RUNNING)
-    assert vm.runtime.failure is None
+    assert (vm.runtime.failure, vm.runtime.failures) == (None, 0)
 
 
 async def test_a_guest_that_ends_by_itself_is_cleaned_up(host: Rig) -> None:

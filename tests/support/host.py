@@ -12,7 +12,7 @@ from sqlalchemy import insert
 
 from appliance.clock import SystemClock
 from appliance.config import Settings
-from appliance.model import BackendKind, HostId, InstallationId, StartedBy, Vm, VmId, VmState
+from appliance.model import Alarm, BackendKind, HostId, InstallationId, StartedBy, Vm, VmId, VmState
 from appliance.ops import vms
 from appliance.runtime.hkd import Hkd
 from appliance.runtime.nothing import Nothing
@@ -49,6 +49,8 @@ class Rig:
                 "internal.hkd.lxc.timeout.on_state.zombie.delay": "0.05",
                 "internal.hkd.lxc.timeout.on_state.stopping.shutdown": "0.1",
                 "internal.hkd.lxc.timeout.on_state.stopping.stop": "2",
+                "internal.hkd.start.delay.first": "0.05",
+                "internal.hkd.start.delay.max": "0.2",
                 "internal.hkd.poll_time": "0.05",
             }
         )
@@ -99,6 +101,11 @@ class Rig:
         """The row, as it is now."""
         async with self.store.read() as tx:
             return await tx.vms.get(vm_id)
+
+    async def alarms(self) -> list[Alarm]:
+        """The open alarms."""
+        async with self.store.read() as tx:
+            return await tx.alarms.find()
 
     async def until(self, vm_id: VmId, condition: Callable[[Vm], bool], limit_s: float = 10) -> Vm:
         """Wait for a row to satisfy `condition`."""

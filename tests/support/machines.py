@@ -47,7 +47,7 @@ def machine(phase: Phase) -> VmMachine:
     """A machine in `phase`, in the middle of its first run unless it is stopped."""
     if phase is Phase.STOPPED:
         return VmMachine(vm_id=VM_ID, backend=BackendKind.LXC)
-    decided = phase not in (Phase.QUEUED, Phase.CLONING)
+    decided = phase not in (Phase.QUEUED, Phase.CLONING, Phase.WAITING)
     return VmMachine(
         vm_id=VM_ID,
         backend=BackendKind.LXC,

@@ -50,6 +50,7 @@ def vm_row(saved: VmMachine) -> Vm:
             failed_at=None,
             failed_di_id=None,
             failures=0,
+            waits_for=None,
             vm_expiration_soft=None,
             vm_expiration_hard=None,
         ),

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from appliance.errors import UnexpectedEventError
+from appliance.model import FailureCause
 from appliance.runtime.actions import (
     Action,
     AdoptGuest,
@@ -14,6 +17,7 @@ from appliance.runtime.actions import (
     DefineGuest,
     EraseGuest,
     FenceGuest,
+    KeepRoot,
     KillGuest,
     LaunchGuest,
     PrepareRoot,
@@ -23,6 +27,8 @@ from appliance.runtime.actions import (
     UnfenceGuest,
     WatchVma,
 )
+from appliance.runtime.blame import GUEST as GUEST_FAULT
+from appliance.runtime.blame import HOST, IMAGE, Blame
 from appliance.runtime.events import (
     EVENT_TYPES,
     ActionFailed,
@@ -43,14 +49,15 @@ from tests.support.machines import GUEST, NOW, VM_ID, machine
 from tests.support.machines import sample_event as event
 
 REMOVAL = [KillGuest, UnfenceGuest, EraseGuest]
+KEEPING = [KillGuest, UnfenceGuest, KeepRoot, EraseGuest]
 
 
 def stop_wanted(*, restart: bool = False) -> Event:
     return event(StopWanted, restart=restart)
 
 
-def failed(action: Action) -> Event:
-    return event(ActionFailed, action=action)
+def failed(action: Action, blame: Blame = HOST) -> Event:
+    return event(ActionFailed, action=action, blame=blame)
 
 
 SCORE: list[tuple[Phase, Event, Phase, list[type[Action]]]] = [
@@ -67,12 +74,21 @@ SCORE: list[tuple[Phase, Event, Phase, list[type[Action]]]] = [
         [SaveState, DefineGuest, FenceGuest, LaunchGuest],
     ),
     (Phase.CLONING, stop_wanted(), Phase.CLEANING, [SaveState, *REMOVAL]),
-    (Phase.CLONING, failed(PrepareRoot()), Phase.CLEANING, [SaveState, RecordFailure, *REMOVAL]),
+    (Phase.CLONING, failed(PrepareRoot(), IMAGE), Phase.CLEANING, [SaveState, RecordFailure, *REMOVAL]),
+    (Phase.CLONING, failed(PrepareRoot()), Phase.CLEARING, [SaveState, RecordFailure, *REMOVAL]),
+    (Phase.CLEARING, event(GuestErased), Phase.WAITING, [SaveState, Arm]),
+    (Phase.CLEARING, stop_wanted(), Phase.CLEANING, [SaveState, *REMOVAL]),
+    (Phase.CLEARING, failed(EraseGuest()), Phase.REAPING, [SaveState, RecordFailure, Arm]),
+    (Phase.WAITING, event(TimeUp), Phase.QUEUED, [SaveState]),
+    (Phase.WAITING, stop_wanted(), Phase.STOPPED, [SaveState]),
+    (Phase.WAITING, stop_wanted(restart=True), Phase.QUEUED, [SaveState]),
+    (Phase.WAITING, failed(SaveState()), Phase.WAITING, [Arm]),
     (Phase.LAUNCHING, event(GuestLaunched), Phase.AWAITING_VMA, [SaveState, WatchVma, Arm]),
-    (Phase.LAUNCHING, failed(LaunchGuest()), Phase.CLEANING, [SaveState, RecordFailure, *REMOVAL]),
+    (Phase.LAUNCHING, failed(LaunchGuest(), IMAGE), Phase.CLEANING, [SaveState, RecordFailure, *KEEPING]),
+    (Phase.LAUNCHING, failed(LaunchGuest()), Phase.CLEARING, [SaveState, RecordFailure, *REMOVAL]),
     (Phase.AWAITING_VMA, event(VmaAnswered), Phase.MONITORING, [SaveState, WatchVma]),
-    (Phase.AWAITING_VMA, event(TimeUp), Phase.CLEANING, [SaveState, RecordFailure, *REMOVAL]),
-    (Phase.AWAITING_VMA, event(GuestDeparted), Phase.CLEANING, [SaveState, RecordFailure, *REMOVAL]),
+    (Phase.AWAITING_VMA, event(TimeUp), Phase.CLEANING, [SaveState, RecordFailure, *KEEPING]),
+    (Phase.AWAITING_VMA, event(GuestDeparted), Phase.CLEANING, [SaveState, RecordFailure, *KEEPING]),
     (Phase.AWAITING_VMA, stop_wanted(), Phase.SHUTTING_DOWN, [SaveState, StopGuest, Arm]),
     (Phase.MONITORING, stop_wanted(), Phase.SHUTTING_DOWN, [SaveState, AskPoweroff, Arm]),
     (
@@ -153,6 +169,50 @@ def test_a_restart_wanted_at_any_time_leads_to_a_second_run(phase: Phase) -> Non
     assert vm.run == machine(phase).run + 1
     assert not vm.restart
     assert isinstance(actions[0], SaveState)
+
+
+@pytest.mark.parametrize("image", [event(TimeUp), event(GuestDeparted), failed(SaveState(), IMAGE)])
+def test_an_image_that_does_not_boot_is_blamed_and_its_root_kept(image: Event) -> None:
+    _, (_, record, *_, keep, _) = step(machine(Phase.AWAITING_VMA), image)
+    assert isinstance(record, RecordFailure)
+    assert record.blame is IMAGE
+    assert keep == KeepRoot(record.reason)
+
+
+@pytest.mark.parametrize("own", [event(GuestDeparted), event(VmaSilent)])
+def test_a_guest_that_had_been_running_blames_neither_image_nor_host(own: Event) -> None:
+    _, actions = step(machine(Phase.MONITORING), own)
+    assert [action.blame for action in actions if isinstance(action, RecordFailure)] == [GUEST_FAULT]
+    assert KeepRoot not in {type(action) for action in actions}
+
+
+def test_a_start_that_the_host_fails_is_the_same_run_however_often_it_is_tried() -> None:
+    vm = machine(Phase.CLONING)
+    for tries in (1, 2, 3):
+        vm, (_, record, *_) = step(vm, failed(PrepareRoot(), Blame(FailureCause.HOST, "pool")))
+        assert record == RecordFailure("the pool is full", Blame(FailureCause.HOST, "pool"))
+        vm, actions = step(vm, event(GuestErased))
+        assert actions == (SaveState(), Arm(Deadline.BACKOFF, tries))
+        vm, _ = step(vm, event(TimeUp))
+        assert (vm.phase, vm.run, vm.guest) == (Phase.QUEUED, machine(Phase.CLONING).run, None)
+        vm, _ = step(vm, event(SlotGranted))
+    vm, _ = step(vm, event(RootReady))
+    vm, _ = step(vm, event(GuestLaunched))
+    vm, _ = step(vm, event(VmaAnswered))
+    assert vm.tries == 0
+
+
+def test_a_wish_to_restart_ends_the_waiting_and_counts_anew() -> None:
+    vm, _ = step(replace(machine(Phase.WAITING), tries=9), stop_wanted(restart=True))
+    assert (vm.phase, vm.tries, vm.run) == (Phase.QUEUED, 0, 2)
+
+
+def test_what_cannot_be_cleared_away_starts_once_it_can() -> None:
+    vm, _ = step(machine(Phase.CLEARING), failed(EraseGuest()))
+    assert vm.restart
+    vm, _ = step(vm, event(TimeUp))
+    vm, _ = step(vm, event(GuestErased))
+    assert vm.phase is Phase.QUEUED
 
 
 def test_a_later_stop_cancels_the_restart() -> None:
