@@ -1,0 +1,115 @@
+"""`qa vm ssh` and `qa vm vnc` become another program, with its terminal, arguments and exit status."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import update
+
+from appliance.model import VmState
+from appliance.storage.schema import vm_runtimes
+from tests.support.qa import Installation
+
+pytestmark = pytest.mark.host
+
+QA = "from appliance.qa.main import main; raise SystemExit(main())"
+
+
+@pytest.fixture
+def qa(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Installation:
+    """An installation with the VM web-1, which runs at a loopback address."""
+    installation = Installation(tmp_path, capsys)
+    installation.ok("admin", "init", "--yes")
+    installation.with_vm()
+    runs(installation, vm_address="127.0.0.77")
+    return installation
+
+
+def runs(qa: Installation, **values: Any) -> None:
+    """Be the HKD: the VM runs."""
+
+    async def write() -> None:
+        async with qa.write() as tx:
+            await tx.connection.execute(
+                update(vm_runtimes).values(vm_state=VmState.RUNNING, host_id=1, **values)
+            )
+
+    asyncio.run(write())
+
+
+def start(qa: Installation, *words: str, path: str = os.environ["PATH"]) -> subprocess.Popen[str]:
+    """`qa` as a process that looks for programs along `path`."""
+    return subprocess.Popen(
+        [sys.executable, "-c", QA, "--config", str(qa.config), *words],
+        env={**os.environ, "PATH": path},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def witness(directory: Path, name: str) -> str:
+    """A path with a program `name` that says who it is and how it was called, and exits with 7."""
+    programs = directory / "programs"
+    programs.mkdir()
+    (programs / name).write_text('#!/bin/sh\necho $$\nprintf "%s\\n" "$@"\nexit 7\n')
+    (programs / name).chmod(0o755)
+    return f"{programs}:{os.environ['PATH']}"
+
+
+def test_ssh_takes_the_place_of_qa_with_the_settings_options(qa: Installation) -> None:
+    qa.ok("config", "set", "internal.vm.port.ssh=2222", "admin.ssh.opt.LogLevel=ERROR", "--yes")
+    qa.ok("config", "set", "admin.ssh.opt.UserKnownHostsFile=")
+    path = witness(qa.directory, "ssh")
+    process = start(qa, "vm", "ssh", "-f", "name=web-1", "--", "-l", "root", "up time", path=path)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (7, "")
+    pid, *arguments = out.splitlines()
+    assert int(pid) == process.pid
+    assert arguments == [
+        *("-p", "2222", "-o", "LogLevel=ERROR", "-o", "StrictHostKeyChecking=no"),
+        *("127.0.0.77", "-l", "root", "up time"),
+    ]
+
+
+def test_the_real_ssh_understands_what_it_is_given(qa: Installation) -> None:
+    process = start(qa, "vm", "ssh", "-f", "name=web-1", "--", "-l", "root", "-G")
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    told = dict(line.split(" ", 1) for line in out.splitlines() if " " in line)
+    assert (told["hostname"], told["port"], told["user"]) == ("127.0.0.77", "22", "root")
+    assert told["stricthostkeychecking"] == "false"
+    assert told["userknownhostsfile"] == "/dev/null"
+
+
+def test_a_program_that_is_not_there_is_named(qa: Installation) -> None:
+    (empty := qa.directory / "empty").mkdir()
+    process = start(qa, "vm", "ssh", "-f", "name=web-1", path=str(empty))
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (1, "")
+    assert err == "Error: ssh cannot be run: No such file or directory (install openssh-client)\n"
+
+
+def test_vnc_shows_the_screen_of_a_kvm_guest_at_its_host(qa: Installation) -> None:
+    path = witness(qa.directory, "vncviewer")
+
+    async def on_kvm() -> None:
+        async with qa.write() as tx:
+            await tx.connection.exec_driver_sql("UPDATE osfs SET backend = 'kvm'")
+
+    asyncio.run(on_kvm())
+    process = start(qa, "vm", "vnc", "-f", "name=web-1", path=path)
+    assert process.communicate(timeout=60)[1] == "Error: web-1 is running, and shows no screen\n"
+    runs(qa, vm_vnc_port=5907)
+    process = start(qa, "vm", "vnc", "-f", "name=web-1", "--", "-viewonly", path=path)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 7
+    address = qa.listed("host")[0]["address"]
+    assert out.splitlines() == [str(process.pid), f"{address}::5907", "-viewonly"]
