@@ -154,8 +154,10 @@ class Disks(Protocol):
         """Whether a root is made from an image; not where others make the guests."""
         ...
 
-    async def clone_root(self, mark: Mark, *, keep: bool) -> Path:
+    async def clone_root(self, mark: Mark, *, keep: bool, limit_mib: int | None = None) -> Path:
         """A writable root of the mark's DI for its VM: fresh, or with `keep` the one already there.
+
+        The guest may write `limit_mib` into it, or as much as there is if that is None.
 
         :raises VolumeError: the pool is full or the image is not there
         """

@@ -78,7 +78,7 @@ class Nothing:
     async def sample(self, vm_id: VmId) -> Usage:
         return Usage(cpu_s=0.0, memory_bytes=0)
 
-    async def clone_root(self, mark: Mark, *, keep: bool) -> Path:
+    async def clone_root(self, mark: Mark, *, keep: bool, limit_mib: int | None = None) -> Path:
         return self._run
 
     async def ensure_home(self, mark: Mark, *, size_mib: int | None) -> Path:

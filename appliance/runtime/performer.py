@@ -273,7 +273,7 @@ class Performer:
                 )
             guest = describe(vm, osf, di.id if di else NO_DI, settings, self._installation)
             await tx.runtimes.place(vm.id, placement(guest, settings))
-        await disks.clone_root(guest.mark, keep=guest.keep_root)
+        await disks.clone_root(guest.mark, keep=guest.keep_root, limit_mib=guest.root_mib)
         await disks.ensure_home(guest.mark, size_mib=guest.home_mib)
         return guest
 

@@ -15,12 +15,12 @@ from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
-from appliance import proc
 from appliance.clock import Calendar, SystemClock
-from appliance.errors import PoolFullError, ToolError, VolumeError
+from appliance.errors import PoolFullError, VolumeError
 from appliance.model import DiId, InstallationId, Mark, VmId
 from appliance.storage import marks, subvolumes
 from appliance.storage.paths import Paths
+from appliance.storage.shares import Policy, Shares
 from appliance.threads import in_thread
 
 logger = logging.getLogger(__name__)
@@ -34,9 +34,15 @@ class BtrfsDisks:
     needs_image = True
 
     def __init__(
-        self, paths: Paths, installation: InstallationId, *, calendar: Calendar | None = None
+        self,
+        paths: Paths,
+        installation: InstallationId,
+        *,
+        policy: Policy | None = None,
+        calendar: Calendar | None = None,
     ) -> None:
         self._paths = paths
+        self._shares = Shares(paths.all_rootfs, installation, policy or Policy())
         self._installation = installation
         self._calendar = calendar or SystemClock()
 
@@ -47,24 +53,30 @@ class BtrfsDisks:
         """
         await in_thread(self._check)
 
-    async def clone_root(self, mark: Mark, *, keep: bool) -> Path:
+    async def clone_root(self, mark: Mark, *, keep: bool, limit_mib: int | None = None) -> Path:
         """A writable root of the mark's DI for its VM: fresh, or with `keep` the one already there.
+
+        The guest may write `limit_mib` into it, or as much as it can if that is None.
 
         A root that may not be kept is deleted; one that should be and does not fit is put aside.
 
         :raises VolumeError: the pool is full, the image is not there, or the root there is a stranger's
         """
-        return await in_thread(self._clone_root, mark, keep)
+        return await in_thread(self._clone_root, mark, keep, limit_mib)
 
     async def ensure_home(self, mark: Mark, *, size_mib: int | None) -> Path:
         """The home of the mark's VM, made if it has none, limited to its size.
 
         :raises VolumeError: there is a home with another owner's mark
         """
-        home = await in_thread(self._ensure_home, mark)
-        if size_mib is not None:
-            await self._limit(home, size_mib)
-        return home
+        return await in_thread(self._ensure_home, mark, size_mib)
+
+    async def keep_reserve(self) -> None:
+        """Keep the guests from the part of the pool that is the host's.
+
+        :raises VolumeError: the kernel refuses
+        """
+        await in_thread(self._keep_reserve)
 
     def aside(self, vm_id: VmId, at: datetime) -> Path:
         """Where the VM's root would be put aside at that instant: a free name."""
@@ -101,24 +113,51 @@ class BtrfsDisks:
         for directory in (self._paths.all_rootfs, self._paths.all_homefs):
             for unfinished in directory.glob(".*-fs.*"):
                 delete(unfinished)
+        with _explained(f"limits cannot be set on {root}"):
+            self._shares.set_up(self._ours())
 
-    def _clone_root(self, mark: Mark, keep: bool) -> Path:
+    def _ours(self) -> Iterator[Path]:
+        """Every image, root and home of this installation."""
+        for directory in (
+            self._paths.all_basefs,
+            self._paths.all_rootfs,
+            self._paths.all_homefs,
+            self._paths.kept,
+        ):
+            for path in directory.iterdir():
+                if subvolumes.is_top(path):
+                    yield path
+
+    def _keep_reserve(self) -> None:
+        with _explained("the reserve of the pool cannot be kept"):
+            self._shares.keep_reserve()
+
+    def _clone_root(self, mark: Mark, keep: bool, limit_mib: int | None) -> Path:
         base, root = self._paths.basefs(mark.di_id), self._paths.rootfs(mark.vm_id)
         if not base.exists():
             raise VolumeError(f"image {mark.di_id} is not unpacked on this host: {base} is missing")
-        if root.exists():
-            there = marks.mark_of(root)
-            if there is not None and there.installation != mark.installation:
-                raise VolumeError(f"{root} belongs to another installation", hint="move it away")
-            if keep and there == mark:
-                return root
-            if keep or there is None:
-                self._put_aside(root, mark.vm_id)
-            else:
-                delete(root)
-        with _explained(f"the root of VM {mark.vm_id} cannot be made"):
-            subvolumes.snapshot(base, root, mark)
+        if not (keep and self._keeps(root, mark)):
+            self._clear_way(root, mark, keep)
+            with _explained(f"the root of VM {mark.vm_id} cannot be made"):
+                self._shares.enter(base)
+                subvolumes.snapshot(base, root, mark, group=self._shares.group)
+        with _explained(f"the size of {root} cannot be limited"):
+            self._shares.limit_root(root, base, limit_mib)
         return root
+
+    def _keeps(self, root: Path, mark: Mark) -> bool:
+        return root.exists() and marks.mark_of(root) == mark
+
+    def _clear_way(self, root: Path, mark: Mark, keep: bool) -> None:
+        if not root.exists():
+            return
+        there = marks.mark_of(root)
+        if there is not None and there.installation != mark.installation:
+            raise VolumeError(f"{root} belongs to another installation", hint="move it away")
+        if keep or there is None:
+            self._put_aside(root, mark.vm_id)
+        else:
+            delete(root)
 
     def _erase_root(self, vm_id: VmId) -> None:
         root = self._paths.rootfs(vm_id)
@@ -141,7 +180,7 @@ class BtrfsDisks:
         _rename(root, path, vm_id)
         return True
 
-    def _ensure_home(self, mark: Mark) -> Path:
+    def _ensure_home(self, mark: Mark, size_mib: int | None) -> Path:
         home = self._paths.homefs(mark.vm_id)
         if home.exists():
             there = marks.mark_of(home)
@@ -150,19 +189,12 @@ class BtrfsDisks:
                     f"the home {home} has another owner, and VM {mark.vm_id} must not see it",
                     hint="move it away",
                 )
-            return home
-        with _explained(f"the home of VM {mark.vm_id} cannot be made"):
-            subvolumes.create(home, mark)
+        else:
+            with _explained(f"the home of VM {mark.vm_id} cannot be made"):
+                subvolumes.create(home, mark, group=self._shares.group)
+        with _explained(f"the size of {home} cannot be limited"):
+            self._shares.limit_home(home, size_mib)
         return home
-
-    async def _limit(self, home: Path, size_mib: int) -> None:
-        command = ("btrfs", "qgroup", "limit", f"{size_mib}M", home)
-        try:
-            if (await proc.run(command, check=False)).status != 0:
-                await proc.run(["btrfs", "quota", "enable", self._paths.all_homefs])
-                await proc.run(command)
-        except ToolError as exc:
-            raise VolumeError(f"the size of {home} cannot be limited: {exc}") from exc
 
 
 def _rename(root: Path, aside: Path, vm_id: VmId) -> None:

@@ -121,7 +121,7 @@ class FakeBackend:
             raise BackendError(f"VM {vm_id} does not run")
         return Usage(cpu_s=0.5, memory_bytes=1 << 20)
 
-    async def clone_root(self, mark: Mark, *, keep: bool) -> Path:
+    async def clone_root(self, mark: Mark, *, keep: bool, limit_mib: int | None = None) -> Path:
         await self._called("clone_root", mark.vm_id)
         self.roots[mark.vm_id] = mark
         return Path(f"/fake/rootfs/{mark.vm_id}-fs")
