@@ -3,7 +3,8 @@
 A `Peer` is first read from, piece by piece; once joined with another, what it receives goes straight to
 the other's transport. Nothing is held without a bound: before the join a peer may send `EARLY_MAX` bytes,
 after it a side that cannot write stops the other from reading. When one side ends, what is under way is
-delivered to the other, within `LINGER_S`, and both are closed.
+delivered to the other, within `LINGER_S`, and both are closed. Of a side that is not being read nobody hears
+that it has ended; so meanwhile the kernel is asked, every `LOOK_S`.
 """
 
 from __future__ import annotations
@@ -16,6 +17,9 @@ from typing import cast
 EARLY_MAX = 64 * 1024
 HIGH_WATER = 256 * 1024
 LINGER_S = 30.0
+LOOK_S = 1.0
+TCP_ESTABLISHED = 1
+"""The first byte of `TCP_INFO` while neither end has closed."""
 KEEP_ALIVE = (
     (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
     (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 60),
@@ -40,6 +44,7 @@ class Peer(asyncio.Protocol):
         self._roomy = asyncio.Event()
         self._roomy.set()
         self._finishing = False
+        self._look: asyncio.TimerHandle | None = None
         self.closed: asyncio.Future[None] = loop.create_future()
         """Done once the connection is gone."""
         self.ended = False
@@ -127,6 +132,7 @@ class Peer(asyncio.Protocol):
         self._end()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._look_no_more()
         self._roomy.set()
         self._end()
         if not self.closed.done():
@@ -159,8 +165,32 @@ class Peer(asyncio.Protocol):
     def _stop_reading(self) -> None:
         if self._transport is not None and not self._transport.is_closing():
             self._transport.pause_reading()
+            self._look_no_more()
+            self._look = self._loop.call_later(LOOK_S, self._look_whether_ended)
+
+    def _look_whether_ended(self) -> None:
+        """While nothing is read: has the far side ended? Then what it said has `LINGER_S` to be delivered."""
+        if self._transport is None or self._transport.is_closing():
+            return
+        link = self._transport.get_extra_info("socket")
+        if link.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == TCP_ESTABLISHED:
+            self._look = self._loop.call_later(LOOK_S, self._look_whether_ended)
+        else:
+            self._look = self._loop.call_later(LINGER_S, self._give_up)
+
+    def _give_up(self) -> None:
+        self._end()
+        self.abort()
+        if self._other is not None:
+            self._other.abort()
+
+    def _look_no_more(self) -> None:
+        if self._look is not None:
+            self._look.cancel()
+            self._look = None
 
     def _go_on_reading(self) -> None:
+        self._look_no_more()
         if self._transport is not None and not self._transport.is_closing():
             self._transport.resume_reading()
 

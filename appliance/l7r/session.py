@@ -11,8 +11,9 @@ row as re-read after a change, and the client's leaving. `concerns` says which r
 interrupting the action under way for; `step` decides. Nothing here performs I/O or reads a clock: time enters
 as `event.at`.
 
-Interim replies. An action may carry the text that announces it to the client. Each text is said once in a
-session, and only one wait has a second: the native client counts its reads (trap T3).
+Interim replies. An action may carry the text that announces it to the client. Each kind of text is said once
+in a session, and only the wait for the VM has two more, when it is long and when the host is at fault: the
+native client counts its reads, and gives up at its eleventh (trap T3).
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ ENDING_OTHER = "Ending the session of another client"
 STOPPING = "Waiting for the desktop to stop"
 STARTING = "Starting the desktop"
 STILL_STARTING = "Still starting the desktop"
+WAITING = "The desktop cannot start yet"
 STARTING_X = "Starting the graphical session"
 ESTABLISHED = "Connection established"
 
@@ -329,13 +331,15 @@ def _await_vm(session: Session, row: SessionRow | None, at: float) -> Step:
             text = STOPPING
         case _:
             session, text = replace(session, awaits_start=True), STARTING
+    hindered = f": {row.failure}" if row.vm_state is VmState.STARTING and row.failure else ""
     waited = at - session.since
     if waited >= session.limits.vm_start_s:
-        return _refuse(session, f"the desktop was not ready within {session.limits.vm_start_s:g} s")
-    if waited >= REMIND_S:
-        text = STILL_STARTING
-    pause = min(session.limits.poll_vm_s, session.limits.vm_start_s - waited)
-    return _saying(session, AwaitRow(at_most_s=pause), text)
+        reason = f"the desktop was not ready within {session.limits.vm_start_s:g} s{hindered}"
+        return _refuse(session, reason)
+    pause = AwaitRow(at_most_s=min(session.limits.poll_vm_s, session.limits.vm_start_s - waited))
+    if hindered:
+        return _saying(session, pause, WAITING, hindered)
+    return _saying(session, pause, STILL_STARTING if waited >= REMIND_S else text)
 
 
 def _settle(session: Session, state: XState | None, at: float) -> Step:
@@ -402,10 +406,10 @@ def _enter(session: Session, phase: Phase, at: float) -> Session:
     return replace(session, phase=phase, since=at, tries=0)
 
 
-def _saying(session: Session, action: Action, text: str) -> Step:
+def _saying(session: Session, action: Action, text: str, more: str = "") -> Step:
     if text in session.said:
         return session, action
-    return replace(session, said=session.said | {text}), replace(action, say=text)
+    return replace(session, said=session.said | {text}), replace(action, say=text + more)
 
 
 def _pause(session: Session) -> float:

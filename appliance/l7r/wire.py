@@ -19,6 +19,8 @@ VERSION = "HTTP/1.1"
 MAX_LINE = 16 * 1024
 MAX_HEAD = 64 * 1024
 MAX_HEADERS = 100
+MAX_INFO = 400
+"""Characters of an interim reply: some clients show it in one line, and read heads into small buffers."""
 BLANKS = re.compile(rb"[ \t\r\n]+")
 """What may stand before a request, at any length."""
 
@@ -77,7 +79,7 @@ class ClientWire:
 
     def progress(self, info: str) -> bytes:
         """An interim reply that tells a person, in one line, what goes on."""
-        return _head(102, {"X-QVD-VM-Info": " ".join(info.split())})
+        return _head(102, {"X-QVD-VM-Info": " ".join(info.split())[:MAX_INFO]})
 
     def switch(self, slave_key: Secret) -> bytes:
         """The reply after which the bytes are no longer ours."""

@@ -220,6 +220,40 @@ async def test_an_end_that_never_reads_is_given_up(
 
 
 @on_both_loops
+@pytest.mark.parametrize("leaving", ["guest", "client"])
+async def test_an_end_that_leaves_unheard_is_noticed_though_the_other_never_reads(
+    identity: Identity | None, monkeypatch: pytest.MonkeyPatch, leaving: str
+) -> None:
+    monkeypatch.setattr(forwarder, "LOOK_S", 0.05)
+    monkeypatch.setattr(forwarder, "LINGER_S", 0.3)
+    async with stream(identity) as s:
+        front, back = s.peers
+        (_, writer), source, sink = (s.guest, back, front) if leaving == "guest" else (s.client, front, back)
+        async with asyncio.timeout(20):
+            while sink._roomy.is_set():  # no more than that: an end behind a full window is heard by nobody
+                writer.write(b"x" * 16384)
+                await writer.drain()
+                await asyncio.sleep(0)
+        writer.transport.abort()
+        ended = await asyncio.wait_for(s.ended, 10)
+        assert ended == ("the desktop ended the session" if leaving == "guest" else "the client left")
+        assert source.closed.done()
+
+
+@on_both_loops
+async def test_a_stalled_stream_with_both_ends_alive_goes_on(
+    identity: Identity | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(forwarder, "LOOK_S", 0.02)
+    monkeypatch.setattr(forwarder, "LINGER_S", 0.05)
+    async with stream(identity) as s:
+        s.guest[1].write(b"x" * (8 * MIB))
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(asyncio.shield(s.ended), 0.5)
+        assert await digest(s.client[0], 8 * MIB)
+
+
+@on_both_loops
 async def test_keep_alive_and_no_delay_are_set() -> None:
     async with stream(None) as s:
         for peer in s.peers:
