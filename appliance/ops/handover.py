@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from appliance.config import Settings
-from appliance.errors import BackendError, ConflictError, NotFoundError, VolumeError
+from appliance.errors import ConflictError, NotFoundError, VolumeError
 from appliance.filters import Filter
 from appliance.model import BackendKind, InstallationId, User, UserState, Vm, VmId, VmState
 from appliance.ops import users
@@ -24,6 +24,7 @@ from appliance.storage import homes, marks, operations, root_lock
 from appliance.storage.homes import Account
 from appliance.storage.operations import Kind
 from appliance.storage.paths import Paths
+from appliance.storage.root_lock import HeldError
 from appliance.storage.store import Store, Tx
 from appliance.threads import in_thread
 
@@ -118,7 +119,7 @@ async def finish(store: Store, settings: Settings, *, report: Report) -> list[Mo
         try:
             with root_lock.locked(Paths(settings).root_lock(vm_id)):
                 finished += await _do_written(store, settings, vm_id, report)
-        except BackendError:
+        except HeldError:
             continue
     return finished
 
@@ -150,7 +151,7 @@ def _locked(settings: Settings, vms: Sequence[Vm]) -> Iterator[None]:
         for vm in vms:
             try:
                 locks.enter_context(root_lock.locked(Paths(settings).root_lock(vm.id)))
-            except BackendError as exc:
+            except HeldError as exc:
                 raise ConflictError(
                     f"{vm.name} runs, or somebody else works on it: {exc.message}",
                     hint="stop it first; nothing was changed",

@@ -20,7 +20,7 @@ from appliance.clock import Calendar
 from appliance.config import Key, Settings
 from appliance.errors import ConfigError, HostError, StoreError
 from appliance.model import BackendKind, InstallationId
-from appliance.ops import certificate, pool, vms
+from appliance.ops import certificate, pool, reset, vms
 from appliance.storage.db import database_file
 from appliance.storage.migrate import upgrade
 from appliance.storage.paths import Paths
@@ -49,6 +49,7 @@ async def install(settings: Settings, calendar: Calendar, *, by: str, consent: C
     :raises ApplianceError: something is missing or refused; all that is missing is named at once
     """
     settings = await _with_database(settings, calendar)
+    reset.check_finished(Paths(settings))
     preflight(settings)
     done: list[str] = []
     if with_containers(settings) and pool.is_needed(settings):

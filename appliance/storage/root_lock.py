@@ -14,11 +14,16 @@ from pathlib import Path
 from appliance.errors import BackendError
 
 
+class HeldError(BackendError):
+    """Somebody else holds the lock."""
+
+
 @contextmanager
 def locked(lock: Path) -> Iterator[int]:
     """Hold the lock of a root; whoever inherits the descriptor goes on holding it.
 
-    :raises BackendError: a guest runs on that root
+    :raises HeldError: a guest runs on that root
+    :raises BackendError: the lock cannot be opened
     """
     while True:
         try:
@@ -29,7 +34,7 @@ def locked(lock: Path) -> Iterator[int]:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as exc:
-                raise BackendError(
+                raise HeldError(
                     f"a guest already runs on the root that {lock} guards", hint="stop it first"
                 ) from exc
             if _is_still(lock, descriptor):

@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from appliance.storage import subvolumes
 from tests.support import lxc_rig, netns
 from tests.support import pool as pools
 from tests.support import wire as wires
 from tests.support.lxc_rig import Site
 from tests.support.machines_on_wire import Machine
+from tests.support.qa import Installation
 from tests.support.wire import Wire
 
 
@@ -47,3 +49,17 @@ def machines() -> Iterator[dict[str, Machine]]:
 async def wire(machines: dict[str, Machine]) -> Wire:
     """All of them connected, under the rules."""
     return await wires.connect(machines)
+
+
+@pytest.fixture
+def on_btrfs(pool: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Iterator[Installation]:
+    """An installation for containers whose storage is a part of the pool; no daemon."""
+    storage = pool / f"qa-{tmp_path.name}"
+    made = Installation(tmp_path, capsys)
+    made.write_config(vm__hypervisor="lxc", path__storage__root=str(storage))
+    subvolumes.create(storage)
+    try:
+        made.ok("admin", "init", "--yes")
+        yield made
+    finally:
+        subvolumes.delete(storage)

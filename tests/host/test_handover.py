@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from appliance.config import PATH_STORAGE_ROOT
 from appliance.model import FIRST_USER_UID, DiId, InstallationId, Mark, VmId
 from appliance.storage import marks, root_lock, subvolumes
 from appliance.storage.homes import Account, check_free, pass_on
-from tests.support.qa import Installation
+from tests.support.qa import Installation, identity
 
 pytestmark = pytest.mark.host
 
@@ -41,44 +38,19 @@ sys.exit(main())
 
 
 @pytest.fixture
-def qa(pool: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Iterator[Installation]:
-    """Alice with a stopped VM that has been used, and bob; the storage is on btrfs."""
-    top = pool / f"handover-{tmp_path.name}"
-    made = Installation(tmp_path, capsys)
-    made.write_config(vm__hypervisor="lxc", path__storage__root=str(top))
-    subvolumes.create(top)
-    try:
-        made.ok("admin", "init", "--yes")
-        made.with_vm().ok("user", "add", "login=bob", "password=x")
-        furnish(made, top / "homefs/1-fs")
-        yield made
-    finally:
-        subvolumes.delete(top)
+def qa(on_btrfs: Installation) -> Installation:
+    """Alice with a stopped VM that has been used, and bob."""
+    on_btrfs.with_vm().ok("user", "add", "login=bob", "password=x")
+    furnish(on_btrfs, on_btrfs.storage / "homefs/1-fs")
+    return on_btrfs
 
 
 def furnish(qa: Installation, home: Path) -> None:
     """A home as a guest leaves it: the user's files, root's, and what was made to do harm."""
     subvolumes.create(home)
     (vm,) = qa.listed("vm")
-    marks.set_mark(
-        home, Mark(installation=installation(qa), vm_id=VmId(1), vm_uuid=vm["uuid"], di_id=DiId(1))
-    )
+    marks.set_mark(home, Mark(installation=identity(qa), vm_id=VmId(1), vm_uuid=vm["uuid"], di_id=DiId(1)))
     populate(home)
-
-
-def installation(qa: Installation) -> InstallationId:
-    """Whose marks are ours."""
-
-    async def read() -> InstallationId:
-        async with qa.store() as store, store.read() as tx:
-            return await tx.settings.installation()
-
-    return asyncio.run(read())
-
-
-def storage(qa: Installation) -> Path:
-    """Root of everything stored."""
-    return qa.settings[PATH_STORAGE_ROOT]
 
 
 def populate(home: Path) -> None:
@@ -121,9 +93,9 @@ def check_is_bobs(home: Path) -> None:
 
 def test_the_home_follows(qa: Installation) -> None:
     qa.ok("user", "give", "user=alice", "to=bob", "vm=web-1")
-    check_is_bobs(storage(qa) / "homefs/1-fs")
+    check_is_bobs(qa.storage / "homefs/1-fs")
     qa.ok("user", "give", "user=bob", "to=alice", "vm=web-1")
-    assert (storage(qa) / "homefs/1-fs/alice/deep/er/7").stat().st_uid == ALICE.uid
+    assert (qa.storage / "homefs/1-fs/alice/deep/er/7").stat().st_uid == ALICE.uid
 
 
 @pytest.mark.parametrize("files", [0, 1, 20, 46])
@@ -137,19 +109,19 @@ def test_a_killed_handover_is_finished_by_the_next(qa: Installation, files: int)
     assert "is being handed over to bob" in qa("vm", "start", "-f", "name=web-1").err
     said = qa("user", "give", "user=alice", "to=bob", "vm=web-1")
     assert "A handover that was killed is finished: web-1" in said.err
-    check_is_bobs(storage(qa) / "homefs/1-fs")
+    check_is_bobs(qa.storage / "homefs/1-fs")
     qa.ok("vm", "start", "-f", "name=web-1")
 
 
 def test_another_login_takes_the_home_along(qa: Installation) -> None:
     qa.ok("user", "edit", "login=alicia", "-f", "login=alice")
-    home = storage(qa) / "homefs/1-fs"
+    home = qa.storage / "homefs/1-fs"
     assert sorted(path.name for path in home.iterdir()) == ["alicia", "shared"]
     assert (home / "alicia/deep").stat().st_uid == ALICE.uid
 
 
 def test_a_kept_root_knows_the_old_login(qa: Installation) -> None:
-    (storage(qa) / "rootfs/1-fs").mkdir()
+    (qa.storage / "rootfs/1-fs").mkdir()
     said = qa("user", "edit", "login=alicia", "-f", "login=alice")
     assert said.status == 1
     assert "web-1 keeps its root" in said.err
@@ -157,7 +129,7 @@ def test_a_kept_root_knows_the_old_login(qa: Installation) -> None:
 
 
 def test_what_bob_has_there_is_not_lost(qa: Installation) -> None:
-    home = storage(qa) / "homefs/1-fs"
+    home = qa.storage / "homefs/1-fs"
     (home / "bob").mkdir()
     before = owners(home)
     said = qa("user", "give", "user=alice", "to=bob", "vm=web-1")
@@ -169,7 +141,7 @@ def test_what_bob_has_there_is_not_lost(qa: Installation) -> None:
 
 
 def test_a_stranger_s_home_is_left_alone(qa: Installation) -> None:
-    home = storage(qa) / "homefs/1-fs"
+    home = qa.storage / "homefs/1-fs"
     stranger = Mark(installation=InstallationId("ffffffff"), vm_id=VmId(1), vm_uuid="u", di_id=DiId(1))
     marks.set_mark(home, stranger)
     said = qa("user", "give", "user=alice", "to=bob", "vm=web-1")
@@ -179,7 +151,7 @@ def test_a_stranger_s_home_is_left_alone(qa: Installation) -> None:
 
 
 def test_a_root_in_use_refuses_whatever_the_row_says(qa: Installation) -> None:
-    with root_lock.locked(storage(qa) / "rootfs/1.lock"):
+    with root_lock.locked(qa.storage / "rootfs/1.lock"):
         said = qa("user", "give", "user=alice", "to=bob", "vm=web-1")
     assert said.status == 1
     assert "web-1 runs, or somebody else works on it" in said.err

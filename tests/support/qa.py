@@ -15,7 +15,7 @@ import pytest
 from appliance import config
 from appliance.clock import SystemClock
 from appliance.config import Settings
-from appliance.model import Secret, UserId
+from appliance.model import InstallationId, Secret, UserId
 from appliance.qa.main import main
 from appliance.storage.store import Store, Tx
 
@@ -59,6 +59,11 @@ class Installation:
             **{name.replace("__", "."): value for name, value in changes.items()},
         }
         self.config.write_text("".join(f"{key} = {value}\n" for key, value in values.items()))
+
+    @property
+    def storage(self) -> Path:
+        """Root of everything stored."""
+        return self.settings[config.PATH_STORAGE_ROOT]
 
     @property
     def settings(self) -> Settings:
@@ -123,5 +128,15 @@ def stored_password(qa: Installation, user_id: int) -> Secret | None:
     async def read() -> Secret | None:
         async with qa.store() as store, store.read() as tx:
             return await tx.users.password_hash(UserId(user_id))
+
+    return asyncio.run(read())
+
+
+def identity(qa: Installation) -> InstallationId:
+    """Whose marks are the installation's."""
+
+    async def read() -> InstallationId:
+        async with qa.store() as store, store.read() as tx:
+            return await tx.settings.installation()
 
     return asyncio.run(read())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 
 import pytest
 from sqlalchemy import select
@@ -93,3 +94,82 @@ def test_deleting_everything_asks(qa: Installation) -> None:
     assert qa("config", "del").status == 1
     qa.ok("config", "del", "--yes")
     assert qa.ok("config", "get", "l7r.port").out == "l7r.port=8443\n"
+
+
+class TestExplained:
+    def test_who_says_what_and_who_wins(self, qa: Installation) -> None:
+        qa.write_config(l7r__port="9443")
+        qa.ok("config", "set", "l7r.port=9000")
+        said = qa.ok("config", "explain", "l7r.port").out.splitlines()
+        assert said[0] == "l7r.port = 9000"
+        assert [line.split() for line in said[2:5]] == [
+            ["database", "9000", "in", "force"],
+            ["file", "9443"],
+            ["default", "8443"],
+        ]
+        qa.ok("config", "del", "l7r.port")
+        (explained,) = qa.ok("config", "explain", "l7r.port", "-o", "json").json
+        assert (explained["value"], explained["source"], explained["database"]) == ("9443", "file", None)
+
+    def test_references_are_resolved_in_what_is_in_force(self, qa: Installation) -> None:
+        (explained,) = qa.ok("config", "explain", "path.control", "-o", "json").json
+        assert explained["default"] == "${path.run}/appliance.sock"
+        assert explained["value"] == f"{qa.directory}/run/appliance.sock"
+
+    def test_what_the_file_alone_may_say_is_not_won_by_the_database(self, qa: Installation) -> None:
+        async def plant() -> None:
+            async with qa.write() as tx:
+                await tx.settings.set({"nodename": "other"})
+
+        asyncio.run(plant())
+        (explained,) = qa.ok("config", "explain", "nodename", "-o", "json").json
+        assert (explained["value"], explained["source"], explained["database"]) == ("node1", "file", None)
+
+    def test_a_value_that_cannot_be_used_says_why(self, qa: Installation) -> None:
+        qa.write_config(l7r__port="many")
+        said = qa.ok("config", "explain", "l7r.port")
+        assert "WRONG: l7r.port = 'many'" in said.out
+
+    def test_secrets_stay_secret(self, qa: Installation) -> None:
+        qa.ok("config", "set", "site.password=hunter2")
+        said = qa.ok("config", "explain", "site.password")
+        assert "hunter2" not in said.out
+        assert "***" in said.out
+
+    def test_what_takes_a_restart_says_so(self, qa: Installation) -> None:
+        assert "daemon is started again" in qa.ok("config", "explain", "vm.hypervisor").out
+        assert "from the next use on" in qa.ok("config", "explain", "osf.default.memory").out
+        said = qa.ok("config", "set", "vm.network.gateway=10.9.0.1", "osf.default.memory=512")
+        assert said.err == "In force from the next start of the daemon: vm.network.gateway\n"
+
+    @pytest.mark.parametrize(
+        ("key", "reason"),
+        [
+            ("l7r.prot", "did you mean l7r.port?"),
+            ("no.such.thing", "qa config list"),
+            ("l7r.ssl.key", "qa config ssl"),
+        ],
+    )
+    def test_what_nobody_knows_is_refused(self, qa: Installation, key: str, reason: str) -> None:
+        said = qa("config", "explain", key)
+        assert said.status == 1
+        assert reason in said.err
+
+    def test_names_of_qvd_are_explained_as_such(self, qa: Installation) -> None:
+        assert "has no effect" in qa.ok("config", "explain", "vm.kvm.virtio").out
+
+
+def test_the_list_shows_experts_keys_only_when_asked(qa: Installation) -> None:
+    usual = {row["key"] for row in qa.ok("config", "list", "-o", "json").json}
+    every = {row["key"] for row in qa.ok("config", "list", "all=yes", "-o", "json").json}
+    assert {key for key in every if key.startswith("internal.")} == every - usual
+    assert every - usual
+
+
+def test_experts_keys_are_not_changed_by_accident(qa: Installation, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO(""))
+    said = qa("config", "set", "internal.l7r.timeout.vma=9")
+    assert said.status == 1
+    assert "--yes" in said.err
+    qa.ok("config", "set", "internal.l7r.timeout.vma=9", "--yes")
+    assert qa.ok("config", "get", "internal.l7r.timeout.vma").out == "internal.l7r.timeout.vma=9\n"
