@@ -79,6 +79,8 @@ class Trial:
         self.claimed = self.directory / ".trial"
         self.settings = settings or {}
         self.environment = {**os.environ, BELONGS: str(self.directory)}
+        self.around: list[str] = []
+        """A command that runs the daemon, given as its last arguments; none, usually."""
         self.pivots_before: set[Path] = set()
         self.daemon: subprocess.Popen[bytes] | None = None
         self.displays: list[Display] = []
@@ -177,6 +179,7 @@ class Trial:
                 [
                     str(IN_NETNS),
                     inside,
+                    *self.around,
                     str(BIN / "qvd-appliance"),
                     "run",
                     "--config",

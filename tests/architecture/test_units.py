@@ -113,7 +113,7 @@ class TestService:
 
         assert unit["ReadWritePaths"].split() == [
             *("/home2/qvd", "/srv/qvd", "/srv/run", "/var/log/qvd"),
-            "/proc/sys/net",
+            *("/proc/sys/net", "-/sys/fs/btrfs"),
         ]
         assert unit["RuntimeDirectory"] == "lxc"
         assert unit["RequiresMountsFor"] == "/srv/qvd"
