@@ -194,8 +194,8 @@ class Context:
 def _read_password(source: str) -> str:
     try:
         text = sys.stdin.readline() if source == "-" else Path(source).read_text(encoding="utf-8")
-    except OSError as exc:
-        raise AdminError(f"password-file={source} cannot be read: {exc.strerror}") from exc
+    except OSError as exc:  # the name stays untold: people write the password itself there
+        raise AdminError(f"the file of password-file= cannot be read: {exc.strerror}") from exc
     except UnicodeDecodeError as exc:
-        raise AdminError(f"password-file={source} cannot be read: it is not UTF-8") from exc
+        raise AdminError("the file of password-file= is not UTF-8") from exc
     return text.partition("\n")[0].removesuffix("\r")

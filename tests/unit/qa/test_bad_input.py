@@ -29,6 +29,20 @@ CONFIG = (
     Bad("config set l7r.port", "is no key=value", USAGE),
     Bad("config set", "keys and values are missing", USAGE),
     Bad("config del", "--yes"),
+    Bad("config set internal.l7r.timeout.vma=9", "which only experts should"),
+    Bad("config explain", "which settings?", USAGE),
+    Bad("config explain l7r.prot", "did you mean l7r.port?"),
+    Bad("config explain no.such.thing", "qa config list shows all"),
+    Bad("config explain l7r.ssl.key", "qa config ssl"),
+    Bad("config list all=perhaps", "write yes or no", USAGE),
+)
+
+ADMIN = (
+    Bad("admin reset", "must be confirmed by the host's name"),
+    Bad("admin reset --yes", "must be confirmed by the host's name"),
+    Bad("admin reset name=node1", "must be confirmed by the host's name"),
+    Bad("admin reset name=node9 --yes", "this host is not node9"),
+    Bad("admin reset name= --yes", "this host is not"),
 )
 
 HOST = (
@@ -64,6 +78,27 @@ USER = (
     Bad("user passwd user=alice", "there is no password", USAGE),
     Bad("user del -f login=alice", "owns the VMs web-1, web-2, web-3"),
     Bad("user del --yes", "owns the VMs"),
+    Bad("user add", "one of the arguments login or csv is missing", USAGE),
+    Bad("user add login=carol csv=-", "exclude one another", USAGE),
+    Bad("user add csv=- password=x", "exclude one another", USAGE),
+    Bad("user add login=carol password=x passwords-out=/tmp/x", "goes with csv=", USAGE),
+    Bad("user add csv=-", "names no column login", USAGE),
+    Bad("user add csv=/nowhere/at/all", "No such file"),
+    Bad("user add csv=/", "Is a directory"),
+    Bad("user edit login=alice -f login=bob", "there is a user of this login"),
+    Bad("user edit login=root -f login=bob", "cannot be root", USAGE),
+    Bad("user edit login=carol --yes", "2 users cannot share one login"),
+    Bad("user edit login=carol -f login=alice", "only stopped VMs can change hands: web-2 (running)"),
+    Bad("user disable", "disable all users, and there is no terminal"),
+    Bad("user enable", "enable all users, and there is no terminal"),
+    Bad("user give user=alice to=bob", "give all machines of alice to bob, and there is no terminal"),
+    Bad("user give user=alice to=bob vm=web-2", "web-2 (running)"),
+    Bad("user give user=alice to=bob vm=web-3", "web-3 (start)"),
+    Bad("user give user=alice to=bob --yes", "nothing was changed"),
+    Bad("user give user=alice to=alice vm=web-1", "are the same user"),
+    Bad("user give user=bob to=alice vm=web-1", "bob has no VM 'web-1'"),
+    Bad("user give user=carol to=bob vm=web-1", "there is no user 'carol'"),
+    Bad("user give user=alice to=carol vm=web-1", "there is no user 'carol'"),
 )
 
 OSF = (
@@ -153,6 +188,18 @@ VM = (
     Bad("vm console -f name=web-2", "daemon", DAEMON_DOWN),
 )
 
+ALARM = (
+    Bad("alarm list all=perhaps", "write yes or no", USAGE),
+    Bad("alarm list -f kind=fire", "one of image, host", USAGE),
+    Bad("alarm clear", "clear all alarms, and there is no terminal"),
+)
+
+OPERATION = (
+    Bad("operation list all=perhaps", "write yes or no", USAGE),
+    Bad("operation list -f object_id=desk", "whole number", USAGE),
+    Bad("operation cancel", "cancel all operations, and there is no terminal"),
+)
+
 WORDS = (
     Bad("vm list -o xml", "there is no such form", USAGE),
     Bad("vm list -x", "there is no such option", USAGE),
@@ -169,10 +216,22 @@ WORDS = (
     Bad("vm list -f 'vm_state_ts>soon'", "write a time", USAGE),
     Bad("vm list -f vm_state_ts=2030-02-30", "no such day", USAGE),
     Bad("vm list -- more", "takes nothing after --", USAGE),
+    Bad("vm list -f id=1 -f id=2", "--filter is given twice", USAGE),
+    Bad("vm list -o json -o csv", "--output is given twice", USAGE),
+    Bad("vm strat", "vm has no verb 'strat' (did you mean start?)", USAGE),
+    Bad("vm fly", "vm has no verb 'fly'", USAGE),
+    Bad("vm", "vm needs a verb", USAGE),
+    Bad("vm help fly", "vm has no verb 'fly'", USAGE),
+    Bad("hots list", "did you mean host?", USAGE),
+    Bad("help ship", "there is no noun 'ship'", USAGE),
+    Bad("vm list -f 'name=\udcff'", "is not UTF-8", USAGE),
+    Bad("user passwd 'user=\x1b[2J\n' password=x", "there is no user"),
+    Bad("vm add 'name=\x1b[2J\n' user=alice osf=desktop", "host name", USAGE),
+    Bad("vm list '\x1b[2J\n=1'", "there is no argument", USAGE),
     Bad("ship list", "there is no noun 'ship'", USAGE),
 )
 
-ROWS = (*CONFIG, *HOST, *USER, *OSF, *DI, *VM, *WORDS)
+ROWS = (*CONFIG, *ADMIN, *HOST, *USER, *OSF, *DI, *VM, *ALARM, *OPERATION, *WORDS)
 
 
 def generic() -> Iterator[Bad]:

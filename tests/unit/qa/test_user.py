@@ -44,6 +44,13 @@ def test_a_password_among_the_arguments_is_warned_about(qa: Installation) -> Non
     assert matches(stored_password(qa, 1), Secret("seen"))
 
 
+def test_a_password_in_the_place_of_its_file_is_not_told(qa: Installation) -> None:
+    said = qa("user", "add", "login=alice", "password-file=canary-77")
+    assert said.status == 1
+    assert "No such file" in said.err
+    assert "canary" not in said.err
+
+
 @pytest.mark.parametrize(
     "words", [["user", "passwd", "user=alice"], ["user", "add", "login=bob"]], ids=["passwd", "add"]
 )
