@@ -11,27 +11,35 @@ import asyncio
 import fcntl
 import hashlib
 import os
-import shutil
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
-from appliance.config import Settings
-from appliance.errors import ApplianceError, ConflictError, ImageError, NotFoundError, UsageError, VolumeError
+from appliance.clock import SystemClock, Timers
+from appliance.config import IMPORT_MAX_FILES, IMPORT_MAX_SIZE, Settings
+from appliance.errors import (
+    ApplianceError,
+    ConflictError,
+    ImageError,
+    NotFoundError,
+    StoreError,
+    UsageError,
+    VolumeError,
+)
 from appliance.filters import Filter
 from appliance.model import TAG_DEFAULT, TAG_HEAD, BackendKind, Di, DiId, Osf, OsfId
 from appliance.ops import failures
-from appliance.storage import operations
+from appliance.storage import operations, room
 from appliance.storage.operations import Kind
 from appliance.storage.paths import Paths, image_name
 from appliance.storage.store import Store, Tx
 from appliance.threads import in_thread
 
 CHUNK = 1024 * 1024
-HEADROOM = 64 * 1024 * 1024
-"""What must stay free on the pool after an import."""
+CANCEL_LOOK_S = 0.5
 VERSIONS_A_DAY = 1000
 HEAD_BYTES = 512
 
@@ -57,7 +65,15 @@ class _Copied:
 
 
 async def add(
-    store: Store, settings: Settings, osf: Osf, source: Path, *, version: str | None, by: str, report: Report
+    store: Store,
+    settings: Settings,
+    osf: Osf,
+    source: Path,
+    *,
+    version: str | None,
+    by: str,
+    report: Report,
+    timers: Timers | None = None,
 ) -> Di:
     """Copy an archive from `source` to the images, unpack it and register it as a new DI of `osf`.
 
@@ -66,7 +82,7 @@ async def add(
 
     :raises ImageError: it is no image for this OSF, or damaged
     :raises VolumeError: there is no room for it
-    :raises ConflictError: the version is taken
+    :raises ConflictError: the version is taken, or somebody has cancelled the operation
     """
     paths = Paths(settings)
     await sweep_unfinished(store, paths)
@@ -79,11 +95,12 @@ async def add(
         operation = await tx.operations.begin(Kind.DI_ADD, di_id, owner=by, pid=os.getpid())
     image = paths.image(di_id, source.name)
     try:
-        copied = await _copy_in_thread(source, paths.image_part(di_id), report)
-        await in_thread(_put_in_place, paths.image_part(di_id), image)
-        async with store.write() as tx:
-            await tx.operations.progress(operation, 0.5)
-        await _unpack(paths, osf, di_id, image, report)
+        async with _cancellable(store, operation, timers or SystemClock()):
+            copied = await _copy_in_thread(source, paths.image_part(di_id), report)
+            await in_thread(_put_in_place, paths.image_part(di_id), image)
+            async with store.write() as tx:
+                await tx.operations.progress(operation, 0.5)
+            await _unpack(paths, settings, osf, di_id, image, report)
         async with store.write() as tx:
             await _register(tx, osf.id, di_id, source.name, copied, version=version, by=by)
             await tx.operations.end(operation, operations.DONE)
@@ -206,8 +223,6 @@ def sniff(head: bytes, name: str) -> None:
 
     :raises ImageError: saying what it seems to be
     """
-    from appliance.storage.importer import compression
-
     for offset, magic, kind in FOREIGN:
         if head[offset : offset + len(magic)] == magic:
             raise ImageError(
@@ -215,7 +230,7 @@ def sniff(head: bytes, name: str) -> None:
                 hint="plain, or compressed with gzip, bzip2, xz or zstd",
             )
     try:
-        compression(head)
+        room.compression(head)
     except ImageError as exc:
         raise ImageError(f"{name} is unusable: {exc.message}") from exc
 
@@ -294,8 +309,6 @@ def _check_source(source: Path, osf: Osf, paths: Paths) -> None:
     try:
         with source.open("rb") as stream:
             head = stream.read(HEAD_BYTES)
-            size = os.fstat(stream.fileno()).st_size
-        room = shutil.disk_usage(paths.images).free
     except OSError as exc:
         raise ImageError(f"{exc.filename} cannot be read: {exc.strerror}") from exc
     if osf.backend is BackendKind.KVM:
@@ -304,13 +317,11 @@ def _check_source(source: Path, osf: Osf, paths: Paths) -> None:
         sniff(head, source.name)
     if not image_name(DiId(0), source.name).isprintable():
         raise ImageError(f"the name {source.name!r} cannot be kept", hint="rename the file")
-    needed = size * (2 if osf.backend is BackendKind.LXC else 1) + HEADROOM
-    if room < needed:
-        raise VolumeError(
-            f"{source.name} does not fit: copied and unpacked it needs {needed // 2**20} MiB or more, "
-            f"and {paths.images} has {room // 2**20} MiB",
-            hint="delete old images or enlarge the pool",
-        )
+    try:
+        bases = paths.all_basefs if osf.backend is BackendKind.LXC else None
+        room.check(source, source.name, images=paths.images, bases=bases)
+    except OSError as exc:
+        raise VolumeError(f"{exc.filename} cannot be used: {exc.strerror}", hint="run qa admin init") from exc
 
 
 async def _copy_in_thread(source: Path, part: Path, report: Report) -> _Copied:
@@ -354,11 +365,45 @@ def _put_in_place(part: Path, image: Path) -> None:
         raise VolumeError(f"{image} cannot be put in place: {exc.strerror}") from exc
 
 
-async def _unpack(paths: Paths, osf: Osf, di_id: DiId, image: Path, report: Report) -> None:
+async def _unpack(
+    paths: Paths, settings: Settings, osf: Osf, di_id: DiId, image: Path, report: Report
+) -> None:
     if osf.backend is BackendKind.LXC:
-        from appliance.storage.importer import import_di
+        from appliance.storage.importer import Limits, import_di
 
-        await import_di(paths, di_id, image, lambda share: report("unpacking", share))
+        limits = Limits(settings[IMPORT_MAX_SIZE], settings[IMPORT_MAX_FILES])
+        await import_di(paths, di_id, image, lambda share: report("unpacking", share), limits=limits)
+
+
+@asynccontextmanager
+async def _cancellable(store: Store, operation: int, timers: Timers) -> AsyncIterator[None]:
+    """Give up what is done inside when somebody cancels the operation.
+
+    :raises ConflictError: somebody has
+    """
+    work = asyncio.current_task()
+    assert work is not None
+    wanted = False
+
+    async def watch() -> None:
+        nonlocal wanted
+        while not wanted:
+            await timers.sleep(CANCEL_LOOK_S)
+            with suppress(StoreError):
+                async with store.read() as tx:
+                    wanted = await tx.operations.wanted_cancelled(operation)
+        work.cancel()
+
+    watcher = asyncio.ensure_future(watch())
+    try:
+        yield
+    except asyncio.CancelledError:
+        if wanted and work.uncancel() == 0:
+            raise ConflictError("the import was cancelled", hint="nothing of it is left") from None
+        raise
+    finally:
+        watcher.cancel()
+        await asyncio.wait([watcher])
 
 
 async def _undo(store: Store, paths: Paths, di_id: DiId, operation: int, cause: BaseException) -> None:

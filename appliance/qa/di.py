@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
+from appliance.config import boolean
 from appliance.model import Di, DiId, Osf, OsfId
 from appliance.ops import image_accounts, images, osfs
 from appliance.qa.context import FEW, Context
@@ -57,12 +59,21 @@ async def add(context: Context, given: Given) -> None:
             )
         finally:
             progress.end_line()
+        if given.get("delete"):
+            _delete(context, source)
         async with store.read() as tx:
             clashes = await image_accounts.clashes(tx, context.settings, [di.id])
     if clashes:
         shown = ", ".join(clashes[:FEW]) + (f" and {len(clashes) - FEW} more" if len(clashes) > FEW else "")
         context.note(f"Warning: the image has accounts that are users, whose desktops cannot start: {shown}")
     context.added("DI", plain(di))
+
+
+def _delete(context: Context, source: Path) -> None:
+    try:
+        source.unlink()
+    except OSError as exc:
+        context.note(f"Warning: {source} was imported and cannot be deleted: {exc.strerror}")
 
 
 async def list_(context: Context, given: Given) -> None:
@@ -117,11 +128,13 @@ VERBS = (
             Argument("osf", "the name of its OSF"),
             Argument("osf_id", "or the OSF's id", whole, shape="ID"),
             Argument("version", "its version; default YYYY-MM-DD-NNN", images.checked_tag),
+            Argument("delete", "whether the file at path goes once it is imported", boolean, shape="yes|no"),
         ),
         one_of=(("osf", "osf_id"),),
         examples=(
             "qa di add path=desktop.tar.zst osf=office",
             "qa di add path=/tmp/d.tar.gz osf_id=1 version=7",
+            "qa di add path=desktop.tar.zst osf=office delete=yes",
         ),
     ),
     Verb("list", "Lists DIs with their tags.", list_, filters=True, examples=("qa di list -f tag=default",)),

@@ -20,12 +20,13 @@ from pathlib import Path
 
 from appliance import proc
 from appliance.clock import SystemClock, Timers
-from appliance.errors import ImageError, MissingToolError, ToolError, VolumeError
+from appliance.errors import ImageError, MissingToolError, PoolFullError, ToolError, VolumeError
 from appliance.model import DiId
 from appliance.proc import Completed
 from appliance.storage import btrfs, openat, subvolumes
 from appliance.storage.jail import TARGET, confined
 from appliance.storage.paths import Paths
+from appliance.storage.room import ROOM_LEFT, compression
 from appliance.storage.screen import Bounds, Screen, TooBigError
 from appliance.threads import in_thread
 
@@ -39,13 +40,6 @@ LOOK_S = 0.25
 PIECE = 1 << 20
 LONGEST_REASON = 200
 
-MAGIC = (
-    (0, b"\x1f\x8b", "gzip"),
-    (0, b"BZh", "bzip2"),
-    (0, b"\xfd7zXZ\x00", "xz"),
-    (0, b"\x28\xb5\x2f\xfd", "zstd"),
-    (257, b"ustar", ""),
-)
 TAR = (
     *("tar", "--extract", "--file=-", f"--directory={TARGET}", "--numeric-owner", "--preserve-permissions"),
     *("--same-owner", "--delay-directory-restore", "--xattrs", "--xattrs-include=security.capability"),
@@ -56,8 +50,6 @@ CAPABILITIES = ("chown", "dac_override", "fowner", "fsetid", "setfcap")
 DECORATION = re.compile(r"^(.*stdin[^:]*: *|tar: |(bzip2|xz|zstd): )")
 """What tar and decompressors say before what is wrong."""
 BYPLAY = ("Exiting with failure", "Error is not recoverable", "tar: Child", "Use `tar --", "Removing leading")
-ROOM_LEFT = 64 << 20
-"""What an import leaves free on the pool, in bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,19 +60,6 @@ class Limits:
     """Bytes of all its files, and of each with its holes (`storage.import.max_size`)."""
     files: int = 1_000_000
     """How many files (`storage.import.max_files`)."""
-
-
-def compression(head: bytes) -> str:
-    """The program that unpacks an archive which begins like this; empty for a plain one.
-
-    :raises ImageError: it is no archive that we know
-    """
-    for offset, magic, program in MAGIC:
-        if head[offset : offset + len(magic)] == magic:
-            return program
-    raise ImageError(
-        "it is not a tar archive, plain or compressed with gzip, bzip2, xz or zstd",
-    )
 
 
 async def import_di(
@@ -249,8 +228,8 @@ def _failure(name: str, done: Completed) -> Exception:
     return ImageError(f"the archive {name} is damaged: {reason}", hint="copy or build it again")
 
 
-def _full(name: str) -> VolumeError:
-    return VolumeError(
+def _full(name: str) -> PoolFullError:
+    return PoolFullError(
         f"the storage pool is full: {name} does not fit", hint="delete old images or enlarge the pool"
     )
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import ColumnElement, Integer, cast, insert, select, true, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from appliance.filters import Filter
 from appliance.storage.schema import operations
+from appliance.storage.where import Keys, where
 
 
 class Kind(StrEnum):
@@ -21,11 +24,20 @@ class Kind(StrEnum):
 
 
 ON_IMAGES = (Kind.DI_ADD, Kind.DI_DEL)
+CANCELLABLE = frozenset({Kind.DI_ADD})
+"""What can be given up half done; the others are finished instead, by whoever comes next."""
+
+KEYS: Keys = {
+    "id": operations.c.id,
+    "kind": operations.c.kind,
+    "object_id": cast(operations.c.object, Integer),
+    "owner": operations.c.owner,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Operation:
-    """One piece of long work that has not ended."""
+    """One piece of long work."""
 
     id: int
     kind: Kind
@@ -34,6 +46,13 @@ class Operation:
     begun: datetime
     plan: str | None = None
     """What whoever takes it up again must know."""
+    owner_pid: int | None = None
+    progress: float = 0.0
+    """How far it is, from 0 to 1."""
+    cancel: bool = False
+    """Whether it is to be given up."""
+    ended: datetime | None = None
+    result: str | None = None
 
 
 class Operations:
@@ -74,11 +93,30 @@ class Operations:
 
     async def unfinished(self, *kinds: Kind) -> list[Operation]:
         """Work of these kinds that was begun and has not ended: under way, or killed."""
-        rows = await self._connection.execute(
-            select(operations)
-            .where(operations.c.ended.is_(None), operations.c.kind.in_(kinds))
-            .order_by(operations.c.id)
+        return await self._found(operations.c.ended.is_(None), operations.c.kind.in_(kinds))
+
+    async def find(self, filter_: Filter | None = None, *, open_only: bool = True) -> list[Operation]:
+        """The work that passes, by id; without `open_only` also what has ended."""
+        passes = where(filter_, KEYS)
+        return await self._found(passes, operations.c.ended.is_(None) if open_only else true())
+
+    async def cancel(self, ids: Collection[int]) -> int:
+        """Ask for these to be given up; returns how many have not ended yet."""
+        done = await self._connection.execute(
+            update(operations)
+            .where(operations.c.id.in_(ids), operations.c.ended.is_(None))
+            .values(cancel=True)
         )
+        return done.rowcount
+
+    async def wanted_cancelled(self, operation_id: int) -> bool:
+        """Whether somebody asked for it to be given up; whoever does the work looks now and then."""
+        return bool(
+            await self._connection.scalar(select(operations.c.cancel).where(operations.c.id == operation_id))
+        )
+
+    async def _found(self, *passes: ColumnElement[bool]) -> list[Operation]:
+        rows = await self._connection.execute(select(operations).where(*passes).order_by(operations.c.id))
         return [
             Operation(
                 id=row.id,
@@ -87,6 +125,11 @@ class Operations:
                 owner=row.owner,
                 begun=row.begun,
                 plan=row.plan,
+                owner_pid=row.owner_pid,
+                progress=row.progress,
+                cancel=row.cancel,
+                ended=row.ended,
+                result=row.result,
             )
             for row in rows
         ]

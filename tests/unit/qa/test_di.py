@@ -6,16 +6,18 @@ import asyncio
 import fcntl
 import hashlib
 import os
-from datetime import date
+import threading
+from datetime import UTC, date, datetime
 from typing import Any
 
 import pytest
 from sqlalchemy import select, update
 
+from appliance.clock import ManualClock
 from appliance.errors import ConflictError, ImageError
 from appliance.model import DiId, Osf, OsfId, VmState
 from appliance.ops import images
-from appliance.storage.operations import Kind
+from appliance.storage.operations import ON_IMAGES, Kind
 from appliance.storage.paths import Paths
 from appliance.storage.schema import operations, tag_history, vm_runtimes
 from tests.support.qa import Installation
@@ -253,3 +255,64 @@ def test_all_versions_of_a_day_can_be_used_up() -> None:
     assert images.next_version(day, taken - {"2030-01-31-007"}) == "2030-01-31-007"
     with pytest.raises(ConflictError, match="2030-01-31"):
         images.next_version(day, taken)
+
+
+@pytest.mark.parametrize("wish", ["yes", "no"])
+def test_the_file_goes_after_its_import_if_that_is_wanted(osf: Installation, wish: str) -> None:
+    source = osf.archive()
+    osf.ok("di", "add", f"path={source}", "osf=desktop", f"delete={wish}")
+    assert source.exists() is (wish == "no")
+    assert (osf.directory / "storage/images/1-desktop.tar").exists()
+
+
+def test_a_file_whose_import_fails_stays(osf: Installation) -> None:
+    source = osf.archive()
+    add(osf, "version=one")
+    assert osf("di", "add", f"path={source}", "osf=desktop", "version=one", "delete=yes").status == 1
+    assert source.exists()
+
+
+def test_a_cancelled_import_ends_and_leaves_nothing(osf: Installation) -> None:
+    """Somebody cancels while the archive is being copied, which goes on until that was noticed."""
+    source = osf.archive()
+    with source.open("r+b") as stream:
+        stream.truncate(64 << 20)
+
+    async def import_and_cancel() -> None:
+        timers, copying, over = (
+            ManualClock(datetime(2030, 1, 1, tzinfo=UTC)),
+            asyncio.Event(),
+            threading.Event(),
+        )
+        loop = asyncio.get_running_loop()
+
+        def report(step: str, share: float) -> None:
+            loop.call_soon_threadsafe(copying.set)
+            over.wait(20)
+
+        async with osf.store() as store:
+            async with store.read() as tx:
+                wanted = await tx.osfs.get(OsfId(1))
+            importing = asyncio.ensure_future(
+                images.add(
+                    store, osf.settings, wanted, source, version=None, by="test", report=report, timers=timers
+                )
+            )
+            await copying.wait()
+            async with store.write() as tx:
+                (begun,) = await tx.operations.unfinished(*ON_IMAGES)
+                await tx.operations.cancel([begun.id])
+            try:
+                while not importing.cancelling():
+                    await timers.advance(1)
+                    await asyncio.sleep(0.01)
+            finally:
+                over.set()
+            with pytest.raises(ConflictError, match="the import was cancelled"):
+                await importing
+            async with store.read() as tx:
+                assert await tx.operations.unfinished(*ON_IMAGES) == []
+
+    asyncio.run(import_and_cancel())
+    assert osf.listed("di") == []
+    assert list((osf.directory / "storage/images").iterdir()) == []

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from appliance.errors import ImageError
-from appliance.storage.importer import compression
+from appliance.storage.room import compression
 
 
 def plain() -> bytes:
