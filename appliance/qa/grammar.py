@@ -26,6 +26,9 @@ OPTIONS: dict[str, tuple[str, ...]] = {
     "config": (),
 }
 WITH_VALUE = ("filter", "output", "config")
+TWICE = {"filter": "join conditions with a comma: all must hold"}
+HELP = "help"
+"""Asks for help as --help does, before or in place of a verb."""
 
 OPTIONS_HELP = """\
 Options, anywhere before --:
@@ -35,7 +38,7 @@ Options, anywhere before --:
   -o, --output FORM   table, wide (all there is), csv, json or yaml
   -q, --quiet         neither messages nor headings
   --config FILE       the configuration; else $QVD_CONFIG, else /etc/qvd/node.conf
-  -h, --help          this help, or with a noun and a verb, theirs
+  -h, --help          this help, or with a noun, or a noun and a verb, theirs
 """
 
 
@@ -61,15 +64,22 @@ def parse(argv: Sequence[str]) -> Invocation:
     """
     words: list[str] = []
     options: dict[str, str] = {}
+    if garbled := next((word for word in argv if not _is_text(word)), None):
+        raise UsageError(f"{garbled!a} is not UTF-8")
     rest = iter(argv)
     for word in rest:
         if word == "--":
             break
         if len(word) > 1 and word.startswith("-"):
             name, value = _option(word, rest)
+            if name in WITH_VALUE and options.setdefault(name, value) != value:
+                raise UsageError(f"the option --{name} is given twice", hint=TWICE.get(name))
             options[name] = value
         else:
             words.append(word)
+    if HELP in words[:2]:
+        words.remove(HELP)
+        options["help"] = ""
     output = options.get("output", "table").lower()
     if output not in FORMATS:
         raise UsageError(f"-o {output}: there is no such form", hint=f"one of {', '.join(FORMATS)}")
@@ -83,6 +93,15 @@ def parse(argv: Sequence[str]) -> Invocation:
         output=output,
         config=Path(options["config"]) if "config" in options else None,
     )
+
+
+def _is_text(word: str) -> bool:
+    """Whether Python could read all of its bytes."""
+    try:
+        word.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _option(word: str, rest: Iterator[str]) -> tuple[str, str]:

@@ -6,15 +6,19 @@ Words and help cost no import of a noun; a noun's module is loaded when the noun
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import difflib
 import importlib
+import io
 import logging
 import os
 import sys
 from collections.abc import Sequence
 
-from appliance.errors import ApplianceError, DaemonDownError, UsageError
+from appliance.errors import ApplianceError, DaemonDownError, HostError, UsageError
 from appliance.qa.context import Context
 from appliance.qa.grammar import OPTIONS_HELP, Invocation, parse
+from appliance.qa.output import printable
 from appliance.qa.verbs import Given, SyntaxErrors, Verb
 
 NOUNS = {
@@ -25,6 +29,8 @@ NOUNS = {
     "osf": "operating system flavours",
     "di": "disk images and their tags",
     "vm": "desktops",
+    "alarm": "what somebody must look after",
+    "operation": "long work under way",
 }
 
 CHOOSE = "choose some with -f FILTER, or all with --yes"
@@ -36,6 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line; returns the exit status."""
     words = sys.argv[1:] if argv is None else list(argv)
     quiet = False
+    _make_writable()
     logging.getLogger().addHandler(logging.NullHandler())  # what went wrong is told once, below
     try:
         invocation = parse(words)
@@ -47,17 +54,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
-        # The reader has left; nothing more can be told, not even by the interpreter at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _stop_writing()
         return FAILED
-    except SyntaxErrors as exc:
-        if not quiet:
-            _print_errors(exc)
-        return USAGE
     except ApplianceError as exc:
         if not quiet:
-            print(f"Error: {exc}", file=sys.stderr)
+            _tell(exc)
         return _status(exc)
+    except OSError as exc:
+        _stop_writing()
+        where = f"{exc.filename}: " if exc.filename else ""
+        _tell(HostError(f"{where}{exc.strerror or exc}"))
+        return FAILED
 
 
 def _dispatch(invocation: Invocation) -> int:
@@ -66,14 +73,10 @@ def _dispatch(invocation: Invocation) -> int:
         print(_overview(), end="", file=sys.stdout if invocation.help else sys.stderr)
         return DONE if invocation.help else USAGE
     verbs = _verbs(noun)
-    verb = next((verb for verb in verbs if verb.name == name), None)
-    if verb is None:
-        if not name and invocation.help:
-            print(_list(noun, verbs), end="")
-            return DONE
-        problem = f"{noun} has no verb {name!r}" if name else f"{noun} needs a verb"
-        print(f"{problem}\n{_list(noun, verbs)}", end="", file=sys.stderr)
-        return USAGE
+    if invocation.help and not name:
+        print(_list(noun, verbs), end="")
+        return DONE
+    verb = _verb(noun, verbs, name)
     if invocation.help:
         print(verb.help(noun), end="")
         return DONE
@@ -100,14 +103,30 @@ async def _run(verb: Verb, context: Context, given: Given) -> int | None:
 
 def _verbs(noun: str) -> tuple[Verb, ...]:
     if noun not in NOUNS:
-        raise UsageError(f"there is no noun {noun!r}", hint=f"one of {', '.join(NOUNS)}")
+        near = difflib.get_close_matches(noun, NOUNS, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"one of {', '.join(NOUNS)}"
+        raise UsageError(f"there is no noun {noun!r}", hint=hint)
     found: tuple[Verb, ...] = importlib.import_module(f"appliance.qa.{noun}").VERBS
     return found
 
 
+def _verb(noun: str, verbs: Sequence[Verb], name: str) -> Verb:
+    found = {verb.name: verb for verb in verbs}
+    if name in found:
+        return found[name]
+    near = difflib.get_close_matches(name, found, n=1)
+    problem = UsageError(
+        f"{noun} has no verb {name!r}" if name else f"{noun} needs a verb",
+        hint=f"did you mean {near[0]}?" if near else None,
+    )
+    problem.add_note(_list(noun, verbs))
+    raise problem
+
+
 def _overview() -> str:
-    lines = ["qa NOUN VERB [options] [key=value …] [-- more]", "", "Nouns:"]
-    lines += [f"  {noun:<7} {doc}" for noun, doc in NOUNS.items()]
+    width = max(map(len, NOUNS))
+    lines = ["qa NOUN VERB [options] [key=value …] [-- more]", "qa help [NOUN [VERB]]", "", "Nouns:"]
+    lines += [f"  {noun:<{width}}  {doc}" for noun, doc in NOUNS.items()]
     return "\n".join([*lines, "", OPTIONS_HELP])
 
 
@@ -119,12 +138,33 @@ def _list(noun: str, verbs: Sequence[Verb]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _print_errors(exc: SyntaxErrors) -> None:
-    for error in exc.errors:
-        print(f"Syntax error: {error}", file=sys.stderr)
-    print(f"{len(exc.errors)} error(s) encountered", file=sys.stderr)
-    for note in getattr(exc, "__notes__", ()):
-        print(note, end="", file=sys.stderr)
+def _tell(exc: ApplianceError) -> None:
+    """What is wrong, on a line each, and the help that belongs to it."""
+    if isinstance(exc, SyntaxErrors):
+        for error in exc.errors:
+            print(f"Syntax error: {printable(error)}", file=sys.stderr)
+        print(f"{len(exc.errors)} error(s) encountered", file=sys.stderr)
+    else:
+        print(f"Error: {printable(str(exc))}", file=sys.stderr)
+    if isinstance(exc, UsageError):
+        for note in getattr(exc, "__notes__", ()):
+            print(note, end="", file=sys.stderr)
+
+
+def _make_writable() -> None:
+    """Let no word fail for an encoding that lacks its letters."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _stop_writing() -> None:
+    """What is written on stdout from now on is lost: its reader has left, or its disk is full.
+
+    Without this, the interpreter would complain once more at its end.
+    """
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _status(exc: ApplianceError) -> int:

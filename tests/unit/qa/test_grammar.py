@@ -47,3 +47,24 @@ def test_a_lone_hyphen_is_a_word() -> None:
 def test_wrong_options_are_refused(words: list[str], reason: str) -> None:
     with pytest.raises(UsageError, match=reason):
         parse(words)
+
+
+@pytest.mark.parametrize(
+    ("words", "about"),
+    [
+        (["help"], ()),
+        (["help", "vm"], ("vm",)),
+        (["help", "vm", "start"], ("vm", "start")),
+        (["vm", "help"], ("vm",)),
+        (["vm", "help", "start"], ("vm", "start")),
+        (["--help", "vm", "start"], ("vm", "start")),
+        (["vm", "start", "a=b", "-h"], ("vm", "start", "a=b")),
+    ],
+)
+def test_help_is_asked_for_in_many_ways(words: list[str], about: tuple[str, ...]) -> None:
+    parsed = parse(words)
+    assert (parsed.help, parsed.words) == (True, about)
+
+
+def test_help_is_a_word_where_words_are_free() -> None:
+    assert parse(["config", "get", "help"]) == Invocation(words=("config", "get", "help"))

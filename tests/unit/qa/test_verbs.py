@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import importlib
+import shlex
+from itertools import takewhile
 
 import pytest
 
+from appliance.filters import Filter
 from appliance.qa.context import Context
+from appliance.qa.grammar import parse
 from appliance.qa.main import NOUNS
 from appliance.qa.verbs import Argument, Given, SyntaxErrors, Verb, whole
 
@@ -57,3 +61,19 @@ def test_every_verb_explains_itself(noun: str, verb: Verb) -> None:
     assert verb.doc.endswith(".")
     assert verb.examples
     assert all(argument.doc and argument.name in text for argument in verb.arguments)
+
+
+@pytest.mark.parametrize(
+    ("noun", "verb", "example"),
+    [(noun, verb, example) for noun, verb in verbs() for example in verb.examples],
+    ids=lambda part: getattr(part, "name", part),
+)
+def test_every_example_is_a_call_of_its_verb(noun: str, verb: Verb, example: str) -> None:
+    words = shlex.split(example)
+    words = words[words.index("qa") + 1 :]
+    invocation = parse(list(takewhile(lambda word: word not in ("|", "<", ">"), words)))
+    assert invocation.words[:2] == (noun, verb.name)
+    verb.given(invocation.words[2:])
+    Filter.parse(invocation.filter or "")
+    assert verb.filters or invocation.filter is None
+    assert verb.more or not invocation.more
