@@ -9,10 +9,10 @@ Each function works inside the caller's transaction.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 from appliance.filters import Filter
-from appliance.model import AlarmKind, BlockCause, DiId, FailureCause, Vm, VmId, VmState
+from appliance.model import Alarm, AlarmKind, BlockCause, DiId, FailureCause, Vm, VmId, VmState
 from appliance.storage.runtimes import Was
 from appliance.storage.store import Tx
 
@@ -66,6 +66,13 @@ async def end_image_alarms(tx: Tx) -> None:
     """Clear the alarms of images because of which no VM is blocked any more."""
     blocking = await tx.runtimes.blocking_images()
     await tx.alarms.clear_all(AlarmKind.IMAGE, but=[_object(di_id) for di_id in blocking])
+
+
+async def clear_alarms(tx: Tx, alarms: Sequence[Alarm], *, by: str) -> int:
+    """Somebody has looked after these alarms; returns how many were open."""
+    for alarm in alarms:
+        await tx.log.append(by=by, what="alarm clear", object=f"alarm {alarm.id}", was=alarm.text)
+    return await tx.alarms.clear_these([alarm.id for alarm in alarms])
 
 
 async def _hold_against_image(tx: Tx, vm: Vm, reason: str) -> None:

@@ -84,6 +84,7 @@ def plain(vm: Vm) -> Mapping[str, Json]:
         "failure_cause": runtime.failure_cause,
         "failed_at": instant(runtime.failed_at),
         "failures": runtime.failures,
+        "waits_for": runtime.waits_for,
     }
 
 
