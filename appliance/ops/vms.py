@@ -25,19 +25,21 @@ from appliance.model import (
     VmId,
     VmState,
 )
-from appliance.ops import failures
+from appliance.ops import failures, osfs
+from appliance.storage.operations import Kind
 from appliance.storage.store import Tx
 
 HOST_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
-EDITABLE = ("name", "di_tag", "ip")
+EDITABLE = ("name", "di_tag", "ip", "osf")
 """What `edit` may change (trap T43)."""
 
 
 async def start(tx: Tx, vm_ids: Collection[VmId], *, by: str, started_by: StartedBy) -> int:
     """Wish stopped VMs started; returns how many wishes there are now among them.
 
-    :raises ConflictError: there is no host that could run them
+    :raises ConflictError: there is no host that could run them, or a home is on its way to another user
     """
+    await _check_home_is_settled(tx, vm_ids)
     asked = await tx.vms.wish_start(vm_ids, started_by)
     if not asked and await tx.vms.without_host(vm_ids):
         raise ConflictError("no host may start VMs", hint="qa host list shows which are blocked")
@@ -112,11 +114,42 @@ async def add(
     return await tx.vms.get(vm_id)
 
 
+async def add_several(
+    tx: Tx,
+    settings: Settings,
+    number: int,
+    *,
+    name: str,
+    user_id: UserId,
+    osf_id: OsfId,
+    di_tag: str = TAG_DEFAULT,
+    by: str,
+) -> list[Vm]:
+    """New VMs `<name>-0` to `<name>-<number - 1>`, all or none.
+
+    :raises UsageError: a name is no host name
+    :raises ConflictError: a name is taken, or there are fewer addresses left than VMs wanted
+    """
+    first, last = _bounds(settings)
+    taken = [address for address in map(IPv4Address, await tx.vms.addresses()) if first <= address <= last]
+    left = int(last) - int(first) + 1 - len(taken)
+    if number > left:
+        raise ConflictError(
+            f"{number} VMs need {number} addresses, and of {first} to {last} at most {max(left, 0)} are free",
+            hint="delete VMs, or widen vm.network.netmask or vm.network.ip.start",
+        )
+    return [
+        await add(tx, settings, name=f"{name}-{place}", user_id=user_id, osf_id=osf_id, di_tag=di_tag, by=by)
+        for place in range(number)
+    ]
+
+
 async def edit(tx: Tx, settings: Settings, vms: Sequence[Vm], changes: Mapping[str, str], *, by: str) -> int:
     """Change the settings of VMs, all or none; returns how many.
 
     :raises UsageError: a new value is not valid
-    :raises ConflictError: a name or address is taken, or the address of a VM that runs would change
+    :raises NotFoundError: there is no such OSF
+    :raises ConflictError: a name or address is taken; or address or OSF of a VM that runs would change
     """
     columns: dict[str, object] = {}
     if len(vms) > 1 and (unique := [key for key in ("name", "ip") if key in changes]):
@@ -131,6 +164,8 @@ async def edit(tx: Tx, settings: Settings, vms: Sequence[Vm], changes: Mapping[s
     if "ip" in changes:
         for vm in vms:
             columns["ip"] = await _new_address(tx, settings, vm, changes["ip"])
+    if "osf" in changes:
+        columns["osf_id"] = await _new_osf(tx, vms, changes["osf"])
     await tx.vms.edit([vm.id for vm in vms], columns)
     for vm in vms:
         for key, value in columns.items():
@@ -226,6 +261,23 @@ def _checked_address(
     return address
 
 
+async def _new_osf(tx: Tx, vms: Sequence[Vm], name: str) -> OsfId:
+    osf = await osfs.named(tx, name)
+    for vm in vms:
+        if osf.id == vm.osf_id:
+            continue
+        if vm.runtime.vm_state is not VmState.STOPPED:
+            raise ConflictError(
+                f"the OSF of {vm.name} cannot change while it is {vm.runtime.vm_state}", hint="stop it first"
+            )
+        if osf.backend is not vm.backend:
+            raise ConflictError(
+                f"{vm.name} runs on {vm.backend}, and the OSF {osf.name} on {osf.backend}",
+                hint="the home would not fit: make another VM",
+            )
+    return osf.id
+
+
 async def _new_address(tx: Tx, settings: Settings, vm: Vm, text: str) -> str:
     address = parse_address(text)
     if str(address) == vm.ip:
@@ -249,6 +301,17 @@ def _check_name(name: str) -> None:
 async def _check_name_is_free(tx: Tx, name: str) -> None:
     if await tx.vms.by_name(name) is not None:
         raise ConflictError(f"name={name}: there is a VM of this name")
+
+
+async def _check_home_is_settled(tx: Tx, vm_ids: Collection[VmId]) -> None:
+    """A guest that started now would make its new user a second, empty home."""
+    for operation in await tx.operations.unfinished(Kind.VM_GIVE):
+        if operation.object_id in vm_ids:
+            vm = await tx.vms.get(VmId(operation.object_id))
+            raise ConflictError(
+                f"the home of {vm.name} is being handed over to {vm.user}",
+                hint="if that command was killed, give it again",
+            )
 
 
 def _checked_tag(tag: str) -> str:
