@@ -14,7 +14,7 @@ import socket
 from collections.abc import Callable
 from typing import cast
 
-EARLY_MAX = 64 * 1024
+EARLY_MAX = 128 * 1024
 HIGH_WATER = 256 * 1024
 LINGER_S = 30.0
 LOOK_S = 1.0
