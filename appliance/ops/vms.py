@@ -6,8 +6,9 @@ Each function works inside the caller's transaction; the caller commits, then ri
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from ipaddress import AddressValueError, IPv4Address, IPv4Network
+from itertools import islice
 from uuid import uuid4
 
 from appliance import config
@@ -96,21 +97,13 @@ async def add(
     :raises UsageError: the name is no host name, or the address cannot be a guest's
     :raises ConflictError: name or address are taken, or none is left
     """
-    _check_name(name)
-    await _check_name_is_free(tx, name)
     taken = await tx.vms.addresses()
     ours = (await tx.osfs.get(osf_id)).backend is not BackendKind.NOTHING
     address = free_address(settings, taken) if ip is None else _checked_address(settings, ip, taken, ours)
-    vm_id = await tx.vms.add(
-        uuid=str(uuid4()),
-        name=name,
-        user_id=user_id,
-        osf_id=osf_id,
-        di_tag=_checked_tag(di_tag),
-        ip=str(address),
-        subid_slot=_free_slot(await tx.vms.subid_slots()),
+    slot = next(_free_slots(await tx.vms.subid_slots()))
+    vm_id = await _add(
+        tx, name, user_id=user_id, osf_id=osf_id, di_tag=di_tag, address=address, slot=slot, by=by
     )
-    await tx.log.append(by=by, what="vm add", object=f"vm {vm_id}", now=name)
     return await tx.vms.get(vm_id)
 
 
@@ -130,18 +123,55 @@ async def add_several(
     :raises UsageError: a name is no host name
     :raises ConflictError: a name is taken, or there are fewer addresses left than VMs wanted
     """
-    first, last = _bounds(settings)
-    taken = [address for address in map(IPv4Address, await tx.vms.addresses()) if first <= address <= last]
-    left = int(last) - int(first) + 1 - len(taken)
-    if number > left:
+    addresses = list(islice(_free_addresses(settings, await tx.vms.addresses()), number))
+    if len(addresses) < number:
+        first, last = _bounds(settings)
         raise ConflictError(
-            f"{number} VMs need {number} addresses, and of {first} to {last} at most {max(left, 0)} are free",
+            f"{number} VMs need {number} addresses, and of {first} to {last} only {len(addresses)} are free",
             hint="delete VMs, or widen vm.network.netmask or vm.network.ip.start",
         )
-    return [
-        await add(tx, settings, name=f"{name}-{place}", user_id=user_id, osf_id=osf_id, di_tag=di_tag, by=by)
-        for place in range(number)
+    slots = _free_slots(await tx.vms.subid_slots())
+    ids = [
+        await _add(
+            tx,
+            f"{name}-{place}",
+            user_id=user_id,
+            osf_id=osf_id,
+            di_tag=di_tag,
+            address=address,
+            slot=next(slots),
+            by=by,
+        )
+        for place, address in enumerate(addresses)
     ]
+    made = set(ids)
+    return [vm for vm in await tx.vms.find() if vm.id in made]
+
+
+async def _add(
+    tx: Tx,
+    name: str,
+    *,
+    user_id: UserId,
+    osf_id: OsfId,
+    di_tag: str,
+    address: IPv4Address,
+    slot: int,
+    by: str,
+) -> VmId:
+    _check_name(name)
+    await _check_name_is_free(tx, name)
+    vm_id = await tx.vms.add(
+        uuid=str(uuid4()),
+        name=name,
+        user_id=user_id,
+        osf_id=osf_id,
+        di_tag=_checked_tag(di_tag),
+        ip=str(address),
+        subid_slot=slot,
+    )
+    await tx.log.append(by=by, what="vm add", object=f"vm {vm_id}", now=name)
+    return vm_id
 
 
 async def edit(tx: Tx, settings: Settings, vms: Sequence[Vm], changes: Mapping[str, str], *, by: str) -> int:
@@ -219,11 +249,9 @@ def free_address(settings: Settings, taken: Collection[str]) -> IPv4Address:
 
     :raises ConflictError: there is none
     """
+    if address := next(_free_addresses(settings, taken), None):
+        return address
     first, last = _bounds(settings)
-    for number in range(int(last), int(first) - 1, -1):
-        address = IPv4Address(number)
-        if address != settings[config.NETWORK_GATEWAY] and str(address) not in taken:
-            return address
     raise ConflictError(
         f"no address is left between {first} and {last}",
         hint="delete VMs, or widen vm.network.netmask or vm.network.ip.start",
@@ -239,6 +267,16 @@ def parse_address(text: str) -> IPv4Address:
         return IPv4Address(text)
     except AddressValueError as exc:
         raise UsageError(f"ip={text}: this is no IPv4 address") from exc
+
+
+def _free_addresses(settings: Settings, taken: Collection[str]) -> Iterator[IPv4Address]:
+    """Every address that no VM has, the highest first."""
+    first, last = _bounds(settings)
+    gateway = settings[config.NETWORK_GATEWAY]
+    for number in range(int(last), int(first) - 1, -1):
+        address = IPv4Address(number)
+        if address != gateway and str(address) not in taken:
+            yield address
 
 
 def _bounds(settings: Settings) -> tuple[IPv4Address, IPv4Address]:
@@ -320,10 +358,12 @@ def _checked_tag(tag: str) -> str:
     return tag
 
 
-def _free_slot(taken: set[int]) -> int:
-    for slot in range(SUBID_SLOTS):
-        if slot not in taken:
-            return slot
+def _free_slots(taken: set[int]) -> Iterator[int]:
+    """Ranges of host ids that no VM has.
+
+    :raises ConflictError: there are no more
+    """
+    yield from (slot for slot in range(SUBID_SLOTS) if slot not in taken)
     raise ConflictError(f"no range of host ids is left: there are {SUBID_SLOTS} VMs")
 
 

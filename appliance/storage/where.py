@@ -108,6 +108,9 @@ def compare(column: ColumnElement[Any], condition: Condition) -> Predicate:
 
 def _predicate(condition: Condition | Choice, keys: Keys, properties: Apply | None) -> Predicate:
     if isinstance(condition, Choice):
+        target = keys.get(condition.key)
+        if isinstance(target, ColumnElement) and all(_is_one_value(target, v) for v in condition.values):
+            return _among(target, condition)  # SQLite takes any number of values, but not of terms
         op = Op.EQUAL if condition.among else Op.DIFFERENT
         each = [
             _predicate(Condition(condition.key, op, value), keys, properties) for value in condition.values
@@ -122,6 +125,18 @@ def _predicate(condition: Condition | Choice, keys: Keys, properties: Apply | No
         hint = f"did you mean {near[0]}?" if near else f"one of {', '.join(known)}"
         raise UsageError(f"there is no filter key {condition.key!r}", hint=hint)
     return compare(target, condition) if isinstance(target, ColumnElement) else target(condition)
+
+
+def _is_one_value(column: ColumnElement[Any], value: Pattern) -> bool:
+    text = value.literal
+    return bool(text) and not (isinstance(column.type, Instant) and DATE.fullmatch(text or ""))
+
+
+def _among(column: ColumnElement[Any], choice: Choice) -> Predicate:
+    values = [
+        _typed(column, value.literal or "", Condition(choice.key, Op.EQUAL, value)) for value in choice.values
+    ]
+    return column.in_(values) if choice.among else or_(column.is_(None), column.not_in(values))
 
 
 def _positive(condition: Condition) -> Condition:

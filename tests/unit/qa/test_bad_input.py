@@ -160,7 +160,7 @@ VM = (
     Bad("vm add name=lab user=alice osf=desktop bulk=0", "1 or more", USAGE),
     Bad("vm add name=lab user=alice osf=desktop bulk=many", "write a whole number", USAGE),
     Bad("vm add name=lab user=alice osf=desktop bulk=99999999999999999999", "write a whole number", USAGE),
-    Bad("vm add name=lab user=alice osf=desktop bulk=3", "at most 2 are free"),
+    Bad("vm add name=lab user=alice osf=desktop bulk=3", "only 2 are free"),
     Bad("vm add name=web user=alice osf=desktop bulk=2", "name=web-1: there is a VM of this name"),
     Bad(
         "vm add name=lab user=alice osf=desktop bulk=2 ip=10.9.0.3", "ip and bulk exclude one another", USAGE
