@@ -18,7 +18,8 @@ from typing import Any
 from appliance import config
 from appliance.clock import Calendar
 from appliance.config import Key, Settings
-from appliance.errors import ConfigError, HostError, StoreError
+from appliance.errors import ConfigError, ConflictError, HostError, StoreError
+from appliance.filters import Filter
 from appliance.model import BackendKind, InstallationId
 from appliance.ops import certificate, pool, reset, vms
 from appliance.storage.db import database_file
@@ -119,7 +120,13 @@ async def _fill(tx: Tx, settings: Settings, *, by: str) -> list[str]:
         done.append(f"Self-signed certificate made for {', '.join(names)}.")
     name = settings[config.NODENAME]
     if await tx.hosts.by_name(name) is None:
-        host_id = await tx.hosts.add(name, own_address(settings))
+        address = own_address(settings)
+        for other in await tx.hosts.find(Filter.where(address=address)):
+            raise ConflictError(
+                f"nodename = {name}, but the host with the address {address} is called {other.name}",
+                hint=f"put nodename = {other.name} back into {settings.source}",
+            )
+        host_id = await tx.hosts.add(name, address)
         await tx.log.append(by=by, what="host add", object=f"host {host_id}", now=name)
         done.append(f"Host {name} registered.")
     return done

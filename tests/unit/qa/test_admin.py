@@ -78,6 +78,14 @@ def test_keys_without_effect_are_warned_about(bare: Installation) -> None:
     assert "l7r.as_user" in bare.ok("admin", "init").err
 
 
+def test_a_node_that_is_called_otherwise_than_before_is_told_its_name(qa: Installation) -> None:
+    qa.write_config(nodename="node2")
+    said = qa("admin", "init")
+    assert said.status == 1
+    assert "nodename = node1 back" in said.err
+    assert [host["name"] for host in qa.listed("host", "id=1")] == ["node1"]
+
+
 def test_without_a_database_the_remedy_is_named(bare: Installation) -> None:
     said = bare("vm", "list")
     assert said.status == 1
