@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address
 
@@ -12,6 +12,15 @@ HOST_NAME = re.compile(r"[0-9A-Za-z][0-9A-Za-z.-]*")
 SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt])(?:i?b)?", re.IGNORECASE)
 UNITS = {"k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 TLS_VERSIONS = ("1.0", "1.1", "1.2", "1.3")
+TLS_WORDS: Mapping[str, tuple[str, ...]] = {
+    "SSLV23": TLS_VERSIONS,
+    "SSLV2": (),
+    "SSLV3": (),
+    "TLSV1": ("1.0",),
+    **{f"TLSV{version.replace('.', '_')}": (version,) for version in TLS_VERSIONS},
+    **{f"TLSV{version.replace('.', '')}": (version,) for version in TLS_VERSIONS},
+}
+"""What the words of a list mean; the two versions of SSL can only be unwanted."""
 
 
 def addresses(text: str) -> tuple[str, ...]:
@@ -55,14 +64,13 @@ def tls_versions(text: str) -> tuple[str, str]:
     wanted: set[str] = set()
     unwanted: set[str] = set()
     for word in re.split(r"[:,\s]+", text.strip()):
-        name = word.removeprefix("!").upper().removeprefix("TLSV").replace("_", ".")
-        versions = {"SSLV23": set(TLS_VERSIONS), "12": {"1.2"}, "11": {"1.1"}, "13": {"1.3"}, "1": {"1.0"}}
-        named = versions.get(name, {name} & set(TLS_VERSIONS))
-        if not named and not (word.startswith("!") and name in {"SSLV2", "SSLV3"}):
+        negated, name = word.startswith("!"), word.removeprefix("!").upper().replace(".", "_")
+        named = TLS_WORDS.get(name)
+        if named is None or not (named or negated):
             raise ValueError(
                 "write versions like TLSv1_2:TLSv1_3, SSLv23 for all of TLS, ! before unwanted ones"
             )
-        (unwanted if word.startswith("!") else wanted).update(named)
+        (unwanted if negated else wanted).update(named)
     left = [version for version in TLS_VERSIONS if version in wanted - unwanted]
     if not left:
         raise ValueError("it leaves no version of TLS")
