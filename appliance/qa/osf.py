@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from enum import StrEnum
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from appliance import config
 from appliance.config import mib
@@ -76,16 +76,24 @@ def optional_cpus(text: str) -> float | None:
     return number
 
 
+def by_default(key: config.Key[Any]) -> str:
+    """What holds when an argument is not given: the setting, and what it is unless somebody set it."""
+    return f"default {key.name} ({key.default} unless set)"
+
+
 POLICY = (
     Argument(
-        "memory", "memory of each VM in MiB, or with k m g t; default osf.default.memory", mib, shape="SIZE"
+        "memory",
+        f"memory of each VM in MiB, or with k m g t; {by_default(config.OSF_DEFAULT_MEMORY)}",
+        mib,
+        shape="SIZE",
     ),
     Argument(
         "cpus", "processors of each VM, such as 2 or 0.5; default no limit", optional_cpus, shape="NUMBER"
     ),
     Argument(
         "use_overlay",
-        "whether a VM's root is thrown away; default osf.default.overlay",
+        f"whether a VM's root is thrown away; {by_default(config.OSF_DEFAULT_OVERLAY)}",
         config.boolean,
         shape="yes|no",
     ),
@@ -97,17 +105,23 @@ POLICY = (
     ),
     Argument(
         "processes",
-        "processes and threads of each VM; default osf.default.processes",
+        f"processes and threads of each VM; {by_default(config.OSF_DEFAULT_PROCESSES)}",
         optional_count,
         shape="NUMBER",
     ),
     Argument(
         "root_size",
-        "how much each VM may write into its root, in MiB or with k m g t; default osf.default.root_size",
+        "how much each VM may write into its root, in MiB or with k m g t; "
+        + by_default(config.OSF_DEFAULT_ROOT),
         optional_mib,
         shape="SIZE",
     ),
-    Argument("backend", "lxc, kvm or nothing; default vm.hypervisor", one_of(BackendKind), shape="KIND"),
+    Argument(
+        "backend",
+        f"lxc, kvm or nothing; {by_default(config.VM_HYPERVISOR)}",
+        one_of(BackendKind),
+        shape="KIND",
+    ),
 )
 
 

@@ -80,3 +80,11 @@ def test_what_is_used_is_not_deleted(qa: Installation) -> None:
     qa.ok("vm", "del", "--yes")
     qa.ok("osf", "del", "--yes")
     assert qa.listed("osf") == []
+
+
+def test_help_lists_the_defaults(qa: Installation) -> None:
+    text = qa.ok("osf", "add", "--help").out
+    for name, default in (("memory", "256"), ("overlay", "1"), ("processes", "4096"), ("root_size", "4g")):
+        assert f"default osf.default.{name} ({default} unless set)" in text
+    assert "default vm.hypervisor (lxc unless set)" in text
+    assert text.count("default no limit") == 2

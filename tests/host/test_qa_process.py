@@ -1,4 +1,4 @@
-"""`qa vm ssh` and `qa vm vnc` become another program, with its terminal, arguments and exit status."""
+"""`qa` as a process: what it does with its streams, and the programs that it becomes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 from sqlalchemy import update
@@ -43,13 +43,15 @@ def runs(qa: Installation, **values: Any) -> None:
     asyncio.run(write())
 
 
-def start(qa: Installation, *words: str, path: str = os.environ["PATH"]) -> subprocess.Popen[str]:
-    """`qa` as a process that looks for programs along `path`."""
+def start(
+    qa: Installation, *words: str, stdout: int | IO[bytes] = subprocess.PIPE, **environment: str
+) -> subprocess.Popen[str]:
+    """`qa` as a process with some variables of its own."""
     return subprocess.Popen(
         [sys.executable, "-c", QA, "--config", str(qa.config), *words],
-        env={**os.environ, "PATH": path},
+        env={**os.environ, **environment},
         stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
+        stdout=stdout,
         stderr=subprocess.PIPE,
         text=True,
     )
@@ -68,7 +70,7 @@ def test_ssh_takes_the_place_of_qa_with_the_settings_options(qa: Installation) -
     qa.ok("config", "set", "internal.vm.port.ssh=2222", "admin.ssh.opt.LogLevel=ERROR", "--yes")
     qa.ok("config", "set", "admin.ssh.opt.UserKnownHostsFile=")
     path = witness(qa.directory, "ssh")
-    process = start(qa, "vm", "ssh", "-f", "name=web-1", "--", "-l", "root", "up time", path=path)
+    process = start(qa, "vm", "ssh", "-f", "name=web-1", "--", "-l", "root", "up time", PATH=path)
     out, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (7, "")
     pid, *arguments = out.splitlines()
@@ -91,7 +93,7 @@ def test_the_real_ssh_understands_what_it_is_given(qa: Installation) -> None:
 
 def test_a_program_that_is_not_there_is_named(qa: Installation) -> None:
     (empty := qa.directory / "empty").mkdir()
-    process = start(qa, "vm", "ssh", "-f", "name=web-1", path=str(empty))
+    process = start(qa, "vm", "ssh", "-f", "name=web-1", PATH=str(empty))
     out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (1, "")
     assert err == "Error: ssh cannot be run: No such file or directory (install openssh-client)\n"
@@ -105,11 +107,46 @@ def test_vnc_shows_the_screen_of_a_kvm_guest_at_its_host(qa: Installation) -> No
             await tx.connection.exec_driver_sql("UPDATE osfs SET backend = 'kvm'")
 
     asyncio.run(on_kvm())
-    process = start(qa, "vm", "vnc", "-f", "name=web-1", path=path)
+    process = start(qa, "vm", "vnc", "-f", "name=web-1", PATH=path)
     assert process.communicate(timeout=60)[1] == "Error: web-1 is running, and shows no screen\n"
     runs(qa, vm_vnc_port=5907)
-    process = start(qa, "vm", "vnc", "-f", "name=web-1", "--", "-viewonly", path=path)
+    process = start(qa, "vm", "vnc", "-f", "name=web-1", "--", "-viewonly", PATH=path)
     out, _ = process.communicate(timeout=60)
     assert process.returncode == 7
     address = qa.listed("host")[0]["address"]
     assert out.splitlines() == [str(process.pid), f"{address}::5907", "-viewonly"]
+
+
+def test_a_reader_that_leaves_is_no_error(qa: Installation) -> None:
+    gone, ours = os.pipe()
+    os.close(gone)
+    with os.fdopen(ours, "wb", buffering=0) as stdout:
+        process = start(qa, "vm", "list", stdout=stdout)
+        _, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (1, "")
+
+
+def test_a_full_disk_is_told_in_one_line(qa: Installation) -> None:
+    with Path("/dev/full").open("wb") as stdout:
+        process = start(qa, "vm", "list", stdout=stdout)
+        _, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (1, "Error: No space left on device\n")
+
+
+def test_letters_that_the_terminal_lacks_are_no_failure(qa: Installation) -> None:
+    qa.ok("osf", "add", "name=büro")
+    process = start(qa, "osf", "list", "-f", "name=b*", "-q", PYTHONIOENCODING="ascii")
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (0, "")
+    assert "b\\xfcro" in out
+
+
+def test_bytes_that_are_no_text_are_refused(qa: Installation) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", QA, "--config", str(qa.config), "vm", "list", "-f", b"name=\xff"],
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert done.stderr == b"Error: 'name=\\udcff' is not UTF-8\n"
