@@ -6,8 +6,9 @@ Third-party exceptions are translated where they enter (`raise … from exc`).
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import ClassVar, Self
 
 
 class ApplianceError(Exception):
@@ -94,9 +95,16 @@ class VolumeError(HostError):
 
 
 class PoolFullError(VolumeError):
-    """The storage pool has no room left."""
+    """The storage pool has no room left for something."""
 
     part = "pool"
+    numbers = frozenset({errno.ENOSPC, errno.EDQUOT})
+    """How the kernel says so."""
+
+    @classmethod
+    def of(cls, failure: str) -> Self:
+        """That something failed for want of room."""
+        return cls(f"{failure}: the storage pool is full", hint="delete old images or enlarge the pool")
 
 
 class NetworkError(HostError):

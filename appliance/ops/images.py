@@ -138,6 +138,26 @@ async def sweep_unfinished(store: Store, paths: Paths) -> list[DiId]:
     return swept
 
 
+async def sweep_stray(store: Store, paths: Paths, di_id: DiId) -> bool:
+    """Remove the files of an image that has no row, unless somebody is at work on it; whether they are gone.
+
+    :raises VolumeError: they cannot be removed
+    """
+    lock = paths.image_lock(di_id)
+    try:
+        descriptor = _hold(lock)
+    except BlockingIOError:
+        return False
+    try:
+        async with store.read() as tx:
+            if await tx.images.find(Filter.where(id=di_id)):
+                return False
+        await _erase_files(paths, di_id)
+        return True
+    finally:
+        _release(descriptor, lock)
+
+
 async def tag(tx: Tx, di: Di, name: str, *, by: str) -> None:
     """Let a tag point at a DI; VMs that follow it boot this DI from their next start.
 

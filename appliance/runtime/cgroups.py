@@ -73,6 +73,12 @@ class Cgroups:
             used, idle = "memory.current", "inactive_file"
         return max(0, int((group / used).read_text()) - _counters(group / "memory.stat")[idle])
 
+    def containers(self) -> set[str]:
+        """The names of all containers that have, or had, groups here; also with the number of a later run."""
+        group = re.compile(r"lxc\.(?:payload|monitor)\.((.+?)(?:-[0-9]+)?)")
+        names = {path.name for hierarchy in self._hierarchies() for path in hierarchy.iterdir()}
+        return {part for name in names if (match := group.fullmatch(name)) for part in match.groups()}
+
     def sweep(self, container: str) -> None:
         """Remove the empty groups of a container's earlier runs.
 

@@ -108,6 +108,11 @@ class VmMachine:
     tries: int = 0
     """How often in a row this start has failed for the host's sake."""
 
+    @property
+    def is_at_rest(self) -> bool:
+        """Whether nothing of the VM runs, or is about to."""
+        return self.phase is Phase.STOPPED
+
 
 Step: TypeAlias = tuple[VmMachine, tuple[Action, ...]]
 Transition: TypeAlias = Callable[[VmMachine, Any], Step]

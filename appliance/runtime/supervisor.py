@@ -17,8 +17,8 @@ from typing import TypeAlias
 
 from appliance.clock import Clock
 from appliance.log import facts
-from appliance.model import VmId
-from appliance.runtime.actions import Action, Background, Order
+from appliance.model import BackendKind, VmId
+from appliance.runtime.actions import Action, Background, EraseGuest, Order, UnfenceGuest
 from appliance.runtime.events import ActionFailed, Event, SlotGranted, StartWanted
 from appliance.runtime.machine import BOOTING, Phase, VmMachine, is_delayed, is_stale, step
 
@@ -102,9 +102,28 @@ class Supervisor:
         """Whether every event posted was taken: between two of its calls, anything else is a fault."""
         return not self._stepping and not self._inbox
 
+    async def settle(self) -> None:
+        """Return once every order is carried out, but for those that last as long as a phase."""
+        while workers := [lane.worker for lane in self._lanes.values() if lane.worker is not None]:
+            if all(worker.done() for worker in workers):
+                return
+            await asyncio.wait(workers)
+
     def machine(self, vm_id: VmId) -> VmMachine | None:
         """Where a VM is; None if it has not been heard of."""
         return self._machines.get(vm_id)
+
+    async def tidy(self, vm_id: VmId, backend: BackendKind, cause: str) -> bool:
+        """Erase what is left of a VM at rest, in its lane; false if it is busy, or was wanted meanwhile."""
+        machine = self._machines.get(vm_id) or VmMachine(vm_id=vm_id, backend=backend)
+        lane = self._lane(vm_id)
+        if not machine.is_at_rest or lane.pending or lane.current is not None:
+            return False
+        self._order(machine, (UnfenceGuest(), EraseGuest()), cause)
+        assert lane.worker is not None
+        await asyncio.wait([lane.worker])
+        now = self._machines.get(vm_id)
+        return now is None or now.is_at_rest
 
     def cause(self, vm_id: VmId) -> str:
         """What last moved a VM: the cause of whatever follows from it by itself."""
