@@ -237,6 +237,6 @@ def _check_authority(identity: Identity, now: datetime) -> list[str]:
 def _signed(revoked: x509.CertificateRevocationList, authority: x509.Certificate) -> bool:
     key = authority.public_key()
     try:
-        return revoked.is_signature_valid(key)  # type: ignore[arg-type]  # of other kinds it raises
+        return revoked.issuer == authority.subject and revoked.is_signature_valid(key)  # type: ignore[arg-type]  # of other kinds it raises
     except (TypeError, ValueError, UnsupportedAlgorithm):
         return False

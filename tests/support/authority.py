@@ -74,8 +74,8 @@ class Certificate:
 
 
 def authority(name: str = "test authority") -> Certificate:
-    """A root."""
-    return _signed(name, rsa_key(99), None, days=365, authority=True, named=False)
+    """A root with a key of its own."""
+    return _signed(name, rsa_key(-len(name)), None, days=365, authority=True, named=False)
 
 
 def _signed(
