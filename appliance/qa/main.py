@@ -31,6 +31,7 @@ NOUNS = {
     "vm": "desktops",
     "alarm": "what somebody must look after",
     "operation": "long work under way",
+    "completion": "what a shell completes",
 }
 
 CHOOSE = "choose some with -f FILTER, or all with --yes"

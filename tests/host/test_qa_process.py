@@ -117,6 +117,42 @@ def test_vnc_shows_the_screen_of_a_kvm_guest_at_its_host(qa: Installation) -> No
     assert out.splitlines() == [str(process.pid), f"{address}::5907", "-viewonly"]
 
 
+COMPLETE = """
+source /dev/stdin
+compopt() { echo "$@"; }
+COMP_WORDS=(qa "$@"); COMP_CWORD=$#
+_qa
+printf '%s\\n' "${COMPREPLY[@]}"
+"""
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [
+        (["v"], ["vm"]),
+        (["vm", "st"], ["start", "stop"]),
+        (["-f", "id=1", "vm", "st"], ["start", "stop"]),
+        (["vm", "add", "di"], ["-o nospace", "di_tag="]),
+        (["vm", "list", "--fi"], ["--filter"]),
+        (["vm", "list", "-o", "y"], ["yaml"]),
+        (["vm", "list", "-f", "st"], [""]),
+        (["vm", "add", "user", "=", "st"], [""]),
+        (["ship", "st"], [""]),
+    ],
+)
+def test_bash_completes_words(qa: Installation, typed: list[str], offered: list[str]) -> None:
+    script = qa.ok("completion", "bash").out
+    done = subprocess.run(
+        ["bash", "-c", COMPLETE, "bash", *typed],
+        input=script,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert (done.stdout.splitlines(), done.stderr) == (offered, "")
+
+
 def test_a_reader_that_leaves_is_no_error(qa: Installation) -> None:
     gone, ours = os.pipe()
     os.close(gone)
