@@ -469,6 +469,12 @@ VM_STARTING_MAX = declare("hkd.vm.starting.max", count, "6", "How many VMs may b
 VM_HEAVY_MAX = declare("internal.hkd.max_heavy", count, "10", "How many VMs may be stopped at once.")
 VM_OVERLAY_PERSISTENT = declare("vm.overlay.persistent", boolean, "0", "Whether roots survive a restart.")
 HKD_POLL = declare("internal.hkd.poll_time", seconds, "5", "Pause between looks that no bell asked for.")
+HKD_STOPPING_VMS = declare(
+    "internal.hkd.stopping.vms.timeout",
+    seconds,
+    "300",
+    "How long guests may take to end when the host goes down; those that are left are killed.",
+)
 HKD_TICK = declare("internal.hkd.agent.ticker.delay", seconds, "120", "Pause between signs of life.")
 VMA_TIMEOUT = declare("internal.hkd.agent.rpc.timeout", seconds, "3", "Longest wait for an answer to a ping.")
 VMA_GRACE_STARTING = declare(
@@ -573,7 +579,7 @@ QVD_KEYS = frozenset(
     internal.vm.network.dhcp-hostsfile internal.vm.port.x
     internal.hkd.cluster.node.timeout internal.hkd.agent.ticker.timeout internal.hkd.lock.path
     internal.hkd.vm.lock.path
-    internal.hkd.stopping.l7rs.timeout internal.hkd.stopping.vms.timeout
+    internal.hkd.stopping.l7rs.timeout
     internal.hkd.killing.vms.retry.timeout internal.hkd.command.timeout.lxc-stop
     internal.vm.debug.enable internal.vm.monitor.redirect internal.vm.reserved_cpu
     internal.hkd.vmhandler.killer.delay vma.default.client.keyboard vma.default.client.link

@@ -10,7 +10,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -20,6 +20,7 @@ import uvloop
 from appliance.clock import SystemClock
 from appliance.config import (
     DATABASE_URL,
+    HKD_STOPPING_VMS,
     LOG_FILENAME,
     LOG_LEVEL,
     NODENAME,
@@ -38,7 +39,7 @@ from appliance.l7r.services import Do
 from appliance.log import facts, set_up
 from appliance.model import BackendKind, Host, HostState, InstallationId, VmId
 from appliance.ops.images import sweep_unfinished
-from appliance.runtime import preflight
+from appliance.runtime import host_shutdown, preflight
 from appliance.runtime.backend import ConsoleLine
 from appliance.runtime.bridge import converge, spec
 from appliance.runtime.console import Consoles
@@ -49,7 +50,9 @@ from appliance.runtime.machine import Phase, VmMachine
 from appliance.runtime.nothing import Nothing
 from appliance.runtime.performer import Equipment, Performer
 from appliance.runtime.service_manager import ServiceManager, show_life
+from appliance.runtime.space import Watch
 from appliance.runtime.supervisor import Perform, Supervisor
+from appliance.runtime.surveyor import Surveyor
 from appliance.signals import ChangeFeed, Doorbell
 from appliance.storage.btrfs import BtrfsDisks
 from appliance.storage.paths import Paths
@@ -95,6 +98,9 @@ class Appliance:
         self._clock = SystemClock()
         self._feed = ChangeFeed()
         self._stop = asyncio.Event()
+        self._guests_off = False
+        """Whether whoever told us to stop wants the guests to stop as well."""
+        self._ends = False
         self._around = around
 
     async def run(self) -> None:
@@ -132,7 +138,7 @@ class Appliance:
                     ),
                     tasks,
                     self._clock,
-                    boot_slots=lambda: self._settings[VM_STARTING_MAX],
+                    boot_slots=lambda: 0 if self._ends else self._settings[VM_STARTING_MAX],
                     noticed=lambda machine: tell(consoles, machine),
                 )
                 hkd = Hkd(
@@ -146,6 +152,7 @@ class Appliance:
                     bell,
                     self._clock,
                     self._use,
+                    self._told_to_stop,
                 )
                 await hkd.take_up()
                 self._listen_to_signals(supervisor)
@@ -164,19 +171,51 @@ class Appliance:
                     await hkd.declare(HostState.RUNNING, os.getpid())
                     for kind in equipment:
                         tasks.create_task(hkd.follow(kind), name=f"departures of {kind}")
-                    tasks.create_task(hkd.serve_wishes(), name="wishes")
+                    wishes = tasks.create_task(hkd.serve_wishes(), name="wishes")
                     tasks.create_task(hkd.tick(), name="ticker")
+                    self._look_after_storage(tasks, equipment, supervisor)
                     beats = show_life(self._manager, supervisor, self._store, self._clock)
                     tasks.create_task(beats, name="watchdog")
                     logger.info("appliance runs", extra=facts(host=self._host.name, id=self._installation))
                     self._manager.ready(f"serves as {self._host.name}")
                     await self._stop.wait()
-                    logger.info("appliance stops; guests go on")
-                    self._manager.stopping("stops; guests go on")
-                    await l7r.close()
+                    if self._guests_off or await host_shutdown.is_under_way():
+                        self._manager.stopping("orders the guests off")
+                        self._ends = True
+                        await l7r.close()
+                        hkd.claim_no_more()
+                        await wishes
+                        await hkd.declare(HostState.STOPPING, os.getpid())
+                        await self._order_off(supervisor, equipment.keys() - {BackendKind.NOTHING})
+                    else:
+                        logger.info("appliance stops; guests go on")
+                        self._manager.stopping("stops; guests go on")
+                        await l7r.close()
                 await hkd.declare(HostState.STOPPED, None)
                 for task in asyncio.all_tasks() - {asyncio.current_task()}:
                     task.cancel()
+
+    def _look_after_storage(
+        self, tasks: asyncio.TaskGroup, equipment: Mapping[BackendKind, Equipment], supervisor: Supervisor
+    ) -> None:
+        """Watch the pool, and search for what was left behind; without containers there is neither."""
+        kit = equipment.get(BackendKind.LXC)
+        if kit is None or not isinstance(kit.disks, BtrfsDisks):
+            return
+        surveyor = Surveyor(
+            self._store,
+            self._current,
+            self._installation,
+            kit,
+            BackendKind.LXC,
+            supervisor,
+            self._clock,
+        )
+        watch = Watch(
+            self._store, self._current, self._clock, each_time=(kit.disks.keep_reserve, surveyor.purge)
+        )
+        tasks.create_task(watch.run(), name="storage")
+        tasks.create_task(surveyor.run(), name="survey")
 
     async def _equip(self, kinds: set[BackendKind]) -> Mapping[BackendKind, Equipment]:
         """What runs the VMs of each kind; checked before anything is changed.
@@ -195,6 +234,19 @@ class Appliance:
             await converge(spec(self._settings))
             equipment[BackendKind.LXC] = Equipment(lxc, disks, Firewall(self._settings))
         return equipment
+
+    async def _order_off(self, supervisor: Supervisor, kinds: Collection[BackendKind]) -> None:
+        await host_shutdown.order_off(
+            supervisor,
+            kinds,
+            self._clock,
+            limit_s=self._settings[HKD_STOPPING_VMS],
+            tell=lambda left, seconds: self._manager.patience(seconds, f"{left} guests are ordered off"),
+        )
+
+    def _told_to_stop(self) -> None:
+        self._guests_off = True
+        self._stop.set()
 
     def _current(self) -> Settings:
         return self._settings

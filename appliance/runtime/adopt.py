@@ -62,7 +62,8 @@ def _gone(found: VmMachine, state: VmState, rebooted: bool) -> Step | None:
         case VmState.STOPPED:
             return None
         case VmState.STARTING:
-            return queue(found, started_by=found.started_by or StartedBy.COMMAND, run=found.run)
+            started_by = StartedBy.HOST if rebooted else found.started_by or StartedBy.COMMAND
+            return queue(found, started_by=started_by, run=found.run)
         case VmState.ZOMBIE:
             return enter(found, Phase.REAPING, *removal())
         case VmState.STOPPING:

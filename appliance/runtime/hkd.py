@@ -20,6 +20,7 @@ from appliance.model import (
     BackendKind,
     FailureCause,
     Host,
+    HostCmd,
     HostState,
     InstallationId,
     Osf,
@@ -63,7 +64,9 @@ class Hkd:
         bell: Doorbell,
         clock: Clock,
         settings_changed: Callable[[Settings], None],
+        told_to_stop: Callable[[], None] = lambda: None,
     ) -> None:
+        """`told_to_stop` is called when the row of this host says `stop`."""
         self._store = store
         self._file_settings = file_settings
         self._settings = file_settings
@@ -76,7 +79,9 @@ class Hkd:
         self._bell = bell
         self._clock = clock
         self._settings_changed = settings_changed
+        self._told_to_stop = told_to_stop
         self._quarantined: set[VmId] = set()
+        self._claims = True
 
     async def take_up(self) -> None:
         """Adopt what runs and begin again what should; afterwards the rows and the host agree."""
@@ -88,6 +93,7 @@ class Hkd:
             await self._read_settings(tx)
             reset = await tx.runtimes.reset_sessions(self._host.id)
             await tx.hosts.declare(self._host.id, HostState.STARTING, pid=None, boot_id=boot_id)
+            await tx.hosts.claim(self._host.id)  # It was meant for a daemon that is gone.
             await tx.hosts.measure(self._host.id, usable_cpu=cpu, usable_ram=ram)
             vms = await tx.vms.find()
             osfs = {osf.id: osf for osf in await tx.osfs.find()}
@@ -137,11 +143,11 @@ class Hkd:
             await tx.hosts.declare(self._host.id, state, pid=pid, boot_id=this_boot())
 
     async def serve_wishes(self) -> None:
-        """Claim wishes whenever the bell rings or somebody has committed something, for ever."""
+        """Claim wishes whenever the bell rings or somebody has committed something, until that is enough."""
         commits = await self._store.watch_commits()
         overdue = False
         try:
-            while True:
+            while self._claims:
                 try:
                     overdue = await commits.changed() or overdue
                     if overdue:
@@ -152,6 +158,11 @@ class Hkd:
                 await self._bell.wait(self._settings[HKD_POLL])
         finally:
             await commits.close()
+
+    def claim_no_more(self) -> None:
+        """Let `serve_wishes` end: what it has claimed is on its way, other wishes stay in their rows."""
+        self._claims = False
+        self._bell.ring()
 
     async def follow(self, kind: BackendKind) -> None:
         """Tell the machines which guests are gone, for ever."""
@@ -176,6 +187,7 @@ class Hkd:
         """Read the settings and claim the wishes."""
         async with self._store.write() as tx:
             await self._read_settings(tx)
+            order = await tx.hosts.claim(self._host.id)
             claims = await tx.runtimes.claim(self._host.id)
             for claim in claims:
                 if claim.vm_id in self._quarantined:
@@ -184,6 +196,9 @@ class Hkd:
             if claim.vm_id not in self._quarantined:
                 self._want(claim)
         self._feed.announce_all()
+        if order is HostCmd.STOP:
+            logger.info("told to stop, and to order the guests off", extra=facts(host=self._host.name))
+            self._told_to_stop()
 
     @staticmethod
     async def _turn_down(tx: Tx, vm_id: VmId, run: int) -> None:

@@ -7,12 +7,12 @@ from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Row, Select, delete, func, insert, select, update
+from sqlalchemy import Row, Select, delete, func, insert, null, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from appliance.errors import NotFoundError
 from appliance.filters import Filter
-from appliance.model import Host, HostId, HostState
+from appliance.model import Host, HostCmd, HostId, HostState
 from appliance.storage.schema import host_counters, host_properties, host_runtimes, hosts, vm_runtimes
 from appliance.storage.where import Keys, property_of, where
 
@@ -121,6 +121,20 @@ class Hosts:
             .where(host_runtimes.c.host_id == host_id)
             .values(usable_cpu=usable_cpu, usable_ram=usable_ram)
         )
+
+    async def order(self, ids: Collection[HostId], cmd: HostCmd) -> None:
+        """Write a command for the daemons of hosts."""
+        await self._connection.execute(
+            update(host_runtimes).where(host_runtimes.c.host_id.in_(ids)).values(cmd=cmd)
+        )
+
+    async def claim(self, host_id: HostId) -> HostCmd | None:
+        """Take the command for the daemon of a host, if there is one: nobody else will take it."""
+        there = (host_runtimes.c.host_id == host_id, host_runtimes.c.cmd.is_not(None))
+        cmd = await self._connection.scalar(select(host_runtimes.c.cmd).where(*there))
+        if cmd is not None:
+            await self._connection.execute(update(host_runtimes).where(*there).values(cmd=null()))
+        return cmd
 
     async def tick(self, host_id: HostId) -> bool:
         """A sign of life; false if the row is gone (trap T15)."""

@@ -35,6 +35,8 @@ class Rig:
         self.backend = backend
         self.feed = ChangeFeed()
         self.host_id = HostId(1)
+        self.boot_slots = 2
+        self.told_to_stop = asyncio.Event()
         self._run = directory
         self.settings = Settings(
             {
@@ -76,7 +78,7 @@ class Rig:
                     SystemClock(),
                     lambda vm_id: supervisor.machine(vm_id),
                 )
-                supervisor = Supervisor(performer, tasks, SystemClock(), boot_slots=lambda: 2)
+                supervisor = Supervisor(performer, tasks, SystemClock(), boot_slots=lambda: self.boot_slots)
                 hkd = Hkd(
                     self.store,
                     self.settings,
@@ -88,6 +90,7 @@ class Rig:
                     bell,
                     SystemClock(),
                     lambda settings: None,
+                    self.told_to_stop.set,
                 )
                 await hkd.take_up()
                 tasks.create_task(hkd.serve_wishes())

@@ -173,8 +173,9 @@ def cover(unit: dict[str, list[str]]) -> None:
     for name in READ_ONLY_TUNABLES.split():
         if (path := Path("/proc") / name).exists():
             _read_only_here(path, but=[path for path in writable if path.is_relative_to("/proc")])
+    there = [Path("/sys/fs/cgroup"), *writable]
     for point in mount_points():
-        if point.is_relative_to("/sys") and not any(map(point.is_relative_to, ("/sys/fs/cgroup", *writable))):
+        if point.is_relative_to("/sys") and not any(point.is_relative_to(path) for path in there):
             read_only(point)
     for name in ("/proc/kallsyms", "/proc/kcore", "/proc/kmsg", "/usr/lib/modules"):
         _hide(Path(name))
