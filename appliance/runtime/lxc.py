@@ -8,6 +8,7 @@ groups. LXC's own tools are asked for nothing but the start.
 from __future__ import annotations
 
 import asyncio
+import errno
 import functools
 import logging
 import os
@@ -20,7 +21,7 @@ from pathlib import Path
 
 from appliance import proc
 from appliance.clock import SystemClock, Timers
-from appliance.errors import BackendError, ImageError, NetworkError, VolumeError
+from appliance.errors import BackendError, HostError, ImageError, NetworkError, PoolFullError, VolumeError
 from appliance.log import facts
 from appliance.model import NO_DI, SUBID_COUNT, SUBID_FIRST, InstallationId, Mark, Usage, VmId
 from appliance.runtime import bridge, lxc_command, lxc_config, lxc_console, lxc_launch, lxc_process
@@ -39,6 +40,16 @@ START_S = 30.0
 LOOK_S = 0.002
 DYING_S = 2.0
 KILL_S = 20.0
+IMAGE_FAULTS = (
+    errno.ENOENT,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.ELOOP,
+    errno.ENXIO,
+    errno.EACCES,
+    errno.EEXIST,
+)
+"""What a path in a root can be wrong with; any other error is the disk's or the kernel's."""
 TOOLS = ("lxc-start", "setpriv", "unshare", "mount", "nsenter", "ip", "nft", "btrfs", "tar")
 
 
@@ -128,8 +139,14 @@ class Lxc:
             keeper = await lxc_launch.launch(container, lock=lock, folder=folder, root=root, home=home)
         try:
             found = await self._running(container, keeper)
-            self._verify(guest, found)
-            await bridge.isolate(guest.interface)
+            try:
+                self._verify(guest, found)
+                await bridge.isolate(guest.interface)
+            except HostError as exc:
+                # An init that ends takes its groups and its link along, and is gone a moment later.
+                if await self._ends(found):
+                    raise lxc_launch.ended_at_once() from exc
+                raise
             self._watch(vm_id, found)
         except BaseException:
             _kill_now(keeper)
@@ -229,8 +246,7 @@ class Lxc:
                 break
             except ConnectionRefusedError:
                 if lxc_process.started(keeper) is None:
-                    folder = lxc_config.directory(self._paths, container)
-                    raise BackendError(f"{container} did not start: {lxc_launch.complaint(folder)}") from None
+                    raise self._not_started(container) from None
                 await self._timers.sleep(LOOK_S)
         with connection:
             monitor = lxc_command.peer(connection)
@@ -243,9 +259,20 @@ class Lxc:
                 state = -1
         found = lxc_process.of_monitor(monitor, container)
         if state != lxc_command.RUNNING or found.init is None:
-            complaint = lxc_launch.complaint(lxc_config.directory(self._paths, container))
-            raise BackendError(f"{container} did not start: {complaint}")
+            raise self._not_started(container)
         return found
+
+    async def _ends(self, found: Found) -> bool:
+        """Whether an init is about to be gone."""
+        begun = self._timers.monotonic()
+        while found.init is not None and lxc_process.started(found.init) is not None:
+            if self._timers.monotonic() > begun + DYING_S:
+                return False
+            await self._timers.sleep(LOOK_S)
+        return True
+
+    def _not_started(self, container: str) -> BackendError | ImageError:
+        return lxc_launch.failure(container, lxc_config.directory(self._paths, container))
 
     def _verify(self, guest: GuestSpec, found: Found) -> None:
         assert found.init is not None
@@ -325,15 +352,14 @@ class Lxc:
 
     def _write(self, guest: GuestSpec) -> None:
         root = self._paths.rootfs(guest.vm_id)
-        try:
+        with _blamed(f"the image of VM {guest.vm_id} has no /sbin/init"):
             program = openat.resolved(root, "/sbin/init").name
-        except OSError as exc:
-            raise ImageError(f"the image of VM {guest.vm_id} has no /sbin/init: {exc.strerror}") from exc
-        try:
+        for point in lxc_config.MOUNT_POINTS:
+            with _blamed(f"/{point} in the image of VM {guest.vm_id} is unusable"):
+                openat.check_directory(root, point)
+        with _blamed(f"/etc in the image of VM {guest.vm_id} is unusable"):
             for name, text in lxc_config.host_files(guest, openat.read_text(root, "/etc/hosts")).items():
                 openat.write_text(root, "/etc", name, text)
-        except OSError as exc:
-            raise ImageError(f"/etc in the image of VM {guest.vm_id} is unusable: {exc}") from exc
         init = lxc_config.Init.of(program)
         text = lxc_config.render(guest, self._paths, init, self._cgroups.layout())
         folder = self._folder(guest.vm_id)
@@ -379,6 +405,19 @@ def _kill_now(keeper: int) -> None:
     """Kill a keeper and so, by their parent-death signals, its monitor and init."""
     with suppress(ProcessLookupError):
         os.kill(keeper, signal.SIGKILL)
+
+
+@contextmanager
+def _blamed(failure: str) -> Iterator[None]:
+    """Tell an `OSError` met in a root as the image's fault if it is of its making, else as the storage's."""
+    try:
+        yield
+    except OSError as exc:
+        if exc.errno in PoolFullError.numbers:
+            raise PoolFullError.of(failure) from exc
+        if exc.errno in IMAGE_FAULTS:
+            raise ImageError(f"{failure}: {exc.strerror}") from exc
+        raise VolumeError(f"{failure}: {exc.strerror}") from exc
 
 
 def check_range(file: Path) -> None:

@@ -36,6 +36,8 @@ DROPPED = (
 """Not sys_admin, by which systemd mounts, nor any of login, su, sudo, apt or a browser's sandbox."""
 DEVICES = ("c 1:3", "c 1:5", "c 1:7", "c 1:8", "c 1:9", "c 5:0", "c 5:1", "c 5:2", "c 136:*")
 """null zero full random urandom tty console ptmx, and the terminals behind tty1 and ptmx."""
+MOUNT_POINTS = ("dev", "proc", "sys", "tmp", "run", "home")
+"""Where something is mounted in a root: a directory, or nothing yet."""
 MASKED = "kallsyms kcore kmsg keys key-users timer_list sched_debug latency_stats config.gz"
 """Files of /proc that tell about the host; whoever reads one finds it empty."""
 

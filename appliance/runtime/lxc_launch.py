@@ -20,7 +20,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from appliance import proc
-from appliance.errors import BackendError
+from appliance.errors import BackendError, ImageError
 from appliance.runtime import lxc_config
 
 DETACH = """
@@ -42,6 +42,7 @@ setpriv --pdeathsig KILL "$@" 9<&-
 exit
 """
 
+EXEC_FAILED = "Failed to exec"
 LXC_ERROR = re.compile(r" ERROR .*? - \S+\.c:\w+:\d+ - (.*)")
 
 
@@ -58,12 +59,28 @@ async def launch(container: str, *, lock: int, folder: Path, root: Path, home: P
         raise BackendError(f"the keeper of {container} did not start: {started.stderr.decode()!r}") from exc
 
 
-def complaint(folder: Path) -> str:
-    """Why the last start failed, as LXC's log tells it, in one line."""
+def failure(container: str, folder: Path) -> BackendError | ImageError:
+    """Why the last start failed, as its logs tell it, in one line; and whose fault it is.
+
+    LXC complains of whatever it cannot do. If it says nothing, it has started an init, which ended.
+    """
+    errors = LXC_ERROR.findall(_text(folder / "lxc.log"))
+    said = errors or _text(folder / "start.log").splitlines()
+    if errors and EXEC_FAILED in errors[0]:
+        return ImageError(f"the init of the image cannot be executed: {errors[0]}")
+    if said:
+        return BackendError(f"{container} did not start: {said[0]}")
+    if not (folder / "lxc.log").exists():
+        return BackendError(f"{container} did not start: LXC gave no reason")
+    return ended_at_once()
+
+
+def ended_at_once() -> ImageError:
+    """What is to be said of an init that was started and is gone before anything could be seen of it."""
+    return ImageError("the init of the image ended at once", hint="the console's last lines may tell why")
+
+
+def _text(log: Path) -> str:
     with suppress(OSError):
-        if match := LXC_ERROR.search((folder / "lxc.log").read_text(errors="replace")):
-            return match[1]
-    with suppress(OSError):
-        if lines := (folder / "start.log").read_text(errors="replace").splitlines():
-            return lines[0]
-    return "LXC gave no reason"
+        return log.read_text(errors="replace")
+    return ""

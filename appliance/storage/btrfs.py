@@ -6,7 +6,6 @@ without a mark is never ours. Ids are never used twice, and still a mark decides
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 import uuid
@@ -24,8 +23,6 @@ from appliance.storage.shares import Policy, Shares
 from appliance.threads import in_thread
 
 logger = logging.getLogger(__name__)
-
-FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class BtrfsDisks:
@@ -227,8 +224,6 @@ def _explained(failure: str) -> Iterator[None]:
         yield
     except OSError as exc:
         number = exc.errno or 0
-        if number in FULL:
-            raise PoolFullError(
-                f"{failure}: the storage pool is full", hint="delete old images or enlarge the pool"
-            ) from exc
+        if number in PoolFullError.numbers:
+            raise PoolFullError.of(failure) from exc
         raise VolumeError(f"{failure}: {os.strerror(number)}") from exc

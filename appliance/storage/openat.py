@@ -11,7 +11,7 @@ import errno
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 SYS_OPENAT2 = 437
@@ -63,6 +63,15 @@ def read_text(root: Path, inside: str) -> str:
             return os.read(descriptor, READ_MOST).decode(errors="replace")
     except FileNotFoundError:
         return ""
+
+
+def check_directory(root: Path, inside: str) -> None:
+    """Whether a path leads to a directory, or to nothing at all.
+
+    :raises OSError: it leads to something else, or around in a circle
+    """
+    with suppress(FileNotFoundError), opened(root, inside, os.O_PATH | os.O_DIRECTORY):
+        pass
 
 
 def write_text(root: Path, directory: str, name: str, text: str) -> None:
