@@ -44,6 +44,7 @@ async def test_a_guest_does_not_reach_this_host_but_may_ask_for_names(wire: Wire
         assert wire.alice.knock(GATEWAY, 22) == "nothing"
         assert wire.alice.knock(HOST_OUTSIDE, 22) == "nothing"
         assert wire.alice.knock(GATEWAY, 53) == f"seen as {ALICE.address.ip}"
+        assert wire.alice.knock(HOST_OUTSIDE, 53) == "nothing"
         await wire.unruled()
         assert wire.alice.knock(GATEWAY, 22) == f"seen as {ALICE.address.ip}"
         assert wire.alice.knock(HOST_OUTSIDE, 22) == f"seen as {ALICE.address.ip}"

@@ -154,7 +154,7 @@ class TestOneInitPerRoot:
             outcomes = await asyncio.gather(
                 first.backend.launch(ONE), second.backend.launch(ONE), return_exceptions=True
             )
-            assert [type(outcome) for outcome in outcomes].count(BackendError) == 1
+            assert [isinstance(outcome, BackendError) for outcome in outcomes].count(True) == 1
             assert outcomes.count(None) == 1
             assert is_reached(str(guest.address.ip))
             await first.backend.kill(ONE)
@@ -201,10 +201,12 @@ class TestOneInitPerRoot:
             while lxc_process.command(before.init) != ["sleep", "1000"]:
                 await asyncio.sleep(0.01)
         assert before.monitor is not None
+        assert before.keeper is not None
         os.kill(before.monitor, signal.SIGKILL)
         async with asyncio.timeout(LONGEST_S):
-            while lxc_process.started(before.monitor) is not None:
-                await asyncio.sleep(0.01)
+            for pid in (before.monitor, before.keeper):
+                while lxc_process.started(pid) is not None:
+                    await asyncio.sleep(0.01)
         assert lxc_process.started(before.init) is not None
 
         later = site.rig()
@@ -445,3 +447,42 @@ async def test_many_come_and_go_at_once(site: Site) -> None:
     await asyncio.gather(*(rig.remove(vm_id) for vm_id in many))
     assert sorted([await departed(rig) for _ in many]) == many
     assert await rig.backend.survey() == {}
+
+
+HOOK = b"#!/bin/sh\ntouch %b\n"
+CONFIGURATION = """\
+lxc.hook.pre-start = {marker}.sh
+lxc.mount.entry = / mnt none bind 0 0
+lxc.cap.keep = sys_admin
+"""
+
+
+async def test_nothing_that_an_image_holds_runs_on_the_host(site: Site, tmp_path: Path) -> None:
+    """Programs and configurations where LXC, QVD (in extended images) and our own tools have theirs."""
+    marker = tmp_path / "ran-on-the-host"
+    hook, configuration = HOOK % bytes(marker), CONFIGURATION.format(marker=marker).encode()
+    rig = site.rig()
+    guest = rig.guest(keep_root=True)
+    root = await rig.disks.clone_root(guest.mark, keep=False)
+    for name in ("hooks/prestart", "hooks/poststart", "hooks/poststop", "usr/share/lxc/hooks/clonehostname"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(hook)
+        (root / name).chmod(0o755)
+    for name in ("lxc/config-extra", "lxc/fstab", "config", "etc/lxc/default.conf", "etc/lxc/lxc.conf"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(configuration)
+    for program in ("sh", "mount", "nft", "ip", "setpriv", "unshare", "lxc-start"):
+        (root / "usr" / "sbin").mkdir(exist_ok=True)
+        (root / "usr" / "sbin" / program).write_bytes(hook)
+        (root / "usr" / "sbin" / program).chmod(0o755)
+    subprocess.run([root / "hooks" / "prestart"], check=True)
+    marker.unlink()
+    await site.connect()
+    await rig.start(guest)
+    written = (site.paths.lxc / lxc_config.name(site.installation, ONE) / "config").read_text()
+    assert "hook" not in written
+    assert "cap.keep" not in written
+    async with typist(rig.backend, ONE) as desk:
+        assert await desk.type("ls /mnt") == "ls: /mnt: No such file or directory"
+    await rig.remove(ONE)
+    assert not marker.exists()
