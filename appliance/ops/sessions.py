@@ -30,10 +30,13 @@ async def take_over(tx: Tx, claimant: Claimant) -> SessionRow | None:
 
     None: somebody else owns it, and has been ordered to leave.
 
-    :raises ConflictError: no host may start the VM, or the user was disabled meanwhile; the row stays free
+    :raises ConflictError: no host may start the VM, or meanwhile the user was disabled or the VM given away;
+        the row stays free
     """
     if not await _may_log_in(tx, claimant.user.id):
         raise ConflictError("the account is disabled")
+    if any(vm.user_id != claimant.user.id for vm in await tx.vms.find(Filter.where(id=claimant.vm_id))):
+        raise ConflictError("the desktop belongs to somebody else now")
     taken = await tx.sessions.take(
         claimant.vm_id,
         claimant.session,

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 from typing import Any, TypeVar
 
 from appliance import config
 from appliance.config import mib
-from appliance.model import BackendKind, Osf
+from appliance.model import BackendKind, Host, Osf
 from appliance.ops import osfs
 from appliance.qa.context import Context
 from appliance.qa.output import MIB, Column, Json, yes_no
@@ -17,6 +17,9 @@ from appliance.qa.verbs import Argument, Given, Verb
 from appliance.storage.properties import Owner
 
 E = TypeVar("E", bound=StrEnum)
+
+RAM_UNIT = 1000 * 1024
+"""Bytes in a unit of `hosts.usable_ram`: QVD counts in thousands of kB."""
 
 COLUMNS: tuple[Column[Osf], ...] = (
     Column("Id", lambda osf: osf.id),
@@ -142,7 +145,20 @@ async def add(context: Context, given: Given) -> None:
                 backend=given.get("backend") or context.settings[config.VM_HYPERVISOR],
                 by=context.by,
             )
+            hosts = await tx.hosts.find()
     context.added("OSF", plain(osf))
+    _warn(context, osf, hosts)
+
+
+def _warn(context: Context, osf: Osf, hosts: Sequence[Host]) -> None:
+    """Tell what an administrator may not have meant."""
+    if osf.user_storage_mib is None and osf.backend is not BackendKind.NOTHING:
+        context.note(f"Warning: homes of {osf.name} have no limit: set user_storage_size=")
+    has = max((host.usable_ram or 0 for host in hosts), default=0) * RAM_UNIT // MIB
+    if 0 < has < osf.memory_mib:
+        context.note(
+            f"Warning: a VM may use {osf.memory_mib} MiB of memory, and no host has more than {has:.0f}"
+        )
 
 
 async def list_(context: Context, given: Given) -> None:
@@ -155,9 +171,14 @@ async def list_(context: Context, given: Given) -> None:
 async def edit(context: Context, given: Given) -> None:
     """`qa osf edit`."""
     async with context.database() as store, store.write() as tx:
-        edited = await osfs.edit(tx, await tx.osfs.find(context.filter), given.values, by=context.by)
+        found = await tx.osfs.find(context.filter)
+        edited = await osfs.edit(tx, found, given.values, by=context.by)
+        after = [await tx.osfs.get(osf.id) for osf in found]
+        hosts = await tx.hosts.find()
     context.say(f"Edited {edited} OSFs.")
     context.note_if_nothing(edited)
+    for osf in after:
+        _warn(context, osf, hosts)
 
 
 async def delete(context: Context, given: Given) -> None:

@@ -143,3 +143,14 @@ async def test_a_user_disabled_since_the_log_in_takes_no_row(node: Installation)
         async with node.store.write() as tx:
             await take_over(tx, claimant)
     assert (await node.row(VM)).user_state is UserState.DISCONNECTED
+
+
+async def test_a_desktop_given_away_since_the_log_in_is_not_taken(node: Installation) -> None:
+    async with node.store.write() as tx:
+        user = await tx.users.get(UserId(1))
+        await tx.vms.edit([VM], {"user_id": UserId(2)})
+    claimant = Claimant(session=ONE, vm_id=VM, user=user, user_ip="10.0.0.1", host_id=HostId(1), pid=1)
+    with pytest.raises(ConflictError, match="somebody else"):
+        async with node.store.write() as tx:
+            await take_over(tx, claimant)
+    assert (await node.row(VM)).user_state is UserState.DISCONNECTED

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from appliance.config import mib
+from appliance.model import HostId
 from tests.support.qa import Installation
 
 MIB = 1024 * 1024
@@ -88,3 +91,14 @@ def test_help_lists_the_defaults(qa: Installation) -> None:
         assert f"default osf.default.{name} ({default} unless set)" in text
     assert "default vm.hypervisor (lxc unless set)" in text
     assert text.count("default no limit") == 2
+
+
+def test_what_may_not_have_been_meant_is_told(qa: Installation) -> None:
+    async def measure() -> None:
+        async with qa.write() as tx:
+            await tx.hosts.measure(HostId(1), usable_cpu=1.0, usable_ram=8192.0)
+
+    asyncio.run(measure())
+    assert "no limit" in qa.ok("osf", "add", "name=a", "backend=lxc").err
+    assert qa.ok("osf", "add", "name=b", "backend=lxc", "user_storage_size=1g", "memory=7g").err == ""
+    assert "no host has more than 8000" in qa.ok("osf", "edit", "memory=16g", "-f", "name=b").err
