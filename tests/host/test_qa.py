@@ -181,3 +181,24 @@ def test_an_import_can_be_ended_at_any_moment(
     assert qa.listed("di") == []
     qa.ok("di", "add", "path=tiny.tar.gz", "osf=desktop")
     assert (volumes(qa), images(qa)) == (["2"], ["2-tiny.tar.gz"])
+
+
+def test_a_login_that_an_image_has_is_refused(qa: Installation, staging: Path) -> None:
+    tiny_root(staging / "tiny.tar.gz")
+    qa.ok("di", "add", "path=tiny.tar.gz", "osf=desktop")
+    said = qa("user", "add", "login=user", "password=x")
+    assert said.status == 1
+    assert "the image desktop " in said.err
+    assert "has an account of this name, with uid 1000" in said.err
+    roster = qa.directory / "users.csv"
+    roster.write_text("login,password\nalice,x\nuser,x\n")
+    assert "line 3: login=user: the image" in qa("user", "add", f"csv={roster}").err
+    assert qa.listed("user") == []
+
+
+def test_an_image_with_a_user_s_login_is_warned_about(qa: Installation, staging: Path) -> None:
+    qa.ok("user", "add", "login=user", "password=x")
+    qa.ok("user", "add", "login=alice", "password=x")
+    tiny_root(staging / "tiny.tar.gz")
+    said = qa.ok("di", "add", "path=tiny.tar.gz", "osf=desktop")
+    assert "accounts that are users, whose desktops cannot start: user\n" in said.err
