@@ -34,6 +34,8 @@ SECRET_NAME = re.compile(r"passw(or)?d|secret|salt", re.IGNORECASE)
 SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?", re.IGNORECASE)
 MIB_PER_UNIT = {"k": 1 / 1024, "": 1, "m": 1, "g": 1024, "t": 1024 * 1024}
 LARGEST_MIB = 1 << 40
+LARGEST_NUMBER = (1 << 31) - 1
+"""No count of ours comes near; the database and the kernel could not hold much more."""
 REFERENCE = re.compile(r"\$\{([^}]*)\}")
 
 
@@ -147,9 +149,12 @@ def natural(text: str) -> int:
 
 def _whole(text: str, wanted: str) -> int:
     try:
-        return int(text)
+        number = int(text)
     except ValueError:
         raise ValueError(wanted) from None
+    if abs(number) > LARGEST_NUMBER:
+        raise ValueError("that is more than there can be")
+    return number
 
 
 def mib(text: str) -> int:

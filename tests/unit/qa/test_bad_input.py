@@ -111,6 +111,7 @@ OSF = (
     Bad("osf add name=new use_overlay=perhaps", "use_overlay", USAGE),
     Bad("osf add name=new backend=xen", "one of lxc, kvm, nothing", USAGE),
     Bad("osf add name=new processes=-3", "processes", USAGE),
+    Bad("osf add name=new processes=99999999999999999999", "more than there can be", USAGE),
     Bad("osf edit --yes", "nothing to change", USAGE),
     Bad("osf edit memory=1g id=1 --yes", "there is no argument id", USAGE),
     Bad("osf edit name=other --yes", "2 OSFs cannot share one name"),
