@@ -6,6 +6,8 @@ import argparse
 import asyncio
 import contextlib
 import fcntl
+import functools
+import getpass
 import logging
 import os
 import signal
@@ -29,6 +31,7 @@ from appliance.config import (
     Settings,
     find_file,
     read_file,
+    seconds,
     vetted,
 )
 from appliance.control import ControlServer
@@ -38,7 +41,9 @@ from appliance.l7r.server import L7r
 from appliance.l7r.services import Do
 from appliance.log import facts, set_up
 from appliance.model import BackendKind, Host, HostState, InstallationId, VmId
+from appliance.ops.drain import drain
 from appliance.ops.images import sweep_unfinished
+from appliance.ops.settings import in_force
 from appliance.runtime import host_shutdown, preflight
 from appliance.runtime.backend import ConsoleLine
 from appliance.runtime.bridge import converge, spec
@@ -63,6 +68,7 @@ logger = logging.getLogger(__name__)
 
 GUEST_RUNS = frozenset({Phase.AWAITING_VMA, Phase.MONITORING, Phase.SHUTTING_DOWN})
 TURNED_DOWN = 1
+INTERRUPTED = 130
 
 
 @dataclass(frozen=True, slots=True)
@@ -342,12 +348,42 @@ async def serve(config: Path, around: Around = NOTHING_AROUND) -> None:
             await store.close()
 
 
+async def empty(config: Path, timeout_s: float | None) -> int:
+    """Wait until nobody is connected to the appliance that `config` describes; returns the exit status.
+
+    :raises ApplianceError: it cannot begin; nothing was changed
+    """
+    task = asyncio.current_task()
+    assert task is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    file_settings, clock = read_file(config), SystemClock()
+    store = await Store.open(file_settings[DATABASE_URL], clock)
+    try:
+        settings = await in_force(store, file_settings)
+        by = f"drain:{os.environ.get('SUDO_USER') or getpass.getuser()}"[:64]
+        say = functools.partial(print, flush=True)
+        gone = await drain(store, settings, clock, by=by, timeout_s=timeout_s, say=say)
+    finally:
+        await store.close()
+    return 0 if gone else TURNED_DOWN
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    """`qvd-appliance run|version [--config FILE]`; returns the exit status."""
+    """`qvd-appliance run|drain|version [--config FILE]`; returns the exit status."""
     parser = argparse.ArgumentParser(
         prog="qvd-appliance", description="The QVD appliance: HKD, L7R and NAT bridge in one process."
     )
-    parser.add_argument("verb", choices=["run", "version"], help="run: serve until told to stop")
+    parser.add_argument(
+        "verb",
+        choices=["run", "drain", "version"],
+        help="run: serve until told to stop; drain: let nobody new in, and wait until nobody is connected",
+    )
+    parser.add_argument(
+        "--timeout",
+        type=seconds,
+        metavar="S",
+        help="drain: give up after S seconds, and let clients in again",
+    )
     parser.add_argument(
         "--config", type=Path, metavar="FILE", help="node.conf (else $QVD_CONFIG, else /etc/qvd/node.conf)"
     )
@@ -355,12 +391,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     if words.verb == "version":
         print(version("qvd-appliance"))
         return 0
+    if words.timeout is not None and words.verb != "drain":
+        parser.error("--timeout is for drain")
     status = 0
     try:
-        uvloop.run(serve(find_file(words.config)))
+        if words.verb == "drain":
+            status = uvloop.run(empty(find_file(words.config), words.timeout))
+        else:
+            uvloop.run(serve(find_file(words.config)))
     except* ApplianceError as failures:
         print(f"qvd-appliance: {first_cause(failures)}", file=sys.stderr)
         status = TURNED_DOWN
+    except* (KeyboardInterrupt, asyncio.CancelledError):
+        status = INTERRUPTED
     return status
 
 

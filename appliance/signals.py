@@ -76,6 +76,16 @@ class Doorbell:
                 self._rung.set()
 
 
+def is_heard(path: Path) -> bool:
+    """Whether a daemon listens to the doorbell at `path`; it is not rung."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(str(path))
+        except OSError:
+            return False
+    return True
+
+
 class ChangeFeed:
     """Tells those who wait for one VM that its row may have changed; they then re-read the row."""
 
