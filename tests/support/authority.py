@@ -17,7 +17,7 @@ PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
 
 
 @functools.cache
-def rsa_key(number: int = 0, bits: int = 2048) -> rsa.RSAPrivateKey:
+def rsa_key(which: int | str = 0, bits: int = 2048) -> rsa.RSAPrivateKey:
     """One of a few keys, each made once: that takes a while."""
     return rsa.generate_private_key(public_exponent=65537, key_size=bits)
 
@@ -75,7 +75,7 @@ class Certificate:
 
 def authority(name: str = "test authority") -> Certificate:
     """A root with a key of its own."""
-    return _signed(name, rsa_key(-len(name)), None, days=365, authority=True, named=False)
+    return _signed(name, rsa_key(name), None, days=365, authority=True, named=False)
 
 
 def _signed(

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-import ssl
 from pathlib import Path
-
-import pytest
 
 from appliance.model import BlockCause
 from appliance.storage import schema
@@ -99,22 +95,3 @@ async def test_our_own_faults_are_500_without_internals(tmp_path: Path) -> None:
         assert reply.status == 500
         assert b"host_counters" not in reply.body
         assert (await client.ask("/qvd/ping")).status == 200
-
-
-async def test_a_client_that_says_nothing_is_dropped(tmp_path: Path) -> None:
-    async with installation(tmp_path, internal__l7r__timeout__idle="0.2") as node:
-        client = await node.client()
-        assert (await client.ask("/qvd/ping")).status == 200
-        await client.send(b"GET /qvd/pi")
-        assert await asyncio.wait_for(client.ended(), 5)
-
-
-async def test_more_clients_than_allowed_are_turned_away(tmp_path: Path) -> None:
-    async with installation(tmp_path, internal__l7r__max_connections="2") as node:
-        clients = [await node.client() for _ in range(2)]
-        for client in clients:
-            assert (await client.ask("/qvd/ping")).status == 200
-        with pytest.raises((ConnectionError, ssl.SSLError)):
-            await node.client()
-        await clients[0].close()
-        assert (await (await node.admitted()).ask("/qvd/ping")).status == 200
