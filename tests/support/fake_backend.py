@@ -14,7 +14,7 @@ from datetime import datetime
 from pathlib import Path
 
 from appliance.errors import BackendError, VolumeError
-from appliance.model import Mark, Usage, VmId
+from appliance.model import DiId, Mark, Usage, VmId
 from appliance.runtime.backend import Departure, GuestSpec, Sighting
 
 
@@ -34,6 +34,10 @@ class FakeBackend:
         self.fences: dict[VmId, GuestSpec] = {}
         self.stops_when_asked = True
         self.messages = "booted"
+        self.bad_images: dict[DiId, Exception] = {}
+        """What launching a guest of these images raises."""
+        self.lacks: dict[str, Exception] = {}
+        """What every call of these names raises."""
         self._failures: dict[str, Exception] = {}
         self._gates: dict[str, asyncio.Event] = {}
         self._free: dict[str, int] = {}
@@ -62,7 +66,7 @@ class FakeBackend:
             self._free[call] -= 1
             if self._free[call] < 0:
                 await gate.wait()
-        if error := self._failures.pop(call, None):
+        if error := self._failures.pop(call, None) or self.lacks.get(call):
             raise error
 
     async def check(self) -> None:
@@ -87,6 +91,8 @@ class FakeBackend:
         await self._called("launch", vm_id)
         if vm_id not in self.defined or vm_id in self.running:
             raise BackendError(f"VM {vm_id} is not defined, or something already runs on its root")
+        if error := self.bad_images.get(self.defined[vm_id].mark.di_id):
+            raise error
         self._next_pid += 1
         self.running[vm_id] = Sighting(mark=self.defined[vm_id].mark, init_pid=self._next_pid, init_started=1)
         self._followed.add(vm_id)
