@@ -91,6 +91,8 @@ def compare(column: ColumnElement[Any], condition: Condition) -> Predicate:
     if isinstance(column.type, Instant) and DATE.fullmatch(literal):
         return _on_day(column, literal, condition)
     value = _typed(column, literal, condition)
+    if isinstance(column.type, Boolean) and condition.op not in (Op.EQUAL, Op.DIFFERENT):
+        raise UsageError(f"{condition}: {condition.key} is yes or no", hint="use = or !=")
     match condition.op:
         case Op.EQUAL:
             return column == value

@@ -121,6 +121,8 @@ async def test_what_passes(tx: Tx, expression: str, ids: list[int]) -> None:
         "id=99999999999999999999999",
         "id=1_000",
         "id in (1,x)",
+        "blocked<yes",
+        "blocked in (perhaps)",
         "vm_expiration_soft=2030-02-30",
         "vm_expiration_soft=0001-01-01T00:00+14:00",
         "vm_expiration_soft>9999-12-31",
