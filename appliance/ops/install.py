@@ -21,9 +21,7 @@ from appliance.config import Key, Settings
 from appliance.errors import ConfigError, ConflictError, HostError, StoreError
 from appliance.filters import Filter
 from appliance.model import BackendKind, InstallationId
-from appliance.ops import certificate, pool, reset, vms
-from appliance.storage.db import database_file
-from appliance.storage.migrate import upgrade
+from appliance.ops import certificate, migration, pool, reset, vms
 from appliance.storage.paths import Paths
 from appliance.storage.settings import SSL_CERT, SSL_KEY
 from appliance.storage.store import Store, Tx
@@ -61,8 +59,7 @@ async def install(settings: Settings, calendar: Calendar, *, by: str, consent: C
         done.append(f"Pool: {what}.")
     done += make_directories(Paths(settings))
     url = settings[config.DATABASE_URL]
-    if upgrade(url):
-        done.append(f"Database {database_file(url)} made or migrated.")
+    done += migration.bring_up_to_date(settings)
     store = await Store.open(url, calendar)
     try:
         async with store.write() as tx:

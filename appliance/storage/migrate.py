@@ -6,6 +6,7 @@ The daemon never migrates: it refuses a schema that is not its own.
 from __future__ import annotations
 
 import contextlib
+import os
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -53,6 +54,45 @@ def upgrade(url: str) -> bool:
             hint="use the program that made it, or a newer one",
         ) from exc
     return True
+
+
+def revision(url: str) -> str | None:
+    """The revision of the database behind `url`; None if there is none, or nothing in it.
+
+    :raises StoreError: it cannot be read
+    """
+    file = database_file(url)
+    if not file.exists():
+        return None
+    try:
+        with begin(url) as connection:
+            return MigrationContext.configure(connection).get_current_revision()
+    except (OSError, DatabaseError, sqlite3.Error) as exc:
+        reason = exc.orig if isinstance(exc, DatabaseError) else exc
+        raise StoreError(f"the database {file} cannot be read: {reason}") from exc
+
+
+def copy(url: str, target: Path) -> None:
+    """Copy the database behind `url` as it is at one moment, whoever uses it; readable for its owner alone.
+
+    :raises StoreError: it cannot be copied; `target` is not there
+    """
+    file = database_file(url)
+    fresh = target.with_name(f".{target.name}.new")
+    try:
+        fresh.unlink(missing_ok=True)
+        fresh.touch(mode=0o600)
+        with (
+            contextlib.closing(sqlite3.connect(file)) as source,
+            contextlib.closing(sqlite3.connect(fresh)) as destination,
+        ):
+            source.backup(destination)
+        with fresh.open("rb") as stream:
+            os.fsync(stream.fileno())
+        fresh.rename(target)
+    except (OSError, sqlite3.Error) as exc:
+        fresh.unlink(missing_ok=True)
+        raise StoreError(f"the database {file} cannot be copied to {target}: {exc}") from exc
 
 
 def downgrade(url: str, revision: str) -> None:
