@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from collections.abc import Sequence
 
 from appliance import config, proc
+from appliance.clock import Timers
 from appliance.config import Settings
 from appliance.errors import NetworkError, ToolError
+from appliance.log import facts
 from appliance.model import VmId
 from appliance.runtime import ruleset
 from appliance.runtime.backend import GuestSpec
+
+logger = logging.getLogger(__name__)
+
+LOOK_S = 10.0
 
 
 class Firewall:
@@ -73,6 +80,26 @@ class Firewall:
         """Let the guest's port carry nothing."""
         if self._guests.pop(vm_id, None) is not None:
             await self.apply()
+
+    async def keep(self, timers: Timers, *, every_s: float = LOOK_S) -> None:
+        """Put our tables back whenever somebody has removed them, for ever.
+
+        `systemctl reload nftables` flushes every table there is, and says so to nobody.
+        """
+        while True:
+            await timers.sleep(every_s)
+            try:
+                if self._enabled and not await self._is_in_force():
+                    logger.warning("the guests' firewall was removed by somebody else: put back")
+                    await self.apply()
+            except (NetworkError, ToolError) as exc:
+                logger.error("the guests' firewall may not be in force", extra=facts(error=exc))
+
+    async def _is_in_force(self) -> bool:
+        listed = await proc.run(["nft", "-j", "list", "tables"])
+        found = [entry["table"] for entry in json.loads(listed.stdout)["nftables"] if "table" in entry]
+        ours = {table["family"] for table in found if table["name"] == self._spec.table}
+        return ours >= set(ruleset.FAMILIES)
 
     async def _load(self) -> None:
         rules = ruleset.removal(self._spec)

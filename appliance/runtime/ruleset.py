@@ -25,6 +25,9 @@ from appliance.runtime.backend import GuestSpec
 
 Json = dict[str, Any]
 
+FAMILIES = ("inet", "bridge")
+"""Of our two tables, which have one name."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RulesetSpec:
@@ -68,7 +71,7 @@ def render(spec: RulesetSpec, guests: Iterable[GuestSpec]) -> Json:
 
 
 def _without_tables(spec: RulesetSpec) -> list[Json]:
-    tables = [{"table": {"family": family, "name": spec.table}} for family in ("inet", "bridge")]
+    tables = [{"table": {"family": family, "name": spec.table}} for family in FAMILIES]
     return [{verb: table} for table in tables for verb in ("add", "delete")]
 
 

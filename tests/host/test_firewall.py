@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import subprocess
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import pytest
 
+from appliance.clock import ManualClock, SystemClock
 from appliance.config import Settings
 from appliance.errors import NetworkError
 from appliance.model import VmId
@@ -129,6 +131,39 @@ async def test_other_tables_are_left_alone(wire: Wire) -> None:
     await disabled.apply()
     assert rules("own") == before
     assert rules("qvd_qvdnet") == ""
+
+
+async def test_rules_that_others_flush_come_back(wire: Wire) -> None:
+    with wire.alice.listening(3030):
+        keeping = asyncio.get_running_loop().create_task(wire.firewall.keep(SystemClock(), every_s=0.05))
+        for flush in ("flush ruleset", "delete table bridge qvd_qvdnet"):
+            subprocess.run(["nft", flush], check=True)
+            async with asyncio.timeout(20):
+                while "qvd_qvdnet" not in tables("bridge") or "qvd_qvdnet" not in tables("inet"):
+                    await asyncio.sleep(0.01)
+            assert wire.world.knock(str(ALICE.address.ip), 3030) == "nothing"
+            assert wire.host.knock(str(ALICE.address.ip), 3030) == f"seen as {GATEWAY}"
+        keeping.cancel()
+        subprocess.run(["nft", "flush ruleset"], check=True)
+        assert wire.world.knock(str(ALICE.address.ip), 3030) == f"seen as {WORLD}"
+
+
+async def test_no_rules_come_back_that_are_not_wanted(network: str) -> None:
+    firewall = Firewall(Settings({**NETWORK, "internal.vm.network.firewall.enable": "0"}))
+    clock = ManualClock(datetime(2030, 1, 31, tzinfo=UTC))
+    keeping = asyncio.get_running_loop().create_task(firewall.keep(clock))
+    for _ in range(3):
+        await clock.advance(60)
+    assert not keeping.done()
+    keeping.cancel()
+    assert tables("inet") == tables("bridge") == ""
+
+
+def tables(family: str) -> str:
+    """The tables of a family, by name."""
+    return subprocess.run(
+        ["nft", "list", "tables", family], capture_output=True, text=True, check=True
+    ).stdout
 
 
 async def test_a_refused_ruleset_leaves_the_old_one_in_force(wire: Wire) -> None:
