@@ -10,7 +10,7 @@ import pytest
 from appliance import passwords
 from appliance.config import Settings
 from appliance.errors import ConfigError, UsageError
-from appliance.l7r.auth import REMEMBERED_S, LocalPasswords
+from appliance.l7r.auth import REMEMBERED_S, Chain, LocalPasswords, Verdict
 from appliance.l7r.calls import Credentials
 from appliance.l7r.services import make_authenticator
 from appliance.model import Secret, UserId
@@ -125,6 +125,40 @@ async def test_a_user_without_a_usable_hash_cannot_log_in(node: Installation, st
 def test_an_empty_password_cannot_be_set() -> None:
     with pytest.raises(UsageError):
         passwords.hash_password(Secret(""))
+
+
+class Guestbook:
+    """An authenticator that knows nobody but one user by one password."""
+
+    def __init__(self, node: Installation, password: str) -> None:
+        self._node, self._password = node, password
+        self.asked = 0
+        self.closed = False
+
+    async def authenticate(
+        self, settings: Settings, credentials: Credentials, seal: bytes, *, origin: str = ""
+    ) -> Verdict:
+        self.asked += 1
+        if credentials.password.reveal() != self._password:
+            return Verdict(None)
+        async with self._node.store.read() as tx:
+            return Verdict(await tx.users.by_login(credentials.login), b"guestbook")
+
+    def close(self) -> None:
+        self.closed = True
+
+
+async def test_the_first_of_several_that_accepts_wins(node: Installation) -> None:
+    first, last = Guestbook(node, "door"), Guestbook(node, "window")
+    chain = Chain([first, LocalPasswords(node.store, Elapsing()), last])
+    for password, asked in (("door", (1, 0)), (PASSWORD, (2, 0)), ("window", (3, 1))):
+        verdict = await chain.authenticate(SETTINGS, Credentials(ALICE, Secret(password)), b"")
+        assert verdict.user is not None
+        assert (verdict.user.login, first.asked, last.asked) == (ALICE, *asked)
+    assert (await chain.authenticate(SETTINGS, Credentials(ALICE, Secret("bad")), b"")).user is None
+    chain.close()
+    assert first.closed
+    assert last.closed
 
 
 async def test_an_unknown_plugin_is_a_wrong_setting(node: Installation) -> None:

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
-from appliance.model import BlockCause
+import pytest
+from sqlalchemy import update
+
+from appliance.filters import Filter
+from appliance.model import BlockCause, HostState, UserState
+from appliance.ops.sessions import end_of_users
 from appliance.storage import schema
 from tests.support.broker import BOB, Installation, Reply, connect_request, installation, request
+
+NX = b"NXPROXY-3.5.0 "
 
 
 async def asked(node: Installation, data: bytes) -> Reply:
@@ -38,6 +46,50 @@ async def test_a_disabled_user_is_refused_even_with_a_good_password_known(tmp_pa
         assert (await asked(node, request("/qvd/list_of_vm?"))).status == 401
 
 
+async def test_the_sessions_of_a_disabled_user_end_at_once_and_no_other(tmp_path: Path) -> None:
+    async with installation(tmp_path) as node:
+        await node.guest(7)
+        await node.guest(2)
+        alices, bobs = await node.client(), await node.client()
+        assert (await alices.connect(7))[0].status == 101
+        assert (await bobs.connect(2, BOB))[0].status == 101
+        async with node.store.write() as tx:
+            alice = (await tx.users.find(Filter.where(login="alice")))[0].id
+            await tx.connection.execute(
+                update(schema.users).where(schema.users.c.id == alice).values(enabled=False)
+            )
+            assert await end_of_users(tx, [alice], by="test") == 1
+        node.feed.announce_all()
+        assert await asyncio.wait_for(alices.ended(), 20)
+        await node.until_user_state(7, UserState.DISCONNECTED)
+        assert (await node.row(2)).user_state is UserState.CONNECTED
+        assert (await asked(node, connect_request(7))).status == 401
+        await bobs.send(NX)
+        assert await bobs.reader.readexactly(len(NX)) == NX
+
+
+@pytest.mark.parametrize("what", ["the VM", "the node", "the node's state"])
+async def test_who_is_connected_stays_when_somebody_blocks(tmp_path: Path, what: str) -> None:
+    async with installation(tmp_path) as node:
+        guest = await node.guest(7, 1)
+        client = await node.client()
+        assert (await client.connect(7))[0].status == 101
+        match what:
+            case "the VM":
+                await node.set_row(7, blocked=True, block_cause=BlockCause.ADMIN)
+            case "the node":
+                await node.change(schema.host_runtimes, blocked=True)
+            case _:
+                await node.change(schema.host_runtimes, state=HostState.STOPPING)
+        node.feed.announce_all()
+        status = 403 if what == "the VM" else 503
+        assert (await asked(node, connect_request(7))).status == status
+        await client.send(NX)
+        assert await client.reader.readexactly(len(NX)) == NX
+        assert (await node.row(7)).user_state is UserState.CONNECTED
+        assert guest.connections == 1
+
+
 async def test_logins_are_trimmed_and_in_any_case(tmp_path: Path) -> None:
     async with installation(tmp_path) as node:
         assert (await asked(node, request("/qvd/list_of_vm?", " Alice "))).status == 200
@@ -49,13 +101,33 @@ async def test_logins_are_trimmed_and_in_any_case(tmp_path: Path) -> None:
 async def test_credentials_are_counted_once_per_connection(tmp_path: Path) -> None:
     async with installation(tmp_path) as node:
         client = await node.client()
+        assert (await client.ask("/qvd/ping")).status == 200
+        assert await node.counters() == {}
         for _ in range(3):
             assert (await client.ask("/qvd/list_of_vm?")).status == 200
         assert (await client.ask("/qvd/list_of_vm?", password="bad")).status == 401
         assert (await client.ask("/qvd/list_of_vm?")).status == 200
         assert await node.counters() == {"http_requests": 5, "auth_attempts": 3, "auth_ok": 2}
-        assert (await client.ask("/qvd/ping")).body == b"I am alive!\r\n"
-        assert (await node.counters())["http_requests"] == 5
+
+
+async def test_every_request_is_counted_but_ping_and_what_is_none(tmp_path: Path) -> None:
+    async with installation(tmp_path) as node:
+        client = await node.client()
+        for path in ("list_of_vm?", "stop_vm?id=7", "connect_to_vm?id=7"):
+            await client.ask(f"/qvd/{path}")
+        for path in ("ping", "nothing"):
+            await client.ask(f"/qvd/{path}")
+        await client.send(b"GET /qvd/list_of_vm? HTTP/1.1\r\n\r\n")
+        assert (await client.reply()).status == 401
+        assert await node.counters() == {"http_requests": 4, "auth_attempts": 1, "auth_ok": 1}
+
+
+async def test_counts_of_many_at_once_are_all_kept(tmp_path: Path) -> None:
+    """They are added in the database, never read and written back (trap T11)."""
+    async with installation(tmp_path) as node:
+        clients = [await node.client() for _ in range(10)]
+        await asyncio.gather(*(each.ask("/qvd/list_of_vm?") for each in clients))
+        assert await node.counters() == {"http_requests": 10, "auth_attempts": 10, "auth_ok": 10}
 
 
 async def test_x_that_is_always_refused(tmp_path: Path) -> None:

@@ -16,8 +16,8 @@ import pytest
 from appliance.config import Settings
 from appliance.errors import ConfigError, NetworkError
 from appliance.l7r.server import L7r
-from appliance.l7r.session import ENDING_OTHER, ESTABLISHED, STARTING, STARTING_X
-from appliance.model import StartedBy, UserCmd, UserState, VmCmd, VmState
+from appliance.l7r.session import ENDING_OTHER, ESTABLISHED, STARTING, STARTING_X, WAITING
+from appliance.model import BlockCause, FailureCause, StartedBy, UserCmd, UserState, VmCmd, VmState
 from appliance.storage import schema
 from appliance.vma.wire import XState
 from tests.support.broker import Client, Installation, Reply, connect_request, installation, request
@@ -135,6 +135,25 @@ async def test_a_stopped_vm_is_started(tmp_path: Path) -> None:
         assert [one.info for one in interim] == [STARTING, STARTING_X, ESTABLISHED]
         assert guest.calls[0] == "x_start"
         await talks(client)
+
+
+async def test_a_start_that_the_host_hinders_is_told_and_waited_for(tmp_path: Path) -> None:
+    async with installation(tmp_path) as node:
+        client = await node.client()
+        await client.send(connect_request(7))
+        await node.until_wished(7, VmCmd.START)
+        assert (await client.reply()).info == STARTING
+        await node.set_row(
+            7,
+            vm_state=VmState.STARTING,
+            vm_cmd=None,
+            failure="the pool is full",
+            failure_cause=FailureCause.HOST,
+        )
+        assert (await client.reply()).info == f"{WAITING}: the pool is full"
+        await node.set_row(7, failure=None, failure_cause=None)
+        await node.guest(7)
+        assert (await client.final())[0].status == 101
 
 
 async def test_a_vm_that_is_stopping_is_started_again(tmp_path: Path) -> None:
@@ -427,6 +446,55 @@ async def test_stop_vm_of_a_stopped_one_and_of_one_about_to_start(tmp_path: Path
         await node.set_row(7, vm_cmd=VmCmd.START, host_id=1)
         assert (await client.ask("/qvd/stop_vm?id=7")).status == 200
         assert (await node.row(7)).vm_cmd is None
+
+
+@pytest.mark.parametrize("state", [VmState.STARTING, VmState.RUNNING, VmState.DEBUGGING])
+async def test_stop_vm_asks_for_it_whatever_the_vm_does(tmp_path: Path, state: VmState) -> None:
+    """Even if it is blocked: that keeps people out, not in."""
+    async with installation(tmp_path) as node:
+        await node.set_row(7, vm_state=state, host_id=1, blocked=True, block_cause=BlockCause.ADMIN)
+        client = await node.client()
+        await client.send(request("/qvd/stop_vm?id=7"))
+        await node.until_wished(7, VmCmd.STOP)
+        assert len(node.rings) == 1
+        await node.stops(7)
+        reply, _ = await client.final()
+        assert (reply.status, reply.body) == (200, b"Machine stopped\r\n")
+        assert reply.headers == {"Content-Type": "text/plain", "Content-Length": "17"}
+
+
+async def test_stop_vm_of_one_that_is_to_restart_keeps_it_down(tmp_path: Path) -> None:
+    async with installation(tmp_path) as node:
+        await node.set_row(7, vm_state=VmState.STOPPING, host_id=1, restart=True)
+        client = await node.client()
+        await client.send(request("/qvd/stop_vm?id=7"))
+        row = await node.until_wished(7, VmCmd.STOP)
+        assert not row.restart
+        await node.stops(7)
+        assert (await client.final())[0].status == 200
+
+
+async def test_stop_vm_ends_the_session_of_another_client(tmp_path: Path) -> None:
+    async with installation(tmp_path) as node:
+        await node.guest(7)
+        first, second = await attached(node), await node.client()
+        await second.send(request("/qvd/stop_vm?id=7"))
+        await node.until_wished(7, VmCmd.STOP)
+        await talks(first)
+        await node.stops(7)
+        assert (await second.final())[0].status == 200
+        assert await asyncio.wait_for(first.ended(), 20)
+
+
+async def test_nobody_waits_for_a_stop_whose_client_has_left(tmp_path: Path) -> None:
+    async with installation(tmp_path, internal__l7r__max_connections="1") as node:
+        await node.set_row(7, vm_state=VmState.RUNNING, host_id=1)
+        client = await node.client()
+        await client.send(request("/qvd/stop_vm?id=7"))
+        await node.until_wished(7, VmCmd.STOP)
+        client.vanish()
+        assert (await (await node.admitted()).ask("/qvd/ping")).status == 200
+        assert (await node.row(7)).vm_cmd is VmCmd.STOP
 
 
 async def test_stop_vm_of_one_that_does_not_stop(tmp_path: Path) -> None:
