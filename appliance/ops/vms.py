@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from datetime import datetime
 from ipaddress import AddressValueError, IPv4Address, IPv4Network
 from itertools import islice
 from uuid import uuid4
@@ -26,7 +27,7 @@ from appliance.model import (
     VmId,
     VmState,
 )
-from appliance.ops import failures, osfs
+from appliance.ops import failures, kept, osfs
 from appliance.storage.operations import Kind
 from appliance.storage.store import Tx
 
@@ -206,8 +207,12 @@ async def edit(tx: Tx, settings: Settings, vms: Sequence[Vm], changes: Mapping[s
     return len(vms)
 
 
-async def delete(tx: Tx, vms: Sequence[Vm], *, by: str) -> int:
-    """Delete VMs, all or none; their homes stay on disk.
+async def delete(
+    tx: Tx, settings: Settings, vms: Sequence[Vm], *, by: str, purge_home: bool = False
+) -> datetime | None:
+    """Delete VMs, all or none; their homes are kept for a while, or with `purge_home` go at once.
+
+    Returns until when homes are kept; None if there are none.
 
     :raises ConflictError: one of them is not stopped, or about to start
     """
@@ -219,10 +224,11 @@ async def delete(tx: Tx, vms: Sequence[Vm], *, by: str) -> int:
             f"only stopped VMs can be deleted: {shown}{more}",
             hint="qa vm stop them first; nothing was deleted",
         )
+    until = await kept.keep_homes(tx, settings, vms, reason="the VM was deleted", purge=purge_home)
     await tx.vms.delete([vm.id for vm in vms])
     await failures.end_image_alarms(tx)
     await _note(tx, [vm.id for vm in vms], by=by, what="vm del", was={vm.id: vm.name for vm in vms})
-    return len(vms)
+    return until
 
 
 def network(settings: Settings) -> IPv4Network:

@@ -29,6 +29,7 @@ NOUNS = {
     "osf": "operating system flavours",
     "di": "disk images and their tags",
     "vm": "desktops",
+    "kept": "homes and roots that wait for their end",
     "alarm": "what somebody must look after",
     "operation": "long work under way",
     "completion": "what a shell completes",

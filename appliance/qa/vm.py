@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TypeAlias
 
+from appliance.config import boolean
 from appliance.model import TAG_DEFAULT, OsfId, StartedBy, UserId, Vm, VmState
 from appliance.ops import osfs, users, vms
 from appliance.qa.context import Context
@@ -179,12 +180,18 @@ async def edit(context: Context, given: Given) -> None:
 
 async def delete(context: Context, given: Given) -> None:
     """`qa vm del`."""
-    async with context.database() as store, store.write() as tx:
-        deleted = await vms.delete(tx, await tx.vms.find(context.filter), by=context.by)
-    context.say(f"Deleting {deleted} vm(s)")
-    context.note_if_nothing(deleted)
-    if deleted:
-        context.note("Their homes are kept on disk.")
+    purge = bool(given.get("purge_home"))
+    async with context.database() as store:
+        async with store.write() as tx:
+            found = await tx.vms.find(context.filter)
+            until = await vms.delete(tx, context.settings, found, by=context.by, purge_home=purge)
+        context.changed = purge and until is not None
+    context.say(f"Deleting {len(found)} vm(s)")
+    context.note_if_nothing(len(found))
+    if purge and until is not None:
+        context.note("The daemon removes their homes within a minute.")
+    elif until is not None:
+        context.note(f"Their homes are kept until {local_time(until)} (qa kept list).")
 
 
 Wish = Callable[[Context, Tx, list[Vm]], Awaitable[int]]
@@ -354,11 +361,14 @@ VERBS = (
     ),
     Verb(
         "del",
-        "Deletes stopped VMs; their homes stay on disk.",
+        "Deletes stopped VMs; their homes are kept for storage.homes.kept.days.",
         delete,
+        arguments=(
+            Argument("purge_home", "whether their homes go at once, for good", boolean, shape="yes|no"),
+        ),
         filters=True,
         confirm="delete all vms",
-        examples=("qa vm del -f name=web-1",),
+        examples=("qa vm del -f name=web-1", "qa vm del purge_home=yes -f user=alice"),
     ),
     *REACH,
     *property_verbs(SUBJECT),

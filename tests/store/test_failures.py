@@ -213,7 +213,7 @@ async def test_a_block_and_its_alarm_end_together(host: Rig, lifted: str) -> Non
                 case "unblock":
                     assert await vms.unblock(tx, [ONE], by="test") == 1
                 case "delete":
-                    await vms.delete(tx, [await tx.vms.get(ONE)], by="test")
+                    await vms.delete(tx, host.settings, [await tx.vms.get(ONE)], by="test")
         assert await host.alarms() == []
     async with host.store.read() as tx:
         assert not any(vm.runtime.blocked or vm.runtime.failures for vm in await tx.vms.find())

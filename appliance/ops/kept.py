@@ -1,0 +1,54 @@
+"""What people do with kept things: the roots of failed starts, and the homes of deleted VMs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from appliance import config
+from appliance.config import Settings
+from appliance.model import Kept, KeptKind, Vm
+from appliance.storage.paths import Paths
+from appliance.storage.store import Tx
+
+
+async def keep_homes(
+    tx: Tx, settings: Settings, vms: Sequence[Vm], *, reason: str, purge: bool
+) -> datetime | None:
+    """Let the homes of VMs that are about to go wait for their end; returns until when, if there are any.
+
+    To be called in the transaction that deletes the VMs. With `purge` they wait for nothing.
+    """
+    paths = Paths(settings)
+    until = tx.at if purge else tx.at + timedelta(days=settings[config.KEPT_HOME_DAYS])
+    kept = None
+    for vm in vms:
+        home = paths.homefs(vm.id)
+        if home.exists():
+            kept = until
+            await tx.kept.add(
+                KeptKind.HOME, home, vm_id=vm.id, vm=vm.name, owner=vm.user, reason=reason, until=until
+            )
+    return kept
+
+
+async def end(tx: Tx, kept: Sequence[Kept], *, by: str) -> int:
+    """Keep these no longer; the daemon removes them. Returns how many there were."""
+    for thing in kept:
+        await tx.log.append(
+            by=by, what="kept del", object=f"vm {thing.vm_id}", was=f"{thing.kind} {thing.path}"[:1000]
+        )
+    return await tx.kept.end_now([thing.id for thing in kept])
+
+
+def size_bytes(kept: Kept) -> int | None:
+    """What would be free without it, in bytes; None if the pool does not count, or we may not ask."""
+    from appliance.storage import quotas, subvolumes
+
+    path = Path(kept.path)
+    with suppress(OSError):
+        if subvolumes.is_top(path) and (use := quotas.use(path, subvolumes.id_of(path))) is not None:
+            return use.exclusive
+    return None
