@@ -6,6 +6,7 @@ What the HKD itself writes is in `runtimes.py`, what the L7R writes in `sessions
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import (
@@ -78,6 +79,14 @@ KEYS: Keys = {
 ENDING = (VmState.STOPPING, VmState.ZOMBIE)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Runs:
+    """How often a VM was started, and how often its VMA answered then (protocol.md 5.10)."""
+
+    attempts: int
+    ok: int
+
+
 class Vms:
     """The desktops."""
 
@@ -132,6 +141,22 @@ class Vms:
     async def delete(self, ids: Collection[VmId]) -> int:
         """Remove VMs with their runtime rows; returns how many."""
         return (await self._connection.execute(delete(vms).where(vms.c.id.in_(ids)))).rowcount
+
+    async def counters(self, ids: Collection[VmId]) -> dict[VmId, Runs]:
+        """How often these VMs were started."""
+        rows = await self._connection.execute(select(vm_counters).where(vm_counters.c.vm_id.in_(ids)))
+        return {VmId(row.vm_id): Runs(attempts=row.run_attempts, ok=row.run_ok) for row in rows}
+
+    async def screen(self, vm_id: VmId) -> tuple[str, int] | None:
+        """Where the screen of a VM is shown: the address of its host (trap T19), and the port."""
+        row = (
+            await self._connection.execute(
+                select(hosts.c.address, vm_runtimes.c.vm_vnc_port)
+                .join(hosts, hosts.c.id == vm_runtimes.c.host_id)
+                .where(vm_runtimes.c.vm_id == vm_id, vm_runtimes.c.vm_vnc_port.is_not(None))
+            )
+        ).one_or_none()
+        return None if row is None else (row.address, row.vm_vnc_port)
 
     async def addresses(self) -> dict[str, str]:
         """Every address that is given away, with the name of its VM."""
