@@ -78,7 +78,7 @@ class Verb:
 
         :raises SyntaxErrors: everything that is wrong with them, at once
         """
-        known = {argument.name: argument for argument in self.arguments}
+        known = {_alike(argument.name): argument for argument in self.arguments}
         values: dict[str, Any] = {}
         rest: list[str] = []
         errors: list[str] = []
@@ -89,14 +89,18 @@ class Verb:
                 rest.append(word)
             elif not equals:
                 errors.append(f"{word!r} is no key=value")
+            elif argument := known.get(_alike(name)):
+                name = argument.name
+                if name in seen:
+                    errors.append(f"argument {name} is given twice")
+                else:
+                    _read(argument, text, values, errors)
+            elif not self.pairs:
+                errors.append(_unknown(name, [argument.name for argument in self.arguments]))
             elif name in seen:
                 errors.append(f"argument {name} is given twice")
-            elif name in known:
-                _read(known[name], text, values, errors)
-            elif self.pairs:
-                values[name] = text
             else:
-                errors.append(_unknown(name, list(known)))
+                values[name] = text
             seen.add(name)
         errors += self._missing(seen)
         if errors:
@@ -187,6 +191,11 @@ def _read(argument: Argument, text: str, values: dict[str, Any], errors: list[st
         values[argument.name] = argument.parse(text)
     except (ValueError, UsageError, ConfigError) as exc:
         errors.append(f"argument {argument.name}={text!r}: {exc}")
+
+
+def _alike(name: str) -> str:
+    """The name for comparison: nobody remembers where a hyphen stands, and where an underscore."""
+    return name.replace("_", "-")
 
 
 def _excluding(found: Sequence[str]) -> list[str]:

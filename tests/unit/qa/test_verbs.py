@@ -37,6 +37,21 @@ def test_reads_arguments() -> None:
     assert ADD.given(["name=x=y", "a=1", "n=7"]).values == {"name": "x=y", "a": "1", "n": 7}
 
 
+def test_hyphens_and_underscores_are_alike() -> None:
+    verb = Verb("x", "", nothing, arguments=(Argument("use_overlay", ""), Argument("password-file", "")))
+    given = verb.given(["use-overlay=1", "password_file=2"])
+    assert given.values == {"use_overlay": "1", "password-file": "2"}
+    with pytest.raises(SyntaxErrors, match="argument use_overlay is given twice"):
+        verb.given(["use_overlay=1", "use-overlay=2"])
+
+
+def test_free_names_stay_as_they_are() -> None:
+    verb = Verb("x", "", nothing, pairs="keys")
+    assert verb.given(["a_b=1", "a-b=2"]).values == {"a_b": "1", "a-b": "2"}
+    with pytest.raises(SyntaxErrors, match="argument a_b is given twice"):
+        verb.given(["a_b=1", "a_b=2"])
+
+
 def test_tells_all_that_is_wrong_at_once() -> None:
     with pytest.raises(SyntaxErrors) as caught:
         ADD.given(["nmae=x", "a=1", "b=2", "n=many", "word", "a=3"])
