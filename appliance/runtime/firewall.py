@@ -1,4 +1,4 @@
-"""Puts the ruleset in force: all of it at once, in one transaction of nft."""
+"""Puts the ruleset in force, whole or only who its guests are: always in one transaction of nft."""
 
 from __future__ import annotations
 
@@ -34,6 +34,7 @@ class Firewall:
         self._turn = asyncio.Lock()
         self._changes = 0
         self._in_force = 0
+        self._whole = True
 
     async def begin(self, guests: Sequence[GuestSpec]) -> None:
         """Fence the guests that a new daemon finds, all at once: none of them loses a packet.
@@ -48,6 +49,10 @@ class Firewall:
 
         :raises NetworkError: the kernel refuses them; those of before are still in force
         """
+        self._whole = True
+        await self._apply()
+
+    async def _apply(self) -> None:
         self._changes += 1
         mine = self._changes
         async with self._turn:
@@ -71,7 +76,7 @@ class Firewall:
             return
         self._guests[guest.vm_id] = guest
         try:
-            await self.apply()
+            await self._apply()
         except BaseException:
             self._guests.pop(guest.vm_id, None)
             raise
@@ -79,7 +84,7 @@ class Firewall:
     async def unfence(self, vm_id: VmId) -> None:
         """Let the guest's port carry nothing."""
         if self._guests.pop(vm_id, None) is not None:
-            await self.apply()
+            await self._apply()
 
     async def keep(self, timers: Timers, *, every_s: float = LOOK_S) -> None:
         """Put our tables back whenever somebody has removed them, for ever.
@@ -102,10 +107,23 @@ class Firewall:
         return ours >= set(ruleset.FAMILIES)
 
     async def _load(self) -> None:
+        """Say who the guests are; all the rules, if they may not be in force."""
+        if self._enabled and not self._whole:
+            try:
+                await _transact(ruleset.members(self._spec, self._guests.values()))
+            except ToolError:
+                self._whole = True  # somebody has removed our tables
+            else:
+                return
         rules = ruleset.removal(self._spec)
         if self._enabled:
             rules = ruleset.render(self._spec, self._guests.values())
         try:
-            await proc.run(["nft", "-j", "-f", "-"], stdin=json.dumps(rules).encode())
+            await _transact(rules)
         except ToolError as exc:
             raise NetworkError(f"the firewall cannot be set up: {exc}") from exc
+        self._whole = not self._enabled
+
+
+async def _transact(rules: ruleset.Json) -> None:
+    await proc.run(["nft", "-j", "-f", "-"], stdin=json.dumps(rules).encode())
