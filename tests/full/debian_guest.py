@@ -110,7 +110,7 @@ class DebianGuest:
                 raise AssertionError(f"QEMU ended:\n{self.console_tail()}")
             try:
                 self.run("true", limit_s=20)
-            except (OSError, http.client.HTTPException):
+            except (OSError, http.client.HTTPException, subprocess.TimeoutExpired):
                 time.sleep(1)
             else:
                 return time.monotonic() - begun
