@@ -92,7 +92,12 @@ class LaunchGuest(Action):
 
 @dataclass(frozen=True, slots=True)
 class AdoptGuest(Action):
-    """Take up a guest that was found running."""
+    """Take up a guest that was found running.
+
+    Whatever the VMA answers meanwhile: a guest that nobody follows is never seen to depart.
+    """
+
+    survives: ClassVar[bool] = True
 
     guest: GuestSpec
 

@@ -11,6 +11,7 @@ import pytest
 from appliance.clock import ManualClock
 from appliance.model import BackendKind, StartedBy, VmId
 from appliance.runtime.actions import (
+    AdoptGuest,
     Arm,
     EraseGuest,
     LaunchGuest,
@@ -31,7 +32,7 @@ from appliance.runtime.events import (
 )
 from appliance.runtime.machine import Phase, VmMachine
 from appliance.runtime.supervisor import Supervisor
-from tests.support.machines import GUEST, NOW
+from tests.support.machines import GUEST, NOW, machine
 
 
 class Script:
@@ -171,3 +172,17 @@ async def test_timers_and_watches_end_with_their_phase(supervisor: Supervisor, s
     supervisor.post(StopWanted(vm_id=VmId(1), at=NOW, cause="test", restart=False))
     await settle()
     assert sorted(script.cancelled) == ["Arm", "WatchVma"]
+
+
+async def test_a_guest_is_adopted_although_its_vma_answers_first(
+    supervisor: Supervisor, script: Script
+) -> None:
+    script.hold("SaveState")
+    found = replace(machine(Phase.AWAITING_VMA), vm_id=VmId(1))
+    orders = (SaveState(), AdoptGuest(GUEST), WatchVma(GUEST, starting=True))
+    supervisor.adopt(found, orders, cause="adopted")
+    await settle()
+    assert phases(script) == {1: Phase.MONITORING}
+    script.gates.pop("SaveState").set()
+    await settle()
+    assert (1, "AdoptGuest") in script.begun
