@@ -27,6 +27,7 @@ from appliance.values import addresses, choice, ciphers, one_of, portion, size_b
 T = TypeVar("T")
 
 REGISTRY: dict[str, Key[object]] = {}
+LOG_LEVELS = ("ALL", "TRACE", "DEBUG", "INFO", "WARN", "WARNING", "ERROR", "FATAL", "OFF")
 FILE_ONLY = ("nodename", "database.", "log.", "path.")
 NEAR = 0.85
 """How alike (difflib's ratio) an unknown name is to a declared one to be taken for a slip."""
@@ -201,6 +202,19 @@ def prefix_length(text: str) -> int:
     return IPv4Network(f"0.0.0.0/{text.strip()}").prefixlen
 
 
+def log_level(text: str) -> str:
+    """How grave a record must be to be logged, in the words of Log4perl."""
+    word = text.strip().upper()
+    if word not in LOG_LEVELS:
+        raise ValueError(f"write one of {', '.join(LOG_LEVELS)}")
+    return word
+
+
+def optional_path(text: str) -> Path | None:
+    """An absolute path; empty means none."""
+    return path(text.strip()) if text.strip() else None
+
+
 def path(text: str) -> Path:
     """An absolute path."""
     where = Path(text)
@@ -337,9 +351,9 @@ def read_file(file: Path) -> Settings:
 
 NODENAME = declare("nodename", str, socket.gethostname(), "Name of this node, as in the table hosts.")
 DATABASE_URL = declare("database.url", str, "sqlite:///${path.storage.root}/qvd.db", "Where the database is.")
-LOG_LEVEL = declare("log.level", str, "INFO", "ALL, DEBUG, INFO, WARN, ERROR, FATAL or OFF.")
+LOG_LEVEL = declare("log.level", log_level, "INFO", "ALL, DEBUG, INFO, WARN, ERROR, FATAL or OFF.")
 LOG_FILENAME = declare(
-    "log.filename", optional, "", "A file that receives the log besides stderr; empty for none."
+    "log.filename", optional_path, "", "A file that receives the log besides stderr; empty for none."
 )
 
 PATH_RUN = declare("path.run", path, "/var/run/qvd", "Sockets, locks and pid files.")

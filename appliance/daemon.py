@@ -68,6 +68,8 @@ logger = logging.getLogger(__name__)
 
 GUEST_RUNS = frozenset({Phase.AWAITING_VMA, Phase.MONITORING, Phase.SHUTTING_DOWN})
 TURNED_DOWN = 1
+OWN_MASK = 0o077
+"""What the daemon makes is root's alone, unless the code says otherwise."""
 INTERRUPTED = 130
 
 
@@ -180,6 +182,9 @@ class Appliance:
                     wishes = tasks.create_task(hkd.serve_wishes(), name="wishes")
                     tasks.create_task(hkd.tick(), name="ticker")
                     self._look_after_storage(tasks, equipment, supervisor)
+                    for kit in equipment.values():
+                        if isinstance(kit.fences, Firewall):
+                            tasks.create_task(kit.fences.keep(self._clock), name="firewall")
                     beats = show_life(self._manager, supervisor, self._store, self._clock)
                     tasks.create_task(beats, name="watchdog")
                     logger.info("appliance runs", extra=facts(host=self._host.name, id=self._installation))
@@ -324,7 +329,7 @@ async def serve(config: Path, around: Around = NOTHING_AROUND) -> None:
     """
     manager = ServiceManager.from_environment()
     settings = read_file(config)
-    set_up(settings[LOG_LEVEL], Path(file) if (file := settings[LOG_FILENAME]) else None)
+    set_up(settings[LOG_LEVEL], settings[LOG_FILENAME])
     for warning in vetted(settings.written, settings.source):
         logger.warning(warning)
     paths = Paths(settings)
@@ -332,6 +337,7 @@ async def serve(config: Path, around: Around = NOTHING_AROUND) -> None:
         paths.run.mkdir(mode=0o755, parents=True, exist_ok=True)
     except OSError as exc:
         raise HostError(f"{paths.run} cannot be made: {exc.strerror}", hint="run as root") from exc
+    os.umask(OWN_MASK)
     with only_one(paths.hkd_lock):
         store = await Store.open(settings[DATABASE_URL], SystemClock())
         try:
@@ -402,12 +408,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     except* ApplianceError as failures:
         print(f"qvd-appliance: {first_cause(failures)}", file=sys.stderr)
         status = TURNED_DOWN
+    except* Exception as failures:
+        logger.critical("ended by a fault of its own", exc_info=failures)
+        print(f"qvd-appliance: ended by a fault of its own: {first_cause(failures)!r}", file=sys.stderr)
+        status = TURNED_DOWN
     except* (KeyboardInterrupt, asyncio.CancelledError):
         status = INTERRUPTED
     return status
 
 
-def first_cause(failures: BaseExceptionGroup[ApplianceError]) -> BaseException:
+def first_cause(failures: BaseExceptionGroup[BaseException]) -> BaseException:
     """The first failure inside nested groups."""
     cause: BaseException = failures
     while isinstance(cause, BaseExceptionGroup):

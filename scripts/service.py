@@ -117,7 +117,7 @@ def writable_paths(settings: Settings, paths: Paths) -> list[Path]:
     """What the daemon writes to besides its runtime directory: the topmost directories."""
     wanted = {paths.root, *paths.storage, database_file(settings[config.DATABASE_URL]).parent}
     if file := settings[config.LOG_FILENAME]:
-        wanted.add(Path(file).parent)
+        wanted.add(file.parent)
     for folder in (paths.run, paths.lxc, paths.control.parent, paths.ssl.parent):
         if not folder.resolve().is_relative_to(RUN):
             wanted.add(folder)
