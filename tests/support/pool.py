@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import tarfile
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -40,8 +40,15 @@ def pool(size: str = "1G") -> Iterator[Path]:
         shutil.rmtree(folder)
 
 
-def tiny_root(archive: Path, *, inittab: str = INITTAB, without: str = "", prefix: str = "") -> Path:
-    """Pack a root of busybox alone: an init, a shell on tty1, a user with uid 1000."""
+def tiny_root(
+    archive: Path,
+    *,
+    inittab: str = INITTAB,
+    without: str = "",
+    prefix: str = "",
+    programs: Mapping[str, str] | None = None,
+) -> Path:
+    """Pack a root of busybox alone: an init, a shell on tty1, a user with uid 1000; and scripts by path."""
     files = {
         "bin/busybox": (BUSYBOX.read_bytes(), 0o755, 0),
         "etc/inittab": (inittab.encode(), 0o644, 0),
@@ -49,6 +56,7 @@ def tiny_root(archive: Path, *, inittab: str = INITTAB, without: str = "", prefi
         "etc/group": (b"root:x:0:\nuser:x:1000:\n", 0o644, 0),
         "etc/hosts": (b"127.0.0.1\tlocalhost\n10.9.8.7\tprinter\n", 0o644, 0),
         "usr/owned": (b"by user\n", 0o640, 1000),
+        **{path: (script.encode(), 0o755, 0) for path, script in (programs or {}).items()},
     }
     links = {f"bin/{applet}": "busybox" for applet in APPLETS.split()} | {"sbin/init": "../bin/busybox"}
     with tarfile.open(archive, "w:gz", compresslevel=1) as tar:
