@@ -95,8 +95,8 @@ class Firewall:
             await timers.sleep(every_s)
             try:
                 if self._enabled and not await self._is_in_force():
-                    logger.warning("the guests' firewall was removed by somebody else: put back")
                     await self.apply()
+                    logger.warning("the guests' firewall was removed by somebody else: put back")
             except (NetworkError, ToolError) as exc:
                 logger.error("the guests' firewall may not be in force", extra=facts(error=exc))
 

@@ -7,7 +7,7 @@ import json
 import os
 import secrets
 import subprocess
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -126,6 +126,10 @@ class Arena:
         finally:
             self._restart(firewall="1")
 
+    def flush(self) -> None:
+        """Remove every rule of the host, as another program does that sets its own."""
+        self._configure("nft", "flush", "ruleset")
+
     def _restart(self, *, firewall: str) -> None:
         self.trial.stop()
         self.trial.write_config(internal__vm__network__firewall__enable=firewall)
@@ -136,8 +140,7 @@ class Arena:
 
     def beat(self, vm: str = "desk2") -> int:
         """How often a guest has written into its home, as the disk has it."""
-        text = (self.trial.storage / "homefs" / f"{self.trial.vm(vm)['id']}-fs" / "beat").read_text()
-        return int(text.strip() or 0)
+        return int((self.trial.storage / "homefs" / f"{self.trial.vm(vm)['id']}-fs" / "beat").read_text())
 
 
 def read(results: Path) -> Results:
@@ -152,8 +155,10 @@ def succeeded(results: Results) -> dict[str, str]:
 
 
 @contextmanager
-def arena(directory: Path, variants: Variants) -> Iterator[Arena]:
-    """Everybody in place, the guests running."""
+def arena(
+    directory: Path, variants: Variants, *, pool: str = "6G", limits: Sequence[str] = ()
+) -> Iterator[Arena]:
+    """Everybody in place, the guests running under these limits of their OSF besides."""
     service = f"::respawn:/usr/bin/python3 -I -S /{PLACE} serve\n"
     image = variants.make(
         "attacker",
@@ -161,11 +166,11 @@ def arena(directory: Path, variants: Variants) -> Iterator[Arena]:
     )
     with ExitStack() as stack:
         trial = stack.enter_context(Trial(directory))
-        trial.lay_out()
+        trial.lay_out(pool_size=pool)
         world = Machine(stack.enter_context(netns.namespace()))
         trial.start()
         trial.furnish(image, memory=MEMORY_MIB)
-        trial.qa("osf", "edit", f"processes={PROCESSES}", "-f", "name=small")
+        trial.qa("osf", "edit", f"processes={PROCESSES}", *limits, "-f", "name=small")
         trial.qa("vm", "add", "name=desk2", "user=alice", "osf=small")
         victim = stack.enter_context(subprocess.Popen(["sleep", "infinity"]))
         stack.callback(victim.kill)

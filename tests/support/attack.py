@@ -18,17 +18,19 @@ import shutil
 import signal
 import socket
 import stat
+import struct
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 ORDERS = Path("/run/attack")
-BEAT = Path("/home/beat")
+BEAT, NEXT_BEAT = Path("/home/beat"), Path("/home/beat.next")
 PATIENCE_S = 20
-KNOCK_S = 2.0
+KNOCK_S = 4.0
 PAGE = 4096
 MS_REMOUNT = 32
 
@@ -343,6 +345,40 @@ def second_address(victims: dict[str, Any]) -> str:
 
 
 @probe
+def subvolume(victims: dict[str, Any]) -> str:
+    """A subvolume or snapshot of one's own, which no quota would count."""
+    place = os.open("/opt", os.O_RDONLY | os.O_DIRECTORY)
+
+    def made(request: int, upper: int) -> str:
+        name = f"volume-{request:x}-{upper:x}".encode()
+        header = struct.pack("=q", place) if request < 0x50009410 else struct.pack("=q48x", place)
+        source = os.open("/", os.O_RDONLY | os.O_DIRECTORY)
+        arguments = struct.pack("=q", source) + header[8:] + name
+        call(16, place, ctypes.c_ulong(upper << 32 | request), arguments.ljust(PAGE, b"\0"))
+        return f"ioctl {request:x}"
+
+    requests = (0x50009401, 0x5000940E, 0x50009417, 0x50009418)
+    return any_of(*(partial(made, request, upper) for request in requests for upper in (0, 1)))
+
+
+def fill(order: str) -> str:
+    """`fill FOLDER MIB` writes a file that stays, `burst FOLDER MIB` one that goes."""
+    how, folder, wanted = order.split()
+    file = Path(folder) / "filling"
+    block, done = os.urandom(1 << 20), 0
+    with file.open("wb", buffering=0) as stream:
+        if how == "burst":
+            file.unlink()
+        try:
+            for done in range(int(wanted)):  # noqa: B007, how far it came is told
+                stream.write(block)
+            os.fsync(stream.fileno())
+        except OSError as exc:
+            raise OSError(exc.errno, f"{os.strerror(exc.errno or 0)} after {done} MiB") from exc
+    return f"wrote {wanted} MiB below {folder}"
+
+
+@probe
 def setuid_in_home(victims: dict[str, Any]) -> str:
     """A program in the home that makes a user root, also in the next image."""
     program = Path("/home/id")
@@ -434,13 +470,20 @@ def _ip(*words: str) -> str:
 # --- the order ----------------------------------------------------------------------------------------
 
 
+def effort(name: str, victims: dict[str, Any]) -> str:
+    """Try what a name says: a probe, a filling of a folder, or a knock."""
+    if name in PROBES:
+        return PROBES[name](victims)
+    return fill(name) if name.startswith(("fill ", "burst ")) else knock(name)
+
+
 def begin(name: str, victims: dict[str, Any]) -> Callable[[], dict[str, Any]]:
     """Try one probe in a process of its own, bounded in time; the value waits for what came of it."""
     reader, writer = os.pipe()
     if (child := os.fork()) == 0:
         signal.alarm(PATIENCE_S)
         try:
-            how = PROBES[name](victims) if name in PROBES else knock(name)
+            how = effort(name, victims)
             told: dict[str, Any] = {"open": True, "how": how}
         except (OSError, Refused) as exc:
             told = {"open": False, "how": str(exc), "errno": getattr(exc, "errno", None)}
@@ -459,8 +502,9 @@ def begin(name: str, victims: dict[str, Any]) -> Callable[[], dict[str, Any]]:
 
 def attempted(names: list[str], victims: dict[str, Any]) -> list[dict[str, Any]]:
     """What comes of probes: of those of the network, which mostly wait, all at once; of others, in turn."""
-    own = [begin(name, victims)() for name in names if name in PROBES]
-    knocks = [begin(name, victims) for name in names if name not in PROBES]
+    by_turns = [name for name in names if name in PROBES or name.startswith(("fill ", "burst "))]
+    own = [begin(name, victims)() for name in by_turns]
+    knocks = [begin(name, victims) for name in names if name not in by_turns]
     return [*own, *(outcome() for outcome in knocks)]
 
 
@@ -490,10 +534,11 @@ def serve() -> None:
             order.rename(taken)
             carry_out(taken, order.with_suffix(".results"))
         count += 1
-        with BEAT.open("w") as file:
-            file.write(str(count).rjust(12))
+        with NEXT_BEAT.open("w") as file:
+            file.write(str(count))
             file.flush()
             os.fsync(file.fileno())
+        NEXT_BEAT.rename(BEAT)
         time.sleep(0.05)
 
 

@@ -25,6 +25,7 @@ OPTIONAL = {"sysrq": errno.ENOENT, "kexec": errno.ENOSYS, "module": errno.ENOSYS
 """What a kernel may be built without, and how it then answers everybody."""
 PORT, VMA_PORT, L7R_PORT, X_PORT = 4711, 3030, 8443, 4100
 ROUNDS = 3
+PUT_BACK = "the guests' firewall was removed by somebody else: put back"
 ENOUGH = "/run/attack/enough"
 
 
@@ -93,9 +94,19 @@ def test_a_third_machine_reaches_no_guest(place: Arena, port: int) -> None:
         if port == X_PORT:
             stack.enter_context(place.guest("desk1").echoing(port))
         assert not place.world.connects(address, port)
-        assert place.host.connects(address, port)
+        place.trial.wait_for("a way for the host", lambda: place.host.connects(address, port))
         with place.unruled():
-            assert place.world.connects(address, port)
+            place.trial.wait_for("a way for others", lambda: place.world.connects(address, port))
+
+
+def test_rules_that_others_flush_come_back(place: Arena) -> None:
+    address = place.node("desk1").address
+    with place.guest("desk1").echoing(X_PORT):
+        told = place.trial.log.read_text().count(PUT_BACK)
+        place.flush()
+        place.trial.wait_for("the rules", lambda: place.trial.log.read_text().count(PUT_BACK) > told)
+        place.trial.wait_for("the way in", lambda: place.host.connects(address, X_PORT))
+        assert not place.world.connects(address, X_PORT)
 
 
 def test_neighbours_and_database_go_on_while_a_guest_exhausts_itself(place: Arena) -> None:
