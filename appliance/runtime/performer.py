@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
-from contextlib import AbstractAsyncContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -35,6 +35,7 @@ from appliance.runtime.actions import (
     AdoptGuest,
     Arm,
     AskPoweroff,
+    Background,
     Deadline,
     DefineGuest,
     EraseGuest,
@@ -73,6 +74,8 @@ from appliance.vma_client import VmaClient
 logger = logging.getLogger(__name__)
 
 CONSOLE_LINES = 200
+OVERDUE_S = 10.0
+"""How long an order may take to end once its time is over: a thread goes on until the kernel answers it."""
 E = TypeVar("E", bound=Event)
 
 DEADLINES: Mapping[Deadline, Key[float]] = {
@@ -122,7 +125,8 @@ class Performer:
         limit = order.action.limit_s
         try:
             async with self._turn(order), asyncio.timeout(None if limit == float("inf") else limit):
-                return await self._effect(order)
+                with overdue(order):
+                    return await self._effect(order)
         except ApplianceError as exc:
             return self._failed(order, str(exc), blame_of(exc))
         except TimeoutError:
@@ -294,3 +298,21 @@ class Performer:
         finally:
             if not self._kit(order).backend.sees_departures:
                 await self._kit(order).backend.stop(order.vm_id)
+
+
+@contextmanager
+def overdue(order: Order) -> Iterator[None]:
+    """Tell if an order goes on long after its time, because what it waits for cannot be interrupted."""
+
+    def tell() -> None:
+        action = type(order.action).__name__
+        logger.error("an order cannot be interrupted", extra=facts(vm=order.vm_id, action=action))
+
+    if isinstance(order.action, Background):
+        yield
+        return
+    timer = asyncio.get_running_loop().call_later(order.action.limit_s + OVERDUE_S, tell)
+    try:
+        yield
+    finally:
+        timer.cancel()
