@@ -119,10 +119,10 @@ class L7r:
     async def _follow(self) -> None:
         with self._services.feed.watch(None) as news:
             while True:
-                await news.changed(LOOK_S)
                 await self._try("TLS stays as it was", self._take_over_tls)
                 await self._try("the port stays as it was", self._move)
                 self._reserve()
+                await news.changed(LOOK_S)
 
     async def _try(self, otherwise: str, change: Callable[[], Awaitable[None]]) -> None:
         """Make a change that may be impossible; if so, say it once."""

@@ -24,11 +24,11 @@ NX = b"NXPROXY-3.5.0 "
 
 @pytest.fixture
 def apart() -> Iterator[None]:
-    """This thread in a fresh network with a loopback of both kinds and one more address of each."""
+    """This thread in a fresh network with a loopback of both kinds and some more addresses."""
     with namespace() as name:
         has_ipv6 = ["sysctl", "-qw", "net.ipv6.conf.lo.disable_ipv6=0"]
         subprocess.run(["ip", "netns", "exec", name, *has_ipv6], check=True)
-        for address in (["192.0.2.1/32"], ["2001:db8::1/128", "nodad"]):
+        for address in (["192.0.2.1/32"], ["2001:db8::1/128", "nodad"], ["2001:db8::2/128", "nodad"]):
             subprocess.run(["ip", "-n", name, "address", "add", *address, "dev", "lo"], check=True)
         with entered(name):
             yield
@@ -97,7 +97,6 @@ def test_the_address_of_a_client_is_told_as_people_write_it(
 def test_all_addresses_of_an_ipv6_network_are_one_machine(apart: None, tmp_path: Path) -> None:
     async def scenario(node: Installation) -> None:
         node.settings["internal.l7r.max_strangers_per_address"] = "1"
-        subprocess.run(["ip", "address", "add", "2001:db8::2/128", "dev", "lo", "nodad"], check=True)
         assert await is_heard(node, "2001:db8::1")
         other = await at(node, "2001:db8::2")
         with suppress(ConnectionError):
