@@ -31,9 +31,9 @@ GUEST_LINK = "eth0"
 RESERVED_GROUPS = 0xFFF8
 """The group addresses, by their last digit, that take the way of every other frame and so meet the rules.
 
-Of the sixteen that a bridge keeps for itself, the kernel hands what comes to 0e to this host past all
-rules, and learns its sender. It refuses this for 0 to 2: 0 takes that way where no spanning tree is
-spoken, 1 goes nowhere, and 2 meets the input rules.
+Of the sixteen that a bridge keeps for itself, the kernel would hand what comes to the one that ends in e
+to this host past all rules, and learn its sender. The mask may not hold the first three: 0 takes that
+way already where no spanning tree is spoken, 1 goes nowhere, and 2 meets the input rules.
 """
 HARDENED = {
     "ipv6/conf/{link}/disable_ipv6": "1",
@@ -44,12 +44,10 @@ HARDENED = {
     "ipv4/conf/{link}/proxy_arp": "0",
 }
 """What the bridge does with what guests send, whatever this host does elsewhere."""
-
-
 MAC_PREFIX = "02:51:56"
 """By this a bridge of ours is known: a locally administered address that no card has."""
-UNICAST = 1
-LOCAL_TABLE = 255
+UNICAST, LOCAL_TABLE = 1, 255
+"""Of routes: those that lead somewhere; the table of the host's own addresses (rtnetlink(7))."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,7 +83,7 @@ def spec(settings: Settings) -> BridgeSpec:
 
 
 async def converge(spec: BridgeSpec) -> None:
-    """Make the bridge, give it its address and no other, bring it up, let this host forward.
+    """Make the bridge, give it its address and no other, harden it, bring it up, let this host forward.
 
     :raises NetworkError: the kernel refuses
     """
