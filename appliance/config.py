@@ -397,7 +397,10 @@ POOL_RESERVE = declare(
     "What guests leave of the pool for the host; a share is 256 MiB or more, and never more than a quarter.",
 )
 POOL_ALARM = declare(
-    "storage.pool.alarm", portion, "10%", "An alarm is raised when less is free of the pool, or of its disk."
+    "storage.pool.alarm",
+    portion,
+    "10%",
+    "An alarm is raised when less of the pool is free beside the reserve, or of its disk.",
 )
 IMPORT_MAX_SIZE = declare("storage.import.max_size", size_bytes, "64g", "Most that an image may unpack to.")
 IMPORT_MAX_FILES = declare("storage.import.max_files", count, "1000000", "Most files that an image may hold.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 from pathlib import Path
 
 from appliance import config, proc
@@ -81,6 +82,12 @@ async def _format(file: Path, size: int) -> None:
     try:
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         fresh.unlink(missing_ok=True)
+        free = shutil.disk_usage(file.parent).free
+        if free < size:
+            raise HostError(
+                f"a pool of {size >> 20} MiB does not fit: {file.parent} has {free >> 20} MiB free",
+                hint="free some, or set storage.pool.size or storage.pool.file",
+            )
         descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     except OSError as exc:
         raise HostError(f"the pool {file} cannot be made: {exc.strerror}") from exc

@@ -10,15 +10,16 @@ import logging
 import os
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from appliance import config
 from appliance.clock import Clock
 from appliance.config import Settings
-from appliance.errors import ApplianceError, VolumeError
+from appliance.errors import ApplianceError
 from appliance.log import facts
 from appliance.model import AlarmKind
+from appliance.storage.shares import reserve_bytes
 from appliance.storage.store import Store
 from appliance.threads import in_thread
 from appliance.values import Portion
@@ -53,14 +54,16 @@ class Room:
     disk: Disk | None = None
 
 
-def complaint(room: Room, least: Portion, *, raised: bool) -> str | None:
-    """What is to be said about the room that is left; None if there is enough of it. Pure."""
-    wanted = least.of(room.size)
+def complaint(room: Room, least: Portion, *, reserve: int = 0, raised: bool) -> str | None:
+    """What is to be said about the room that is left beside the reserve; None if there is enough. Pure."""
+    wanted = least.of(room.size) + reserve
     threshold = round(wanted * ENOUGH) if raised else wanted
     if not room.writable:
         return f"the pool at {room.path} cannot be written"
     if room.free < threshold:
-        return f"the pool at {room.path} is nearly full: {_mib(room.free)} of {_mib(room.size)} MiB are free"
+        kept = f", {_mib(reserve)} of them for the host alone" if reserve else ""
+        free = f"{_mib(room.free)} of {_mib(room.size)} MiB are free"
+        return f"the pool at {room.path} is nearly full: {free}{kept}"
     if room.disk is not None and room.disk.free < min(threshold, room.disk.owed):
         return (
             f"the disk of the pool is nearly full: {_mib(room.disk.free)} MiB are free, "
@@ -106,11 +109,8 @@ def backing_file(pool: Path) -> Path | None:
     return None
 
 
-def check_writable(folder: Path) -> None:
-    """Whether something can be written, and reaches the disk.
-
-    :raises VolumeError: it cannot
-    """
+def is_writable(folder: Path) -> bool:
+    """Whether something can be written and reaches the disk."""
     probe = folder / PROBE
     try:
         with probe.open("wb") as stream:
@@ -119,7 +119,9 @@ def check_writable(folder: Path) -> None:
             os.fsync(stream.fileno())
         probe.unlink()
     except OSError as exc:
-        raise VolumeError(f"{folder} cannot be written: {exc.strerror}") from exc
+        logger.error("the pool cannot be written", extra=facts(path=folder, error=exc.strerror))
+        return False
+    return True
 
 
 class Watch:
@@ -139,6 +141,8 @@ class Watch:
         self._each_time = each_time
         self._said: str | None = None
         self._known = False
+        self._tried: float | None = None
+        """When something could be written last, by the monotonic clock."""
 
     async def run(self) -> None:
         """Look for ever."""
@@ -158,7 +162,17 @@ class Watch:
         """
         settings = self._settings()
         room = await in_thread(measure, settings[config.PATH_STORAGE_ROOT])
-        said = complaint(room, settings[config.POOL_ALARM], raised=self._said is not None)
+        now = self._clock.monotonic()
+        if self._tried is None or now - self._tried >= settings[config.SURVEY_DELAY]:
+            writable = await in_thread(is_writable, room.path)
+            self._tried = now if writable else None
+            room = replace(room, writable=room.writable and writable)
+        said = complaint(
+            room,
+            settings[config.POOL_ALARM],
+            reserve=reserve_bytes(settings[config.POOL_RESERVE], room.size),
+            raised=self._said is not None,
+        )
         if self._known and (said is None) == (self._said is None):
             return
         async with self._store.write() as tx:

@@ -138,6 +138,7 @@ class BtrfsDisks:
             with _explained(f"the root of VM {mark.vm_id} cannot be made"):
                 self._shares.enter(base)
                 subvolumes.snapshot(base, root, mark, group=self._shares.group)
+                self._shares.see_to_the_count()
         with _explained(f"the size of {root} cannot be limited"):
             self._shares.limit_root(root, base, limit_mib)
         return root

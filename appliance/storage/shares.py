@@ -110,6 +110,16 @@ class Shares:
             if number not in quotas.members(self._pool, self._group):
                 quotas.join(self._pool, number, self._group)
 
+    def see_to_the_count(self) -> None:
+        """Let the pool count anew if it has lost count, and with that lets everybody write what they like.
+
+        :raises OSError: the kernel refuses
+        """
+        if self._mode is Mode.QGROUP and not quotas.is_consistent(self._pool):
+            logger.warning("the pool has lost count and counts anew; limits hold no more until then")
+            quotas.stay_consistent(self._pool)
+            quotas.rescan(self._pool)
+
     def limit_root(self, root: Path, base: Path, size_mib: int | None) -> None:
         """Let a guest write so much into its root.
 
@@ -133,10 +143,7 @@ class Shares:
 
         :raises OSError: the kernel refuses
         """
-        if self._mode is Mode.QGROUP and not quotas.is_consistent(self._pool):
-            logger.warning("the pool has lost count and counts anew; limits hold no more until then")
-            quotas.stay_consistent(self._pool)
-            quotas.rescan(self._pool)
+        self.see_to_the_count()
         if self._group is None:
             return
         status = os.statvfs(self._pool)

@@ -114,6 +114,14 @@ def test_a_pool_that_is_too_small_is_refused(bare: Installation) -> None:
     assert "storage.pool.size = 1M is too small" in bare("admin", "init", "--yes").err
 
 
+def test_a_pool_for_which_its_disk_has_no_room_is_refused(bare: Installation) -> None:
+    bare.write_config(
+        vm__hypervisor="lxc", storage__pool__file=f"{bare.directory}/pool", storage__pool__size="8192T"
+    )
+    assert "a pool of 8589934592 MiB does not fit" in bare("admin", "init", "--yes").err
+    assert not list(bare.directory.glob("pool*"))
+
+
 def test_missing_tools_are_named_at_once(bare: Installation, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
     said = bare("admin", "init", "--yes")

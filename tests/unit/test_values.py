@@ -7,7 +7,7 @@ import pytest
 from appliance import config
 from appliance.config import Settings
 from appliance.errors import ConfigError
-from appliance.values import addresses, ciphers, one_of, tls_versions
+from appliance.values import addresses, ciphers, one_of, portion, tls_versions
 
 
 @pytest.mark.parametrize(
@@ -69,3 +69,17 @@ def test_a_list_of_known_words() -> None:
 def test_an_unknown_authenticator_is_refused_with_those_that_there_are() -> None:
     with pytest.raises(ConfigError, match=r"l7r\.auth\.plugins = 'kerberos'.*there are default"):
         Settings({"l7r.auth.plugins": "kerberos"})[config.L7R_AUTH_PLUGINS]
+
+
+@pytest.mark.parametrize(
+    ("text", "of_a_gib"),
+    [("5%", 53_687_091), ("0%", 0), ("100 %", 1 << 30), ("512m", 512 << 20), ("1.5k", 1536), ("2g", 2 << 30)],
+)
+def test_portions_are_shares_or_sizes(text: str, of_a_gib: int) -> None:
+    assert portion(text).of(1 << 30) == of_a_gib
+
+
+@pytest.mark.parametrize("text", ["", "5", "101%", "-1%", "m", "1x", "nan%", "9999999999999t"])
+def test_other_texts_are_no_portions(text: str) -> None:
+    with pytest.raises(ValueError, match=r"write a share|no more than"):
+        portion(text)

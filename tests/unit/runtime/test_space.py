@@ -28,6 +28,13 @@ def test_a_pool_below_its_threshold_is_told_with_numbers() -> None:
     )
 
 
+def test_what_guests_cannot_have_is_not_free_for_them() -> None:
+    room = replace(ROOM, free=14 * GIB)
+    said = complaint(room, LEAST, reserve=5 * GIB, raised=False)
+    assert said is not None
+    assert said.endswith("14336 of 102400 MiB are free, 5120 of them for the host alone")
+
+
 def test_an_alarm_ends_a_little_above_where_it_begins() -> None:
     between = replace(ROOM, free=10 * GIB + GIB // 2)
     assert complaint(between, LEAST, raised=False) is None

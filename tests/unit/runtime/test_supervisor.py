@@ -186,3 +186,28 @@ async def test_a_guest_is_adopted_although_its_vma_answers_first(
     script.gates.pop("SaveState").set()
     await settle()
     assert (1, "AdoptGuest") in script.begun
+
+
+async def test_what_is_left_of_a_vm_at_rest_is_erased_in_its_lane(
+    supervisor: Supervisor, script: Script
+) -> None:
+    assert await supervisor.tidy(VmId(1), BackendKind.LXC, cause="survey")
+    assert script.begun == [(VmId(1), "UnfenceGuest"), (VmId(1), "EraseGuest")]
+    supervisor.post(start(1))
+    await settle()
+    assert not await supervisor.tidy(VmId(1), BackendKind.LXC, cause="survey")
+    assert phases(script) == {1: Phase.MONITORING}
+
+
+async def test_a_start_comes_before_what_was_left_and_meets_it_no_more(
+    supervisor: Supervisor, script: Script
+) -> None:
+    script.hold("EraseGuest")
+    tidying = asyncio.ensure_future(supervisor.tidy(VmId(1), BackendKind.LXC, cause="survey"))
+    await settle()
+    supervisor.post(start(1))
+    assert not await tidying
+    assert script.cancelled == ["EraseGuest"]
+    effects = [name for _, name in script.begun]
+    assert effects.index("EraseGuest") < effects.index("PrepareRoot")
+    assert phases(script) == {1: Phase.MONITORING}
