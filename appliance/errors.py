@@ -10,6 +10,15 @@ import errno
 from collections.abc import Sequence
 from typing import ClassVar, Self
 
+FEW = 5
+"""How many names a message holds."""
+
+
+def few(names: Sequence[str]) -> str:
+    """The names for a message: all of a few, else the first ones and how many more there are."""
+    more = f" and {len(names) - FEW} more" if len(names) > FEW else ""
+    return ", ".join(names[:FEW]) + more
+
 
 class ApplianceError(Exception):
     """A failure with a message for a person and, if there is one, the remedy in `hint`."""

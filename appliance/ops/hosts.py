@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from ipaddress import ip_address
 
-from appliance.errors import ConflictError, UsageError
+from appliance.errors import ConflictError, UsageError, few
 from appliance.filters import Filter
 from appliance.model import Host, HostId, HostState
 from appliance.storage.store import Tx
@@ -54,9 +54,8 @@ async def delete(tx: Tx, hosts: Sequence[Host], *, by: str) -> int:
             )
         for key, what in (("host_id", "assigned"), ("l7r_host_id", "in use through it")):
             if found := await tx.vms.find(Filter.where(**{key: host.id})):
-                names = ", ".join(vm.name for vm in found[:5]) + (", …" if len(found) > 5 else "")
                 raise ConflictError(
-                    f"the host {host.name} has VMs {what}: {names}",
+                    f"the host {host.name} has VMs {what}: {few([vm.name for vm in found])}",
                     hint="stop them first; nothing was deleted",
                 )
     await tx.hosts.delete([host.id for host in hosts])

@@ -28,6 +28,7 @@ from appliance.errors import (
     StoreError,
     UsageError,
     VolumeError,
+    few,
 )
 from appliance.filters import Filter
 from appliance.model import TAG_DEFAULT, TAG_HEAD, BackendKind, Di, DiId, Osf, OsfId
@@ -313,7 +314,7 @@ async def _register(
 async def _check_unused(tx: Tx, dis: Sequence[Di]) -> None:
     for di_id, number in await tx.images.in_use([di.id for di in dis]):
         running = await tx.vms.find(Filter.where(current_di_id=di_id))
-        names = ", ".join(vm.name for vm in running[:5])
+        names = few([vm.name for vm in running])
         raise ConflictError(
             f"DI {di_id} is run by {number} VMs: {names}", hint="stop them first; nothing was deleted"
         )

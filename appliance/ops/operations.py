@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from appliance.config import Settings
-from appliance.errors import ConflictError
+from appliance.errors import ConflictError, few
 from appliance.filters import Filter
 from appliance.ops import images
 from appliance.storage.operations import CANCELLABLE
@@ -21,7 +21,7 @@ async def cancel(store: Store, settings: Settings, filter_: Filter, *, by: str) 
     async with store.write() as tx:
         found = await tx.operations.find(filter_)
         if fixed := [operation for operation in found if operation.kind not in CANCELLABLE]:
-            shown = ", ".join(f"{operation.id} ({operation.kind})" for operation in fixed[:5])
+            shown = few([f"{operation.id} ({operation.kind})" for operation in fixed])
             raise ConflictError(
                 f"this work cannot be given up half done: {shown}",
                 hint="it ends by itself; what was killed is finished by the next command of its kind",

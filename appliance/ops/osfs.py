@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from appliance.errors import ConflictError, NotFoundError, UsageError
+from appliance.errors import ConflictError, NotFoundError, UsageError, few
 from appliance.filters import Filter
 from appliance.model import BackendKind, Osf
 from appliance.storage.store import Tx
@@ -77,7 +77,7 @@ async def delete(tx: Tx, osfs: Sequence[Osf], *, by: str) -> int:
         for noun, found in (("VMs", vms), ("DIs", dis)):
             if found:
                 raise ConflictError(
-                    f"the OSF {osf.name} has the {noun} {', '.join(found[:5])}",
+                    f"the OSF {osf.name} has the {noun} {few(found)}",
                     hint="delete them first; nothing was deleted",
                 )
     await tx.osfs.delete([osf.id for osf in osfs])

@@ -18,7 +18,7 @@ from pathlib import Path
 from appliance import config
 from appliance.clock import Calendar
 from appliance.config import Settings
-from appliance.errors import ApplianceError, ConflictError, HostError
+from appliance.errors import ApplianceError, ConflictError, HostError, few
 from appliance.model import InstallationId
 from appliance.storage import btrfs, marks, root_lock
 from appliance.storage.db import database_file
@@ -79,7 +79,7 @@ def describe(estate: Estate, settings: Settings) -> list[str]:
     lines = [f"From the host {settings[config.NODENAME]} this removes for good:"]
     homes = [estate.names.get(_number(home), home.name) for home in estate.homes]
     for number, what in (
-        (len(homes), f"homes of users{_few(homes)}"),
+        (len(homes), f"homes of users{_named(homes)}"),
         (len(estate.roots), "roots of VMs"),
         (len(estate.kept), "roots and homes that were kept"),
         (len(estate.images), "unpacked images"),
@@ -113,7 +113,7 @@ def check_idle(settings: Settings, estate: Estate) -> None:
     if running:
         names = [estate.names.get(number, f"VM {number}") for number in sorted(set(running))]
         raise ConflictError(
-            f"{len(names)} guests run{_few(names)}",
+            f"{len(names)} guests run{_named(names)}",
             hint="start the daemon and stop them with qa vm stop; nothing was removed",
         )
 
@@ -310,7 +310,5 @@ def _number(volume: Path) -> int:
     return int(match[1]) if match else 0
 
 
-def _few(names: Sequence[str]) -> str:
-    if not names:
-        return ""
-    return f": {', '.join(names[:5])}{f' and {len(names) - 5} more' if len(names) > 5 else ''}"
+def _named(names: Sequence[str]) -> str:
+    return f": {few(names)}" if names else ""

@@ -10,7 +10,7 @@ from collections.abc import Collection, Sequence
 
 from appliance import config
 from appliance.config import Settings
-from appliance.errors import ConflictError, NotFoundError, UsageError
+from appliance.errors import ConflictError, NotFoundError, UsageError, few
 from appliance.filters import Filter
 from appliance.model import Secret, User, UserId
 from appliance.ops import sessions
@@ -48,7 +48,7 @@ async def delete(tx: Tx, users: Sequence[User], *, by: str) -> int:
         owned = await tx.vms.find(Filter.where(user_id=user.id))
         present = await tx.vms.find(Filter.where(real_user_id=user.id))
         if owned or present:
-            names = ", ".join(vm.name for vm in (owned or present)[:5])
+            names = few([vm.name for vm in owned or present])
             verb = "owns" if owned else "uses"
             raise ConflictError(
                 f"the user {user.login} {verb} the VMs {names}",

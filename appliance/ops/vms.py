@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from ipaddress import AddressValueError, IPv4Address, IPv4Network
 from itertools import islice
@@ -14,7 +15,7 @@ from uuid import uuid4
 
 from appliance import config
 from appliance.config import Settings
-from appliance.errors import ConfigError, ConflictError, UsageError
+from appliance.errors import ConfigError, ConflictError, UsageError, few
 from appliance.model import (
     SUBID_SLOTS,
     TAG_DEFAULT,
@@ -149,6 +150,38 @@ async def add_several(
     return [vm for vm in await tx.vms.find() if vm.id in made]
 
 
+@dataclass(frozen=True, slots=True)
+class Room:
+    """What is free for new VMs, looked up once for many of them."""
+
+    settings: Settings
+    addresses: Iterator[IPv4Address]
+    slots: Iterator[int]
+
+
+async def room(tx: Tx, settings: Settings) -> Room:
+    """What is free in this transaction; what `add_in` takes of it is not given twice."""
+    addresses = _free_addresses(settings, await tx.vms.addresses())
+    return Room(settings, addresses, _free_slots(await tx.vms.subid_slots()))
+
+
+async def add_in(
+    tx: Tx, free: Room, *, name: str, user_id: UserId, osf_id: OsfId, di_tag: str, by: str
+) -> VmId:
+    """A new VM in a room: as `add`, but quick enough to be called a thousand times in a transaction.
+
+    :raises UsageError: the name is no host name
+    :raises ConflictError: the name is taken, or no address is left
+    """
+    address = next(free.addresses, None)
+    if address is None:
+        raise _no_address(free.settings)
+    slot = next(free.slots)
+    return await _add(
+        tx, name, user_id=user_id, osf_id=osf_id, di_tag=di_tag, address=address, slot=slot, by=by
+    )
+
+
 async def _add(
     tx: Tx,
     name: str,
@@ -218,10 +251,9 @@ async def delete(
     """
     alive = [vm for vm in vms if vm.runtime.vm_state is not VmState.STOPPED or vm.runtime.vm_cmd is not None]
     if alive:
-        shown = ", ".join(f"{vm.name} ({vm.runtime.vm_cmd or vm.runtime.vm_state})" for vm in alive[:5])
-        more = f" and {len(alive) - 5} more" if len(alive) > 5 else ""
+        shown = few([f"{vm.name} ({vm.runtime.vm_cmd or vm.runtime.vm_state})" for vm in alive])
         raise ConflictError(
-            f"only stopped VMs can be deleted: {shown}{more}",
+            f"only stopped VMs can be deleted: {shown}",
             hint="qa vm stop them first; nothing was deleted",
         )
     until = await kept.keep_homes(tx, settings, vms, reason="the VM was deleted", purge=purge_home)
@@ -257,11 +289,7 @@ def free_address(settings: Settings, taken: Collection[str]) -> IPv4Address:
     """
     if address := next(_free_addresses(settings, taken), None):
         return address
-    first, last = _bounds(settings)
-    raise ConflictError(
-        f"no address is left between {first} and {last}",
-        hint="delete VMs, or widen vm.network.netmask or vm.network.ip.start",
-    )
+    raise _no_address(settings)
 
 
 def parse_address(text: str) -> IPv4Address:
@@ -283,6 +311,14 @@ def _free_addresses(settings: Settings, taken: Collection[str]) -> Iterator[IPv4
         address = IPv4Address(number)
         if address != gateway and str(address) not in taken:
             yield address
+
+
+def _no_address(settings: Settings) -> ConflictError:
+    first, last = _bounds(settings)
+    return ConflictError(
+        f"no address is left between {first} and {last}",
+        hint="delete VMs, or widen vm.network.netmask or vm.network.ip.start",
+    )
 
 
 def _bounds(settings: Settings) -> tuple[IPv4Address, IPv4Address]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from appliance import config
 from appliance.config import Settings
-from appliance.errors import AdminError, ConflictError, UsageError
+from appliance.errors import AdminError, ConflictError, UsageError, few
 from appliance.filters import Filter
 from appliance.model import Secret
 from appliance.qa.grammar import FOR_PROGRAMS, Invocation
@@ -23,9 +23,6 @@ if TYPE_CHECKING:
     from appliance.storage.store import Store
 
 T = TypeVar("T")
-
-FEW = 5
-"""How many objects a refusal names."""
 
 
 class Context:
@@ -152,8 +149,7 @@ class Context:
         """
         if len(found) == 1:
             return found[0]
-        more = ", …" if len(found) > FEW else ""
-        names = f": {', '.join(map(name, found[:FEW]))}{more}" if found else ""
+        names = f": {few([name(one) for one in found])}" if found else ""
         raise ConflictError(f"{len(found)} {nouns} match{names}", hint="choose one with -f")
 
     def confirmed(self, what: str, *, remedy: str = "--yes does it without asking") -> bool:

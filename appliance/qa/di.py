@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from appliance.config import boolean
+from appliance.errors import few
 from appliance.model import Di, DiId, Osf, OsfId
 from appliance.ops import image_accounts, images, osfs
-from appliance.qa.context import FEW, Context
+from appliance.qa.context import Context
 from appliance.qa.output import Column, Json, instant
 from appliance.qa.progress import Progress
 from appliance.qa.subject import Subject, property_verbs, show_verb
@@ -64,7 +65,7 @@ async def add(context: Context, given: Given) -> None:
         async with store.read() as tx:
             clashes = await image_accounts.clashes(tx, context.settings, [di.id])
     if clashes:
-        shown = ", ".join(clashes[:FEW]) + (f" and {len(clashes) - FEW} more" if len(clashes) > FEW else "")
+        shown = few(clashes)
         context.note(f"Warning: the image has accounts that are users, whose desktops cannot start: {shown}")
     context.added("DI", plain(di))
 
