@@ -43,7 +43,11 @@ def objections(wanted: BridgeSpec, port_prefix: str, seen: Surroundings) -> Iter
     for link, address in seen.addresses:
         if link != wanted.name and address.network.overlaps(guests):
             told.add((link, address.network))
-            yield Objection(f"the guests' network {guests} overlaps {address} of {link}", another)
+            old = seen.bridges.get(link, "").startswith(bridge.MAC_PREFIX)
+            remedy = f"this program's own bridge of before? then remove it: ip link del {link}"
+            yield Objection(
+                f"the guests' network {guests} overlaps {address} of {link}", remedy if old else another
+            )
     for link, route in seen.routes:
         clashes = link != wanted.name and route.prefixlen >= WIDEST and route.overlaps(guests)
         if clashes and (link, route) not in told:

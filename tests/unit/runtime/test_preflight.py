@@ -54,6 +54,11 @@ def test_an_address_and_its_own_route_are_told_once() -> None:
     assert told(seen) == ["the guests' network 10.44.0.0/24 overlaps 10.44.0.9/16 of eth1"]
 
 
+def test_a_bridge_of_ours_by_another_name_may_be_removed() -> None:
+    (objection,) = objections(replace(OURS, name="qvdbr"), "desk", replace(HERE, routes=()))
+    assert objection.hint.endswith("ip link del qvdnet")
+
+
 def test_somebody_elses_bridge_is_not_taken_over() -> None:
     seen = replace(HERE, bridges={"qvdnet": "54:00:00:00:00:01"})
     assert told(seen) == ["there is a bridge qvdnet that this program has not made"]
