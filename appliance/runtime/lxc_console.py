@@ -73,11 +73,16 @@ class Line:
 
 
 def tail(log: Path, lines: int) -> str:
-    """The last lines of a console's log, without anything that a terminal could act on."""
-    text = ""
-    with suppress(OSError), log.open("rb") as stream:
-        stream.seek(max(0, log.stat().st_size - TAIL_BYTES))
-        text = stream.read().decode(errors="replace")
+    """The last lines of a console's log, without anything that a terminal could act on.
+
+    LXC moves a full log aside and begins another, so the lines before its first are in the other file.
+    """
+    content = b""
+    for part in (log.with_name(f"{log.name}.1"), log):
+        with suppress(OSError), part.open("rb") as stream:
+            stream.seek(max(0, part.stat().st_size - TAIL_BYTES))
+            content += stream.read()
+    text = content[-TAIL_BYTES:].decode(errors="replace")
     plain = ESCAPES.sub("", text.replace("\r\n", "\n").replace("\r", "\n"))
     harmless = "".join(char for char in plain if char.isprintable() or char in "\n\t")
     return "\n".join([line for line in harmless.splitlines() if line.strip()][-lines:])

@@ -41,6 +41,16 @@ def test_the_last_lines_without_the_empty_ones(tmp_path: Path) -> None:
     assert tail(log, 2) == "two\nthree"
 
 
+def test_a_log_that_was_just_begun_is_preceded_by_the_one_before(tmp_path: Path) -> None:
+    log = tmp_path / "1.log"
+    (tmp_path / "1.log.1").write_bytes(b"".join(b"line %d\n" % number for number in range(20_000)))
+    log.write_bytes(b"the end\n")
+    lines = tail(log, 200).splitlines()
+    assert (len(lines), lines[0], lines[-1]) == (200, "line 19801", "the end")
+    log.unlink()
+    assert tail(log, 1) == "line 19999"
+
+
 def test_a_log_that_is_not_there_is_empty(tmp_path: Path) -> None:
     assert tail(tmp_path / "none.log", 5) == ""
 
