@@ -22,7 +22,17 @@ import javaproperties
 
 from appliance.errors import ConfigError
 from appliance.model import BackendKind
-from appliance.values import addresses, choice, ciphers, one_of, portion, size_bytes, tls_versions
+from appliance.values import (
+    addresses,
+    choice,
+    ciphers,
+    link_name,
+    mac_prefix,
+    one_of,
+    portion,
+    size_bytes,
+    tls_versions,
+)
 
 T = TypeVar("T")
 
@@ -545,14 +555,18 @@ VMA_PORT = declare("internal.vm.port.vma", port, "3030", "Port of the VMA in a g
 SSH_PORT = declare("internal.vm.port.ssh", port, "22", "Port of the SSH server in a guest: qa vm ssh.")
 NXAGENT_DISPLAY = declare("internal.nxagent.display", natural, "100", "Display number of nxagent in a guest.")
 
-NETWORK_BRIDGE = declare("vm.network.bridge", str, "qvdnet", "The bridge of the guests.")
+NETWORK_BRIDGE = declare("vm.network.bridge", link_name(15), "qvdnet", "The bridge of the guests.")
 NETWORK_IP_START = declare("vm.network.ip.start", IPv4Address, None, "First address of guests.")
 NETWORK_NETMASK = declare("vm.network.netmask", prefix_length, None, "Prefix length or dotted mask.")
 NETWORK_GATEWAY = declare("vm.network.gateway", IPv4Address, None, "The bridge's own address.")
 NETWORK_DNS = declare("vm.network.dns_server", optional, "", "Resolver written into guests; empty for none.")
 NETWORK_DOMAIN = declare("vm.network.domain", optional, "", "Domain of guests.")
-NETWORK_MAC_PREFIX = declare("vm.network.mac.prefix", str, "54:52:00", "First half of guests' MAC addresses.")
-NETWORK_DEVICE_PREFIX = declare("internal.vm.network.device.prefix", str, "qvd", "Prefix of host-side links.")
+NETWORK_MAC_PREFIX = declare(
+    "vm.network.mac.prefix", mac_prefix, "54:52:00", "First half of guests' MAC addresses."
+)
+NETWORK_DEVICE_PREFIX = declare(
+    "internal.vm.network.device.prefix", link_name(8), "qvd", "Prefix of host-side links."
+)
 NETWORK_NAT_IFACE = declare(
     "vm.network.firewall.nat.iface",
     optional,

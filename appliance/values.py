@@ -145,5 +145,25 @@ def choice(*known: str) -> Callable[[str], str]:
     return parse
 
 
+def link_name(longest: int) -> Callable[[str], str]:
+    """A name of a network link, of at most so many characters; the kernel takes 15."""
+
+    def parse(text: str) -> str:
+        name = text.strip()
+        if not re.fullmatch(rf"[A-Za-z0-9_][A-Za-z0-9_.-]{{0,{longest - 1}}}", name):
+            raise ValueError(f"write 1 to {longest} letters, digits or _ . -")
+        return name
+
+    return parse
+
+
+def mac_prefix(text: str) -> str:
+    """The first three octets of hardware addresses, each of one machine."""
+    octets = text.strip().lower()
+    if not re.fullmatch(r"[0-9a-f][02468ace](:[0-9a-f]{2}){2}", octets):
+        raise ValueError("write three octets like 54:52:00, the first of them even")
+    return octets
+
+
 def _words(text: str) -> tuple[str, ...]:
     return tuple(word.strip() for word in text.split(",") if word.strip())

@@ -115,3 +115,27 @@ def test_a_size_is_a_number_that_a_disk_can_have(text: str) -> None:
 def test_a_limit_may_be_none() -> None:
     assert config.limit_mib("4g") == 4096
     assert config.limit_mib("No") is None
+
+
+@pytest.mark.parametrize(
+    ("key", "text"),
+    [
+        ("vm.network.bridge", "a b"),
+        ("vm.network.bridge", ""),
+        ("vm.network.bridge", "x" * 16),
+        ("vm.network.bridge", "../eth0"),
+        ("internal.vm.network.device.prefix", "abcdefghi"),
+        ("vm.network.mac.prefix", "55:52:00"),
+        ("vm.network.mac.prefix", "54:52"),
+        ("vm.network.mac.prefix", "54:52:00:"),
+    ],
+)
+def test_a_name_that_no_link_can_have_is_refused_with_its_key(key: str, text: str) -> None:
+    with pytest.raises(ConfigError, match=rf"{key} = .* is wrong: write"):
+        _ = Settings({key: text})[config.REGISTRY[key]]
+
+
+def test_names_of_links_are_taken_as_they_are() -> None:
+    settings = Settings({"vm.network.bridge": "br-qvd.7", "vm.network.mac.prefix": "54:52:AA"})
+    assert settings[config.NETWORK_BRIDGE] == "br-qvd.7"
+    assert settings[config.NETWORK_MAC_PREFIX] == "54:52:aa"
