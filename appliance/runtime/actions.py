@@ -55,10 +55,11 @@ class SaveState(Action):
 
 
 @dataclass(frozen=True, slots=True)
-class RecordFailure(Action):
-    """Keep the reason and the console's last lines on the VM; what follows depends on whose fault it is."""
+class RecordFailure(SaveState):
+    """Save the state together with why it came to that: the reason and the console's last lines.
 
-    survives: ClassVar[bool] = True
+    What follows depends on whose fault it is. All of it is one commit: no end of the daemon loses a reason.
+    """
 
     reason: str
     blame: Blame

@@ -156,10 +156,12 @@ def step(vm: VmMachine, event: Event) -> Step:
     return transition(vm, event)
 
 
-def enter(vm: VmMachine, phase: Phase, *actions: Action, **changes: Any) -> Step:
-    """Enter `phase` anew: another entry number, the state saved first."""
+def enter(
+    vm: VmMachine, phase: Phase, *actions: Action, saved: SaveState | None = None, **changes: Any
+) -> Step:
+    """Enter `phase` anew: another entry number, the state saved first, and why if there is a reason."""
     entered = replace(vm, phase=phase, entry=vm.entry + 1, retrying=False, **changes)
-    return entered, (SaveState(), *actions)
+    return entered, (saved or SaveState(), *actions)
 
 
 # --- entries --------------------------------------------------------------------------------------
@@ -186,13 +188,13 @@ def clean(vm: VmMachine, reason: str | None = None, blame: Blame = GUEST) -> Ste
     if reason is None:
         return enter(vm, Phase.CLEANING, *removal())
     keep = (KeepRoot(reason),) if blame.cause is FailureCause.IMAGE and vm.guest is not None else ()
-    return enter(vm, Phase.CLEANING, RecordFailure(reason, blame), *removal(*keep))
+    return enter(vm, Phase.CLEANING, *removal(*keep), saved=RecordFailure(reason, blame))
 
 
 def retreat(vm: VmMachine, failed: ActionFailed) -> Step:
     """Undo a start that the host cannot serve now, to begin it again later."""
     record = RecordFailure(failed.error, failed.blame)
-    return enter(vm, Phase.CLEARING, record, *removal(), tries=vm.tries + 1)
+    return enter(vm, Phase.CLEARING, *removal(), saved=record, tries=vm.tries + 1)
 
 
 def removal(*keep: KeepRoot) -> tuple[Action, ...]:
@@ -202,12 +204,12 @@ def removal(*keep: KeepRoot) -> tuple[Action, ...]:
 
 def shut_down(vm: VmMachine, *, restart: bool, reason: str | None = None) -> Step:
     """Ask the guest to end: through its VMA if that is alive, else through its init."""
-    record = (RecordFailure(reason, GUEST),) if reason else ()
+    record = RecordFailure(reason, GUEST) if reason else None
     if vm.guest is not None and vm.phase is Phase.MONITORING and reason is None:
         asking: tuple[Action, ...] = (AskPoweroff(vm.guest), Arm(Deadline.SHUTDOWN))
         return enter(vm, Phase.SHUTTING_DOWN, *asking, restart=restart, signalled=False)
     telling: tuple[Action, ...] = (StopGuest(), Arm(Deadline.SIGNAL))
-    return enter(vm, Phase.SHUTTING_DOWN, *record, *telling, restart=restart, signalled=True)
+    return enter(vm, Phase.SHUTTING_DOWN, *telling, saved=record, restart=restart, signalled=True)
 
 
 # --- starting -------------------------------------------------------------------------------------
@@ -347,7 +349,7 @@ def _cleaned(vm: VmMachine, event: GuestErased) -> Step:
 
 @on(Phase.CLEANING, event=ActionFailed)
 def _cannot_clean(vm: VmMachine, event: ActionFailed) -> Step:
-    return enter(vm, Phase.REAPING, RecordFailure(event.error, event.blame), Arm(Deadline.RETRY))
+    return enter(vm, Phase.REAPING, Arm(Deadline.RETRY), saved=RecordFailure(event.error, event.blame))
 
 
 @on(Phase.REAPING, event=ActionFailed)

@@ -68,7 +68,7 @@ from appliance.runtime.guests import describe, placement
 from appliance.runtime.machine import VmMachine
 from appliance.runtime.supervisor import Perform
 from appliance.signals import ChangeFeed
-from appliance.storage.store import Store
+from appliance.storage.store import Store, Tx
 from appliance.vma_client import VmaClient
 
 logger = logging.getLogger(__name__)
@@ -142,10 +142,12 @@ class Performer:
                 order.backend not in self._equipment
             ):
                 return self._event(order, GuestErased)  # Nothing is left where nothing can be made.
-            case SaveState():
-                await self._save(order.vm_id)
             case RecordFailure(reason, blame):
                 await self._record_failure(order, reason, blame)
+            case SaveState():
+                async with self._store.write() as tx:
+                    await self._save(tx, order.vm_id)
+                self._feed.announce(order.vm_id)
             case PrepareRoot():
                 return self._event(order, RootReady, guest=await self._prepare_root(order))
             case DefineGuest(guest):
@@ -206,23 +208,21 @@ class Performer:
                 f"this host has no backend {order.backend}", hint="see backend= of the VM's OSF"
             ) from None
 
-    async def _save(self, vm_id: VmId) -> None:
-        async with self._store.write() as tx:
-            vm = self._machine(vm_id)
-            if vm is None:
-                return
-            was = await tx.runtimes.save(
-                vm_id,
-                state=vm.phase.vm_state,
-                phase=vm.phase,
-                restart=vm.restart,
-                run=vm.run,
-                started_by=vm.started_by,
-                placement=placement(vm.guest, self._settings()) if vm.guest else None,
-            )
-            if was is not None:
-                await failures.overcome(tx, vm_id, was, now=vm.phase.vm_state)
-        self._feed.announce(vm_id)
+    async def _save(self, tx: Tx, vm_id: VmId) -> None:
+        vm = self._machine(vm_id)
+        if vm is None:
+            return
+        was = await tx.runtimes.save(
+            vm_id,
+            state=vm.phase.vm_state,
+            phase=vm.phase,
+            restart=vm.restart,
+            run=vm.run,
+            started_by=vm.started_by,
+            placement=placement(vm.guest, self._settings()) if vm.guest else None,
+        )
+        if was is not None:
+            await failures.overcome(tx, vm_id, was, now=vm.phase.vm_state)
 
     async def _record_failure(self, order: Order, reason: str, blame: Blame) -> None:
         try:
@@ -230,6 +230,7 @@ class Performer:
         except ApplianceError as exc:
             tail = f"the console cannot be read: {exc}"
         async with self._store.write() as tx:
+            await self._save(tx, order.vm_id)
             await failures.record(
                 tx, order.vm_id, reason=reason, console=tail, cause=blame.cause, lacks=blame.lacks
             )

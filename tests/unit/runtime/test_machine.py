@@ -74,37 +74,37 @@ SCORE: list[tuple[Phase, Event, Phase, list[type[Action]]]] = [
         [SaveState, DefineGuest, FenceGuest, LaunchGuest],
     ),
     (Phase.CLONING, stop_wanted(), Phase.CLEANING, [SaveState, *REMOVAL]),
-    (Phase.CLONING, failed(PrepareRoot(), IMAGE), Phase.CLEANING, [SaveState, RecordFailure, *REMOVAL]),
-    (Phase.CLONING, failed(PrepareRoot()), Phase.CLEARING, [SaveState, RecordFailure, *REMOVAL]),
+    (Phase.CLONING, failed(PrepareRoot(), IMAGE), Phase.CLEANING, [RecordFailure, *REMOVAL]),
+    (Phase.CLONING, failed(PrepareRoot()), Phase.CLEARING, [RecordFailure, *REMOVAL]),
     (Phase.CLEARING, event(GuestErased), Phase.WAITING, [SaveState, Arm]),
     (Phase.CLEARING, stop_wanted(), Phase.CLEANING, [SaveState, *REMOVAL]),
-    (Phase.CLEARING, failed(EraseGuest()), Phase.REAPING, [SaveState, RecordFailure, Arm]),
+    (Phase.CLEARING, failed(EraseGuest()), Phase.REAPING, [RecordFailure, Arm]),
     (Phase.WAITING, event(TimeUp), Phase.QUEUED, [SaveState]),
     (Phase.WAITING, stop_wanted(), Phase.STOPPED, [SaveState]),
     (Phase.WAITING, stop_wanted(restart=True), Phase.QUEUED, [SaveState]),
     (Phase.WAITING, failed(SaveState()), Phase.WAITING, [Arm]),
     (Phase.LAUNCHING, event(GuestLaunched), Phase.AWAITING_VMA, [SaveState, WatchVma, Arm]),
-    (Phase.LAUNCHING, failed(LaunchGuest(), IMAGE), Phase.CLEANING, [SaveState, RecordFailure, *KEEPING]),
-    (Phase.LAUNCHING, failed(LaunchGuest()), Phase.CLEARING, [SaveState, RecordFailure, *REMOVAL]),
+    (Phase.LAUNCHING, failed(LaunchGuest(), IMAGE), Phase.CLEANING, [RecordFailure, *KEEPING]),
+    (Phase.LAUNCHING, failed(LaunchGuest()), Phase.CLEARING, [RecordFailure, *REMOVAL]),
     (Phase.AWAITING_VMA, event(VmaAnswered), Phase.MONITORING, [SaveState, WatchVma]),
-    (Phase.AWAITING_VMA, event(TimeUp), Phase.CLEANING, [SaveState, RecordFailure, *KEEPING]),
-    (Phase.AWAITING_VMA, event(GuestDeparted), Phase.CLEANING, [SaveState, RecordFailure, *KEEPING]),
+    (Phase.AWAITING_VMA, event(TimeUp), Phase.CLEANING, [RecordFailure, *KEEPING]),
+    (Phase.AWAITING_VMA, event(GuestDeparted), Phase.CLEANING, [RecordFailure, *KEEPING]),
     (Phase.AWAITING_VMA, stop_wanted(), Phase.SHUTTING_DOWN, [SaveState, StopGuest, Arm]),
     (Phase.MONITORING, stop_wanted(), Phase.SHUTTING_DOWN, [SaveState, AskPoweroff, Arm]),
     (
         Phase.MONITORING,
         event(VmaSilent),
         Phase.SHUTTING_DOWN,
-        [SaveState, RecordFailure, StopGuest, Arm],
+        [RecordFailure, StopGuest, Arm],
     ),
-    (Phase.MONITORING, event(GuestDeparted), Phase.CLEANING, [SaveState, RecordFailure, *REMOVAL]),
+    (Phase.MONITORING, event(GuestDeparted), Phase.CLEANING, [RecordFailure, *REMOVAL]),
     (Phase.MONITORING, failed(AdoptGuest(GUEST)), Phase.MONITORING, [Arm]),
     (Phase.MONITORING, event(TimeUp), Phase.MONITORING, [SaveState, AdoptGuest, FenceGuest]),
     (Phase.SHUTTING_DOWN, event(GuestDeparted), Phase.CLEANING, [SaveState, *REMOVAL]),
     (Phase.SHUTTING_DOWN, event(TimeUp), Phase.SHUTTING_DOWN, [SaveState, StopGuest, Arm]),
     (Phase.SHUTTING_DOWN, failed(AskPoweroff(GUEST)), Phase.SHUTTING_DOWN, [SaveState, StopGuest, Arm]),
     (Phase.CLEANING, event(GuestErased), Phase.STOPPED, [SaveState]),
-    (Phase.CLEANING, failed(KillGuest()), Phase.REAPING, [SaveState, RecordFailure, Arm]),
+    (Phase.CLEANING, failed(KillGuest()), Phase.REAPING, [RecordFailure, Arm]),
     (Phase.REAPING, event(TimeUp), Phase.REAPING, [SaveState, *REMOVAL]),
     (Phase.REAPING, failed(EraseGuest()), Phase.REAPING, [SaveState, Arm]),
     (Phase.REAPING, event(GuestErased), Phase.STOPPED, [SaveState]),
@@ -173,7 +173,7 @@ def test_a_restart_wanted_at_any_time_leads_to_a_second_run(phase: Phase) -> Non
 
 @pytest.mark.parametrize("image", [event(TimeUp), event(GuestDeparted), failed(SaveState(), IMAGE)])
 def test_an_image_that_does_not_boot_is_blamed_and_its_root_kept(image: Event) -> None:
-    _, (_, record, *_, keep, _) = step(machine(Phase.AWAITING_VMA), image)
+    _, (record, *_, keep, _) = step(machine(Phase.AWAITING_VMA), image)
     assert isinstance(record, RecordFailure)
     assert record.blame is IMAGE
     assert keep == KeepRoot(record.reason)
@@ -189,7 +189,7 @@ def test_a_guest_that_had_been_running_blames_neither_image_nor_host(own: Event)
 def test_a_start_that_the_host_fails_is_the_same_run_however_often_it_is_tried() -> None:
     vm = machine(Phase.CLONING)
     for tries in (1, 2, 3):
-        vm, (_, record, *_) = step(vm, failed(PrepareRoot(), Blame(FailureCause.HOST, "pool")))
+        vm, (record, *_) = step(vm, failed(PrepareRoot(), Blame(FailureCause.HOST, "pool")))
         assert record == RecordFailure("the pool is full", Blame(FailureCause.HOST, "pool"))
         vm, actions = step(vm, event(GuestErased))
         assert actions == (SaveState(), Arm(Deadline.BACKOFF, tries))
