@@ -132,21 +132,11 @@ async def add_several(
             f"{number} VMs need {number} addresses, and of {first} to {last} only {len(addresses)} are free",
             hint="delete VMs, or widen vm.network.netmask or vm.network.ip.start",
         )
-    slots = _free_slots(await tx.vms.subid_slots())
-    ids = [
-        await _add(
-            tx,
-            f"{name}-{place}",
-            user_id=user_id,
-            osf_id=osf_id,
-            di_tag=di_tag,
-            address=address,
-            slot=next(slots),
-            by=by,
-        )
-        for place, address in enumerate(addresses)
-    ]
-    made = set(ids)
+    free = Room(settings, iter(addresses), _free_slots(await tx.vms.subid_slots()))
+    made = {
+        await add_in(tx, free, name=f"{name}-{place}", user_id=user_id, osf_id=osf_id, di_tag=di_tag, by=by)
+        for place in range(number)
+    }
     return [vm for vm in await tx.vms.find() if vm.id in made]
 
 
