@@ -205,6 +205,8 @@ async def _add_all(
     tx: Tx, settings: Settings, lines: Sequence[Line], hashes: Sequence[Secret | None], *, by: str
 ) -> Added:
     in_images = await image_accounts.all_accounts(tx, settings)
+    free = await vms.room(tx, settings)
+    known = {osf.name: osf for osf in await tx.osfs.find()}
     wrong: dict[int, str] = {}
     desktops = 0
     for line, password_hash in zip(lines, hashes, strict=True):
@@ -212,15 +214,10 @@ async def _add_all(
             image_accounts.check_login(users.checked_login(settings, line.login), in_images)
             user = await users.add(tx, settings, line.login, password_hash, by=by)
             if line.osf is not None:
-                osf = await osfs.named(tx, line.osf)
-                await vms.add(
-                    tx,
-                    settings,
-                    name=line.vm or user.login,
-                    user_id=user.id,
-                    osf_id=osf.id,
-                    di_tag=line.di_tag,
-                    by=by,
+                osf = known.get(line.osf) or await osfs.named(tx, line.osf)
+                name = line.vm or user.login
+                await vms.add_in(
+                    tx, free, name=name, user_id=user.id, osf_id=osf.id, di_tag=line.di_tag, by=by
                 )
                 desktops += 1
         except ApplianceError as exc:

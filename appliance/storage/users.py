@@ -74,7 +74,7 @@ class Users:
         if uid > LAST_USER_UID:
             raise ConflictError(f"no uid is left for {login}: the last, {LAST_USER_UID}, is taken")
         await self._connection.execute(update(users).where(users.c.id == user_id).values(uid=uid, gid=uid))
-        return await self.get(user_id)
+        return User(id=user_id, login=login, uid=uid, gid=uid, enabled=True)
 
     async def delete(self, ids: Collection[UserId]) -> int:
         """Remove users to whom nothing refers; returns how many."""
