@@ -138,6 +138,34 @@ async def test_no_row_tells_of_a_root_that_was_not_kept(host: Rig) -> None:
     assert host.backend.roots == {}
 
 
+async def test_no_end_of_the_daemon_loses_a_reason_or_counts_it_twice(host: Rig) -> None:
+    await tag(host, BAD)
+    killing = host.backend.hold("kill")
+    async with host.hkd():
+        await start(host)
+        await host.until_state(ONE, VmState.STOPPING)
+        assert (await host.vm(ONE)).runtime.failure == NO_BOOT, "the row that ends the run says why"
+    killing.set()
+    async with host.hkd():
+        (vm,) = await all_are(host, VmState.STOPPED, [ONE])
+    assert (vm.runtime.failure, vm.runtime.failures, vm.runtime.failed_di_id) == (NO_BOOT, 1, BAD)
+    assert host.backend.roots == {}
+
+
+async def test_what_a_guest_said_is_bounded_and_harmless(host: Rig) -> None:
+    host.backend.messages = "\n".join(f"line {number} " + "x" * 1000 for number in range(1000))
+    host.backend.bad_images[GOOD] = ImageError("bell \a, and much " + "more " * 1000)
+    async with host.hkd():
+        (vm,) = await fail(host, times=1)
+    console, reason = vm.runtime.failure_console, vm.runtime.failure
+    assert console is not None
+    assert console.endswith("x")
+    assert "line 999 " in console
+    assert len(console) <= 32 * 1024
+    assert reason is not None
+    assert (reason[:11], len(reason), reason.isprintable()) == ("bell  , and", 1000, True)
+
+
 async def test_roots_that_outlive_their_runs_stay_where_they_are(host: Rig) -> None:
     host.settings = host.settings.with_database({"vm.overlay.persistent": "yes"})
     await tag(host, BAD)
