@@ -96,6 +96,7 @@ def property_verbs(subject: Subject[T]) -> tuple[Verb, ...]:
             await properties.delete(tx, subject.owner, ids, given.rest or None, by=context.by)
         context.note_if_nothing(len(ids))
 
+    told = "" if subject.owner is Owner.HOST else ", and guests are told when a session begins"
     call, chosen = f"qa {subject.noun}", f"-f {subject.example}"
     return (
         Verb(
@@ -108,7 +109,7 @@ def property_verbs(subject: Subject[T]) -> tuple[Verb, ...]:
         ),
         Verb(
             "propset",
-            f"Sets properties of {subject.plural}: filters and programs find them as property.KEY.",
+            f"Sets properties of {subject.plural}; filters find them as property.KEY{told}.",
             set_,
             pairs="properties and their values",
             filters=True,
