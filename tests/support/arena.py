@@ -7,7 +7,7 @@ import json
 import os
 import secrets
 import subprocess
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -155,10 +155,8 @@ def succeeded(results: Results) -> dict[str, str]:
 
 
 @contextmanager
-def arena(
-    directory: Path, variants: Variants, *, pool: str = "6G", limits: Sequence[str] = ()
-) -> Iterator[Arena]:
-    """Everybody in place, the guests running under these limits of their OSF besides."""
+def arena(directory: Path, variants: Variants, *, pool: str = "6G") -> Iterator[Arena]:
+    """Everybody in place, the guests running."""
     service = f"::respawn:/usr/bin/python3 -I -S /{PLACE} serve\n"
     image = variants.make(
         "attacker",
@@ -170,7 +168,7 @@ def arena(
         world = Machine(stack.enter_context(netns.namespace()))
         trial.start()
         trial.furnish(image, memory=MEMORY_MIB)
-        trial.qa("osf", "edit", f"processes={PROCESSES}", *limits, "-f", "name=small")
+        trial.qa("osf", "edit", f"processes={PROCESSES}", "-f", "name=small")
         trial.qa("vm", "add", "name=desk2", "user=alice", "osf=small")
         victim = stack.enter_context(subprocess.Popen(["sleep", "infinity"]))
         stack.callback(victim.kill)

@@ -364,6 +364,7 @@ def subvolume(victims: dict[str, Any]) -> str:
 def fill(order: str) -> str:
     """`fill FOLDER MIB` writes a file that stays, `burst FOLDER MIB` one that goes."""
     how, folder, wanted = order.split()
+    Path(folder).mkdir(parents=True, exist_ok=True)
     file = Path(folder) / "filling"
     block, done = os.urandom(1 << 20), 0
     with file.open("wb", buffering=0) as stream:
