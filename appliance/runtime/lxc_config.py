@@ -53,6 +53,9 @@ ENOSYS_CALLS = (
 FAMILIES = {1: "unix", 2: "inet", 10: "inet6", 16: "netlink"}
 """The only sockets there are. Others reach past network namespaces (vsock: the machine below this host),
 or are kernel code that no desktop needs."""
+SUBVOLUME_CALLS = (0x50009401, 0x5000940E, 0x50009417, 0x50009418)
+"""Requests of ioctl(2) that make a subvolume or a snapshot of btrfs. A guest may make them as it may make
+directories, its quota does not count them, and a snapshot makes the whole pool lose count."""
 SECCOMP_PROFILE = "\n".join(
     (
         "2",
@@ -63,6 +66,8 @@ SECCOMP_PROFILE = "\n".join(
         *(f"{call} errno 38" for call in ENOSYS_CALLS.split()),
         *(f"socket errno 97 [0,{n},SCMP_CMP_EQ]" for n in range(max(FAMILIES)) if n not in FAMILIES),
         f"socket errno 97 [0,{max(FAMILIES)},SCMP_CMP_GT]",
+        # The kernel looks at the lower half of a request, so the rule does as well.
+        *(f"ioctl errno 1 [1,{0xFFFFFFFF},SCMP_CMP_MASKED_EQ,{request}]" for request in SUBVOLUME_CALLS),
         "",
     )
 )
