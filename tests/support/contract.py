@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from ipaddress import IPv4Interface
 from typing import Protocol
 
@@ -19,6 +20,7 @@ from appliance.model import SUBID_COUNT, SUBID_FIRST, DiId, InstallationId, Mark
 from appliance.runtime.backend import Backend, Departure, Disks, Fences, GuestSpec
 
 ONE, TWO = VmId(1), VmId(2)
+AT = datetime(2030, 1, 31, 18, 0, tzinfo=UTC)
 LONGEST_S = 20.0
 
 
@@ -217,6 +219,22 @@ class BackendContract:
         if rig.keeps_homes:
             with pytest.raises(VolumeError):
                 await rig.disks.ensure_home(replace(guest.mark, vm_uuid="stranger"), size_mib=None)
+
+    async def test_a_root_is_put_aside_once_and_never_covers_another(self, rig: Rig) -> None:
+        guest = rig.guest()
+        await rig.disks.clone_root(guest.mark, keep=False)
+        path = rig.disks.aside(ONE, AT)
+        if path is None:
+            assert not rig.disks.needs_image
+            return
+        assert not await rig.disks.put_aside(TWO, path)
+        assert await rig.disks.put_aside(ONE, path)
+        assert not await rig.disks.put_aside(ONE, path)
+        await rig.disks.clone_root(guest.mark, keep=False)
+        again = rig.disks.aside(ONE, AT)
+        assert again is not None
+        assert again != path or not path.exists()
+        await rig.remove(ONE)
 
 
 async def _next(departures: object) -> Departure:
