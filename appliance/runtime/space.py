@@ -17,6 +17,7 @@ from appliance import config
 from appliance.clock import Clock
 from appliance.config import Settings
 from appliance.errors import ApplianceError
+from appliance.filters import Filter
 from appliance.log import facts
 from appliance.model import AlarmKind
 from appliance.storage.shares import reserve_bytes
@@ -173,7 +174,7 @@ class Watch:
             reserve=reserve_bytes(settings[config.POOL_RESERVE], room.size),
             raised=self._said is not None,
         )
-        if self._known and (said is None) == (self._said is None):
+        if self._known and (said is None) == (self._said is None) and (said is None or await self._is_open()):
             return
         async with self._store.write() as tx:
             if said is None:
@@ -185,6 +186,11 @@ class Watch:
         elif cleared:
             logger.info("the storage has room again", extra=facts(free_mib=_mib(room.free)))
         self._said, self._known = said, True
+
+    async def _is_open(self) -> bool:
+        """Whether the alarm stands; somebody may have cleared it though its reason is there still."""
+        async with self._store.read() as tx:
+            return bool(await tx.alarms.find(Filter.where(kind=AlarmKind.POOL, object=OBJECT)))
 
 
 def _mib(size: int) -> int:

@@ -135,6 +135,13 @@ class TestReserve:
         assert written(host, mib=40) == 40, "the host's own part is gone as well"
         assert bench.consistent()
 
+    async def test_without_a_reserve_the_host_is_left_with_nothing(self, bench: Bench) -> None:
+        careless = BtrfsDisks(bench.paths, MARK.installation, policy=Policy("none"))
+        quotas.limit(bench.mounted, None, group=bench.group)
+        home = await careless.ensure_home(MARK, size_mib=8)
+        assert written(home / "big", mib=500) > 150
+        assert written(bench.paths.root / "host", mib=40) < 40
+
     async def test_what_the_host_takes_is_taken_from_the_guests(self, bench: Bench) -> None:
         home = await bench.disks.ensure_home(MARK, size_mib=None)
         assert written(bench.paths.root / "host", mib=200) == 200
