@@ -12,7 +12,7 @@ from pathlib import Path
 
 from appliance import config
 from appliance.config import Settings
-from appliance.errors import ConfigError
+from appliance.errors import ConfigError, HostError
 from appliance.model import Secret
 from appliance.storage.paths import Paths
 from appliance.storage.settings import SSL_CA, SSL_CERT, SSL_CRL, SSL_KEY
@@ -76,8 +76,13 @@ def make_context(wishes: TlsWishes, settings: Settings) -> ssl.SSLContext:
     OpenSSL reads keys from files only, so all are written below `path.l7r.ssl`, for nobody else to read.
 
     :raises ConfigError: the certificate does not fit its key, or a setting cannot be honoured
+    :raises HostError: the files cannot be written
     """
-    files = _written(wishes, Paths(settings).ssl)
+    directory = Paths(settings).ssl
+    try:
+        files = _written(wishes, directory)
+    except OSError as exc:
+        raise HostError(f"the TLS files in {directory} cannot be written: {exc.strerror or exc}") from exc
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.num_tickets = 0
     _set_versions(context, wishes)
