@@ -21,7 +21,7 @@ from tests.support.desktop import leftovers
 pytestmark = [pytest.mark.host, pytest.mark.timeout(600)]
 
 MANUAL = ROOT / "docs" / "manual.md"
-OURS = ("qa", "qvd-client")
+OURS = ("qa", "qvd-appliance", "qvd-client")
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
