@@ -21,6 +21,8 @@ ROOM_LEFT = 64 << 20
 """What an import leaves free on the pool, in bytes."""
 GUESS = 3
 """How many times bigger an archive is assumed to be unpacked, if it does not say so itself."""
+MOST = 20
+"""Beyond so many times its size an archive is not believed: it is cut, or a bomb, and that shows later."""
 GZIP_MODULO = 1 << 32
 XZ_FOOTER, XZ_MAGIC = 12, b"YZ"
 LONGEST_INDEX = 1 << 20
@@ -71,7 +73,7 @@ def unpacked(archive: Path) -> Estimate:
                 if length <= min(LONGEST_INDEX, size - XZ_FOOTER):
                     stream.seek(size - XZ_FOOTER - length)
                     told = _xz(stream.read(length))
-    if told is None:
+    if told is None or told > size * MOST:
         return Estimate(size * GUESS, f"assumed to be {GUESS} times the archive")
     return Estimate(told, "as the archive says")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import bz2
 import gzip
 import lzma
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,7 +23,7 @@ ZSTD_STREAMED = b"\x28\xb5\x2f\xfd\x04\x50" + bytes(10)
 
 def tar(path: Path) -> bytes:
     archives.pack(path, archives.one(archives.member("file")))
-    return path.read_bytes().ljust(CONTENT, b"\0")
+    return (path.read_bytes() + os.urandom(CONTENT // 3)).ljust(CONTENT, b"\0")
 
 
 @pytest.mark.parametrize("packed", [gzip.compress, lzma.compress, bytes], ids=["gzip", "xz", "plain"])
@@ -43,8 +44,14 @@ def test_what_is_not_told_is_assumed_and_said_so(tmp_path: Path, content: bytes)
 
 def test_zstd_tells_its_size_unless_it_was_streamed(tmp_path: Path) -> None:
     archive = tmp_path / "archive"
-    archive.write_bytes(ZSTD_KNOWN)
+    archive.write_bytes(ZSTD_KNOWN + bytes(CONTENT // 3))
     assert room.unpacked(archive).size == CONTENT
+
+
+def test_what_no_archive_holds_is_not_believed(tmp_path: Path) -> None:
+    archive = tmp_path / "archive"
+    archive.write_bytes(b"\x1f\x8b" + bytes(1000) + b"\xff\xff\xff\x7f")
+    assert room.unpacked(archive).size == 3 * archive.stat().st_size
 
 
 @pytest.mark.parametrize("length", range(1, 40))
