@@ -28,7 +28,8 @@ from appliance.storage.store import Store
 from appliance.threads import in_thread
 
 UNFINISHED = "reset.unfinished"
-DATABASE_PARTS = ("", "-wal", "-shm", "-journal")
+BESIDE_DATABASE = r"(-wal|-shm|-journal|\.schema-.+)?"
+"""What the name of the database goes on with: its own files, and copies from before a migration."""
 HALF_MADE = re.compile(r"\.\d+-fs\.[0-9a-f]{8}|\.\d+\.unpacking|\.\.\d+\.unpacking\.[0-9a-f]{8}")
 LOCK = re.compile(r"(\d+)\.lock")
 IMAGE = re.compile(r"\d+")
@@ -199,7 +200,7 @@ def _survey(settings: Settings, installation: InstallationId | None, names: dict
         return tuple(entry for entry in _entries(folder) if pattern.fullmatch(entry.name))
 
     images = (*named(paths.all_basefs, IMAGE), *named(paths.all_basefs, HALF_MADE))
-    parts = (database.with_name(f"{database.name}{part}") for part in DATABASE_PARTS)
+    parts = named(database.parent, re.compile(re.escape(database.name) + BESIDE_DATABASE))
     singles = (paths.doorbell, paths.control, paths.root / UNFINISHED)
     files = (
         *named(paths.all_rootfs, LOCK),
@@ -215,7 +216,7 @@ def _survey(settings: Settings, installation: InstallationId | None, names: dict
         kept=ours(paths.kept),
         images=images,
         archives=named(paths.images, ARCHIVE),
-        database=tuple(part for part in parts if part.exists()),
+        database=parts,
         files=files,
         foreign=(),
         names=names,

@@ -58,6 +58,7 @@ def qa(on_btrfs: Installation) -> Installation:
     subvolumes.create(qa.storage / "homefs/9-fs", stranger)
     subvolumes.create(qa.storage / "homefs/precious")
     (qa.storage / "notes.txt").write_text("mine")
+    (qa.storage / "qvd.db.schema-0001").write_text("from before a migration")
     return qa
 
 
