@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from appliance.errors import UsageError
@@ -27,11 +27,13 @@ filters = st.builds(lambda found: Filter(tuple(found)), st.lists(conditions | ch
 
 
 @given(filters)
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # CI is busy
 def test_what_is_written_can_be_read_back(written: Filter) -> None:
     assert Filter.parse(str(written)) == written
 
 
 @given(awkward)
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_any_text_is_a_filter_or_a_usage_error(text: str) -> None:
     with contextlib.suppress(UsageError):
         parsed = Filter.parse(text)

@@ -134,7 +134,7 @@ async def test_what_cannot_be_is_refused(tx: Tx, expression: str) -> None:
 
 
 async def test_a_list_may_be_long(tx: Tx) -> None:
-    numbers = ",".join(map(str, range(5, 20_000)))
+    numbers = ",".join(map(str, range(5, 2500)))
     assert [vm.id for vm in await tx.vms.find(Filter.parse(f"id in ({numbers})"))] == [5, 6, 7, 8]
     assert [vm.id for vm in await tx.vms.find(Filter.parse(f"id not in ({numbers})"))] == [1, 2, 3, 4]
 
