@@ -136,6 +136,7 @@ async def sweep_unfinished(store: Store, paths: Paths) -> list[DiId]:
                 swept.append(di_id)
         finally:
             _release(descriptor, lock)
+    await _drop_idle_locks(store, paths)
     return swept
 
 
@@ -464,6 +465,16 @@ def _hold(lock: Path) -> int:
         os.close(descriptor)
         raise
     return descriptor
+
+
+async def _drop_idle_locks(store: Store, paths: Paths) -> None:
+    """Remove the locks of those who were killed before the row of their work was there, or after its end."""
+    pattern = paths.image_lock(DiId(0)).name.replace("0", "*")
+    if any(paths.images.glob(pattern)):
+        async with store.write():  # in which everybody takes theirs
+            for lock in paths.images.glob(pattern):
+                with suppress(BlockingIOError):
+                    _release(_hold(lock), lock)
 
 
 def _release(descriptor: int, lock: Path) -> None:

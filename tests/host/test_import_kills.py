@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import subprocess
 import sys
 import time
@@ -18,8 +17,6 @@ from tests.support.ordeal import Ordeal, ordeal
 
 pytestmark = [pytest.mark.host, pytest.mark.timeout(400)]
 
-EMPTY_LOCK = re.compile(r"/\.\d+\.adding belongs to no image$")
-"""Made just before the row that tells of the work: it waits for the next survey, or for its number."""
 MOST_STEPS = 80
 PATIENCE_S = 20.0
 
@@ -92,11 +89,11 @@ def qa(on: Ordeal, step: int, record: Path, *words: str) -> int:
 
 
 async def clean(on: Ordeal) -> None:
-    """What the next import does first, until nothing is wrong but what only a daemon looks after."""
+    """What the next import does first, until nothing is wrong."""
     until = time.monotonic() + PATIENCE_S
     while True:
         await sweep_unfinished(on.store, on.grounds.paths)
-        if not (found := [line for line in on.violations() if not EMPTY_LOCK.search(line)]):
+        if not (found := on.violations()):
             return
         assert time.monotonic() < until, "\n".join(found)
         await asyncio.sleep(0.05)

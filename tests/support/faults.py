@@ -30,6 +30,8 @@ from appliance.signals import Watch
 T = TypeVar("T")
 PLAN = "QVD_FAULT_PLAN"
 """In the environment of a faulty daemon: the plan file; the record is beside it."""
+LIMIT = "QVD_FAULT_LIMIT"
+"""There too: for how many seconds an action may go on at most, so that what hangs is given up soon."""
 
 
 class Boundary(StrEnum):

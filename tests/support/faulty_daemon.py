@@ -9,8 +9,12 @@ from pathlib import Path
 import uvloop
 
 from appliance.daemon import Around, serve
-from tests.support.faults import PLAN, Faults
+from appliance.runtime.actions import ACTION_TYPES, Background
+from tests.support.faults import LIMIT, PLAN, Faults
 
 if __name__ == "__main__":
+    for kind in ACTION_TYPES if LIMIT in os.environ else ():
+        if not issubclass(kind, Background):
+            kind.limit_s = min(kind.limit_s, float(os.environ[LIMIT]))
     faults = Faults(Path(os.environ[PLAN]))
     uvloop.run(serve(Path(sys.argv[1]), Around(orders=faults.orders, sessions=faults.sessions)))

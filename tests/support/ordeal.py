@@ -26,7 +26,7 @@ from appliance.storage.store import Store
 from scripts.trial import LOGIN, PORT, ROOT, Trial
 from tests.support import netns
 from tests.support.broker import Client, Reply, request
-from tests.support.faults import PLAN, Plan
+from tests.support.faults import LIMIT, PLAN, Plan
 from tests.support.invariants import Baseline, Grounds, Row, until_clean, violations
 from tests.support.quick_guest import mute_image, quick_image
 
@@ -52,6 +52,8 @@ class Ordeal:
         self.trial, self.grounds, self.store, self.quick = trial, grounds, store, quick
         self.plan = Plan(trial.directory.with_name("faults") / "plan")
         self.plan.file.parent.mkdir()
+        self.limit_s: float | None = None
+        """How long an action may go on at most in the daemons started from now on, if not its own limit."""
         self._base: Baseline | None = None
         self._trust = ssl.create_default_context()
         self._trust.check_hostname = False
@@ -62,11 +64,12 @@ class Ordeal:
 
     def spawn(self) -> subprocess.Popen[bytes]:
         """Start the daemon, with failpoints, without waiting for anything."""
+        limit = {} if self.limit_s is None else {LIMIT: str(self.limit_s)}
         with self.trial.log.open("ab") as log:
             self.trial.daemon = subprocess.Popen(
                 [sys.executable, "-m", "tests.support.faulty_daemon", str(self.trial.config)],
                 cwd=ROOT,
-                env={**self.trial.environment, PLAN: str(self.plan.file)},
+                env={**self.trial.environment, PLAN: str(self.plan.file), **limit},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -139,7 +142,7 @@ class Ordeal:
     async def bring(self, vm_id: int, state: str) -> None:
         """Have a VM running or stopped, wherever it is now."""
         until = time.monotonic() + PATIENCE_S
-        while self.row(vm_id)["vm_state"] != state:
+        while (self.row(vm_id)["vm_state"], self.row(vm_id)["vm_cmd"]) != (state, None):
             await self.wish("start" if state == "running" else "stop", vm_id)
             with suppress(TimeoutError):
                 async with asyncio.timeout(2):
