@@ -111,6 +111,22 @@ async def test_what_cannot_be_used_leaves_everything_as_it_was(
         await until_met(node, shown)
 
 
+async def test_files_that_cannot_be_written_leave_everything_as_it_was(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with installation(tmp_path) as node:
+        directory = tmp_path / "run" / "l7r" / "ssl"
+        directory.rename(directory.with_name("moved"))
+        directory.touch()
+        before = await asyncio.to_thread(met, node)
+        await given(node, shown := ROOT.issue("another"))
+        await until_logged(caplog, "TLS stays as it was")
+        assert await asyncio.to_thread(met, node) == before
+        directory.unlink()
+        node.feed.announce_all()
+        await until_met(node, shown)
+
+
 async def test_client_certificates_are_asked_for_and_checked(tmp_path: Path) -> None:
     good, revoked = ROOT.issue("good", rsa_key(2)), ROOT.issue("revoked", rsa_key(3))
     stranger = authority("a stranger").issue("foreign", rsa_key(2))
