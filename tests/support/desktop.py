@@ -190,5 +190,4 @@ def leftovers(trial: Trial, installation: str) -> list[str]:
         for path in (trial.directory.iterdir() if trial.directory.exists() else ())
         if path.name not in kept and path.suffix not in {".png", ".log"}
     ]
-    temporary = [str(path) for path in Path("/run").glob("in-netns.*")]
-    return [*traces(str(trial.directory)), *traces(installation), *loops, *spaces, *files, *temporary]
+    return [*traces(str(trial.directory)), *traces(installation), *loops, *spaces, *files]
