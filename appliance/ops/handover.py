@@ -135,6 +135,10 @@ async def _held(
     async with store.read() as tx:
         installation = await tx.settings.installation()
     for vm in vms:
+        if vm.backend is BackendKind.KVM:
+            raise ConflictError(
+                f"the home of {vm.name} is in a disk of its own, which this version cannot open"
+            )
         _check_stopped(vm)
     with _locked(settings, vms):
         for vm in vms:

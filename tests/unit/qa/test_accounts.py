@@ -210,6 +210,14 @@ class TestGiven:
         assert "the same user" in two("user", "give", "user=alice", "to=ALICE", "vm=web-1").err
         assert self.owners(two) == ["alice", "alice"]
 
+    def test_a_home_that_cannot_be_opened_stays_where_it_is(self, two: Installation) -> None:
+        two.ok("osf", "add", "name=machines", "backend=kvm", "user_storage_size=1g")
+        two.ok("vm", "add", "name=big", "user=alice", "osf=machines")
+        said = two("user", "give", "user=alice", "to=bob", "--yes")
+        assert said.status == 1
+        assert "the home of big" in said.err
+        assert self.owners(two) == ["alice"] * 3
+
     def test_a_vm_whose_home_is_on_its_way_does_not_start(self, two: Installation) -> None:
         async def begin() -> None:
             async with two.write() as tx:
