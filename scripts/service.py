@@ -42,6 +42,7 @@ NETWORKS = tuple(
 FIRST_GUEST = 10
 GIB = 2**30
 LARGEST_POOL_GIB = 1024
+BESIDE_THE_POOL = "/var/lib/qvd/qvd.db"
 SMALLEST_POOL_GIB = 2
 
 
@@ -161,6 +162,9 @@ def first_configuration(
         f"vm.network.gateway = {network.network_address + 1}",
         f"vm.network.netmask = {network.netmask}",
         f"vm.network.ip.start = {network.network_address + FIRST_GUEST}",
+        "",
+        "# Beside the pool and not on it: a pool that desktops have filled does not stop the appliance.",
+        f"database.url = sqlite:///{BESIDE_THE_POOL}",
     ]
     if resolver:
         lines += [

@@ -39,6 +39,7 @@ logger = logging.getLogger(__name__)
 START_S = 30.0
 LOOK_S = 0.002
 DYING_S = 2.0
+APPARMOR_PROFILE = "lxc-container-default-cgns"
 KILL_S = 20.0
 IMAGE_FAULTS = (
     errno.ENOENT,
@@ -89,6 +90,7 @@ class Lxc:
         self._cgroups.layout()
         for file in (Path("/etc/subuid"), Path("/etc/subgid")):
             check_range(file)
+        await asyncio.to_thread(check_apparmor, Path("/sys"))
 
     async def survey(self) -> Mapping[VmId, Sighting]:
         """What runs here with our installation's mark, whoever started it and in whichever namespace."""
@@ -418,6 +420,22 @@ def _blamed(failure: str) -> Iterator[None]:
         if exc.errno in IMAGE_FAULTS:
             raise ImageError(f"{failure}: {exc.strerror}") from exc
         raise VolumeError(f"{failure}: {exc.strerror}") from exc
+
+
+def check_apparmor(sys: Path) -> None:
+    """A kernel that confines programs starts no container without the profile that comes with LXC.
+
+    :raises BackendError: the profile is not loaded
+    """
+    enabled = sys / "module/apparmor/parameters/enabled"
+    profiles = sys / "kernel/security/apparmor/profiles"
+    with suppress(OSError):
+        if enabled.read_text().strip() != "Y" or f"{APPARMOR_PROFILE} " in profiles.read_text():
+            return
+        raise BackendError(
+            f"AppArmor is on, and its profile {APPARMOR_PROFILE} is not loaded",
+            hint="apt-get install apparmor, then systemctl restart apparmor",
+        )
 
 
 def check_range(file: Path) -> None:

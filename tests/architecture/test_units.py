@@ -169,6 +169,7 @@ class TestFirstConfiguration:
             "vm.network.gateway = 10.3.0.1",
             "vm.network.netmask = 255.255.240.0",
             "vm.network.ip.start = 10.3.0.10",
+            "database.url = sqlite:////var/lib/qvd/qvd.db",
             "vm.network.dns_server = 192.0.2.53",
             "storage.pool.size = 40G",
         ]

@@ -1,4 +1,4 @@
-"""Whether root may use the guests' ids."""
+"""Whether root may use the guests' ids, and AppArmor knows them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from appliance.errors import BackendError
-from appliance.runtime.lxc import check_range
+from appliance.runtime.lxc import APPARMOR_PROFILE, check_apparmor, check_range
 
 
 @pytest.mark.parametrize(
@@ -31,3 +31,30 @@ def test_less_is_refused_with_the_remedy(tmp_path: Path, line: str) -> None:
 def test_a_missing_file_is_refused_too(tmp_path: Path) -> None:
     with pytest.raises(BackendError, match="run scripts/setup"):
         check_range(tmp_path / "subuid")
+
+
+def sys_with(directory: Path, enabled: str, profiles: str) -> Path:
+    for file, text in (
+        ("module/apparmor/parameters/enabled", enabled),
+        ("kernel/security/apparmor/profiles", profiles),
+    ):
+        (directory / file).parent.mkdir(parents=True)
+        (directory / file).write_text(text)
+    return directory
+
+
+@pytest.mark.parametrize(
+    ("enabled", "profiles"),
+    [("N\n", ""), ("Y\n", f"man_filter (enforce)\n{APPARMOR_PROFILE} (enforce)\n")],
+)
+def test_apparmor_is_off_or_knows_containers(tmp_path: Path, enabled: str, profiles: str) -> None:
+    check_apparmor(sys_with(tmp_path, enabled, profiles))
+
+
+def test_a_kernel_without_apparmor_needs_no_profile(tmp_path: Path) -> None:
+    check_apparmor(tmp_path)
+
+
+def test_apparmor_without_the_profile_is_refused_with_the_remedy(tmp_path: Path) -> None:
+    with pytest.raises(BackendError, match="apt-get install apparmor"):
+        check_apparmor(sys_with(tmp_path, "Y\n", f"{APPARMOR_PROFILE}-with-nesting (enforce)\n"))
