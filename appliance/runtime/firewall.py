@@ -31,6 +31,8 @@ class Firewall:
         self._spec = ruleset.spec(settings)
         self._enabled = settings[config.NETWORK_FIREWALL]
         self._guests: dict[VmId, GuestSpec] = {}
+        self._doubtful: set[VmId] = set()
+        """Guests whose last change failed or was given up, perhaps after the kernel had made it."""
         self._turn = asyncio.Lock()
         self._changes = 0
         self._in_force = 0
@@ -79,12 +81,16 @@ class Firewall:
             await self._apply()
         except BaseException:
             self._guests.pop(guest.vm_id, None)
+            self._doubtful.add(guest.vm_id)
             raise
 
     async def unfence(self, vm_id: VmId) -> None:
         """Let the guest's port carry nothing."""
         if self._guests.pop(vm_id, None) is not None:
+            self._doubtful.add(vm_id)
+        if vm_id in self._doubtful:
             await self._apply()
+            self._doubtful.discard(vm_id)
 
     async def keep(self, timers: Timers, *, every_s: float = LOOK_S) -> None:
         """Put our tables back whenever somebody has removed them, for ever.

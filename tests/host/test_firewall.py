@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import subprocess
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 
@@ -16,6 +18,7 @@ from appliance.model import VmId
 from appliance.runtime import bridge
 from appliance.runtime.firewall import Firewall
 from tests.support.lxc_rig import NETWORK
+from tests.support.onlooker import fenced
 from tests.support.wire import ALICE, BOB, GATEWAY, HOST_OUTSIDE, WORLD, Wire, spec
 
 pytestmark = pytest.mark.host
@@ -201,3 +204,21 @@ async def test_another_link_of_that_name_is_refused(network: str) -> None:
     subprocess.run(["ip", "link", "add", "qvdnet", "type", "veth"], check=True)
     with pytest.raises(NetworkError, match="qvdnet exists and is not a bridge"):
         await bridge.converge(bridge.spec(Settings(NETWORK)))
+
+
+async def test_a_fence_that_failed_after_its_work_was_done_is_removed_all_the_same(
+    network: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    firewall = Firewall(Settings(NETWORK))
+    await firewall.begin([])
+    path = os.environ["PATH"]
+    broken = tmp_path / "nft"
+    broken.write_text(f'#!/bin/sh\nPATH={path} nft "$@"\nexit 1\n')
+    broken.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{path}")
+    with pytest.raises(NetworkError):
+        await firewall.fence(ALICE)
+    monkeypatch.setenv("PATH", path)
+    assert ALICE.interface in fenced()
+    await firewall.unfence(ALICE.vm_id)
+    assert fenced() == set()
