@@ -38,7 +38,7 @@ class Found:
     consoles: Collection[VmId] = ()
     images: Collection[DiId] = ()
     half: Collection[Path] = ()
-    """Volumes and links that are made in a moment, and were there at the last survey already."""
+    """Volumes that are made in a moment, and have been there for long."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -33,6 +33,8 @@ from appliance.threads import in_thread
 
 logger = logging.getLogger(__name__)
 
+HALF_S = 300.0
+"""A volume is made in a moment; one that has no name for so long is nobody's."""
 UNKNOWN = "unknown"
 FOUND = "found without a VM or a row"
 
@@ -57,7 +59,8 @@ class Surveyor:
         self._kind = kind
         self._supervisor = supervisor
         self._clock = clock
-        self._half: set[Path] = set()
+        self._half: dict[Path, float] = {}
+        """Since when, by the monotonic clock, a volume has looked half made."""
         self._told: set[str] = set()
         self._failures: dict[str, str] = {}
         self._stuck: set[int] = set()
@@ -78,8 +81,12 @@ class Surveyor:
         :raises OSError: the storage cannot be read
         """
         paths = Paths(self._settings())
-        found = await in_thread(traces.look, self._places(paths), half_before=self._half)
-        self._half = await in_thread(traces.half_made, paths)
+        busy = self._busy()
+        now = self._clock.monotonic()
+        old = [path for path, since in self._half.items() if now - since >= HALF_S]
+        found = await in_thread(traces.look, self._places(paths), half_before=old)
+        half = await in_thread(traces.half_made, paths)
+        self._half = {path: self._half.get(path, now) for path in half}
         running = await self._kit.backend.survey()
         rows = await self._rows()
         found = await in_thread(_with_missing, found, rows)
@@ -87,7 +94,7 @@ class Surveyor:
             rows,
             found,
             installation=self._installation,
-            busy={*running, *self._busy()},
+            busy={*running, *busy, *self._busy()},
             keeps_roots=self._settings()[config.VM_OVERLAY_PERSISTENT],
         )
         self._failures = {}

@@ -40,7 +40,7 @@ class Places:
 
 
 def look(places: Places, *, half_before: Iterable[Path] = ()) -> Found:
-    """What there is now; `half_before` is what looked half made at the last survey.
+    """What there is now; `half_before` is what has looked half made for long.
 
     :raises OSError: a folder cannot be read
     """
