@@ -27,6 +27,10 @@ COLUMNS = ("login", "password", "osf", "vm", "di_tag")
 SHOWN = 10
 """How many wrong lines a refusal tells of."""
 GENERATED_BYTES = 12
+LONGEST = 1_000_000
+"""Characters of a file."""
+MOST = 1000
+"""Users of a file: while they are added, for some seconds, nobody else can write to the database."""
 
 Report = Callable[[str, float], None]
 """Told what is being done, and how far it is, from 0 to 1."""
@@ -90,6 +94,10 @@ def parse(text: str) -> list[Line]:
         wrong[number] = f"this is no CSV: {exc}"
     if wrong:
         raise RosterError(wrong)
+    if len(lines) > MOST:
+        raise UsageError(
+            f"there are {len(lines)} users, and at most {MOST} can be added at once", hint="split the file"
+        )
     return lines
 
 

@@ -116,12 +116,20 @@ def _tell_kept(context: Context, moved: list[handover.Moved]) -> None:
 
 def _text(source: str) -> str:
     try:
-        text = sys.stdin.read() if source == "-" else Path(source).read_text(encoding="utf-8")
-        return text.removeprefix("\ufeff")
+        if source == "-":
+            text = sys.stdin.read(roster.LONGEST + 1)
+        else:
+            with Path(source).open(encoding="utf-8", newline="") as stream:
+                text = stream.read(roster.LONGEST + 1)
     except OSError as exc:
         raise AdminError(f"the file {source} cannot be read: {exc.strerror}") from exc
     except UnicodeDecodeError as exc:
         raise AdminError(f"the file {source} is not UTF-8", hint="save it so") from exc
+    if len(text) > roster.LONGEST:
+        raise AdminError(
+            f"the file {source} is too long", hint=f"at most {roster.LONGEST} characters at once"
+        )
+    return text.removeprefix("\ufeff")
 
 
 VERBS = (

@@ -6,7 +6,7 @@ import pytest
 
 from appliance.errors import UsageError
 from appliance.model import TAG_DEFAULT
-from appliance.ops.roster import RosterError, parse
+from appliance.ops.roster import MOST, RosterError, parse
 
 CANARY = "canary-5c1d"
 
@@ -70,3 +70,10 @@ def test_wrong_lines_are_told_by_their_numbers_and_no_password_is(text: str, rea
 def test_a_file_that_is_all_wrong_is_told_in_short() -> None:
     with pytest.raises(RosterError, match=r"line 11: [^;]*; and 15 more lines \(nothing was added\)$"):
         parse("login,password\n" + "alice\n" * 25)
+
+
+def test_more_than_a_transaction_should_hold_are_refused() -> None:
+    heading, users = "login\n", [f"user{number}\n" for number in range(MOST + 1)]
+    assert len(parse(heading + "".join(users[:-1]))) == MOST
+    with pytest.raises(UsageError, match="at most 1000"):
+        parse(heading + "".join(users))

@@ -85,6 +85,7 @@ USER = (
     Bad("user add csv=-", "names no column login", USAGE),
     Bad("user add csv=/nowhere/at/all", "No such file"),
     Bad("user add csv=/", "Is a directory"),
+    Bad("user add csv=/dev/zero", "is too long"),
     Bad("user edit login=alice -f login=bob", "there is a user of this login"),
     Bad("user edit login=root -f login=bob", "cannot be root", USAGE),
     Bad("user edit login=carol --yes", "2 users cannot share one login"),
