@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from scripts.trial import LOGIN, ROOT, Trial, command, end
+from tests.full import measurements
 from tests.full.debian_guest import (
     CHECKOUT,
     WHEELS,
@@ -243,7 +244,7 @@ def scenario(run: Run) -> int:
     run.step("reboot", lambda: run.back_after(guest.reboot))
     run.step("power cut", lambda: run.back_after(guest.pull_the_plug))
     run.step("nothing failed", lambda: guest.run("! systemctl --failed --plain --no-legend | grep ."))
-    print("\n".join(["", *run.figures]))
+    measurements.append("service: a Debian 12 in QEMU (TCG)", "\n\n- " + "\n- ".join(run.figures))
     return 0
 
 
