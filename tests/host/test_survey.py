@@ -14,7 +14,18 @@ import pytest
 
 from appliance.clock import SystemClock
 from appliance.config import Settings
-from appliance.model import AlarmKind, BackendKind, DiId, Kept, KeptKind, Mark, StartedBy, VmId, VmState
+from appliance.model import (
+    AlarmKind,
+    BackendKind,
+    DiId,
+    Kept,
+    KeptKind,
+    Mark,
+    StartedBy,
+    VmId,
+    VmRuntime,
+    VmState,
+)
 from appliance.ops import vms
 from appliance.runtime.events import StartWanted, StopWanted
 from appliance.runtime.machine import Phase
@@ -74,6 +85,16 @@ class Ground:
     async def reach(self, phase: Phase) -> None:
         async with asyncio.timeout(LONGEST_S):
             while (machine := self.supervisor.machine(ONE)) is None or machine.phase is not phase:
+                await asyncio.sleep(0.02)
+
+    async def settled(self) -> VmRuntime:
+        """The row, once it says that the VM is stopped: it is written in the lane."""
+        async with asyncio.timeout(LONGEST_S):
+            while True:
+                async with self.store.read() as tx:
+                    runtime = (await tx.vms.get(ONE)).runtime
+                if runtime.vm_state is VmState.STOPPED:
+                    return runtime
                 await asyncio.sleep(0.02)
 
     def start(self) -> None:
@@ -327,8 +348,7 @@ async def test_a_guest_that_runs_or_begins_is_not_touched(site: Site, tmp_path: 
         finally:
             surveying.cancel()
             await asyncio.wait([surveying])
-        async with at.store.read() as tx:
-            runtime = (await tx.vms.get(ONE)).runtime
-        assert (runtime.vm_state, runtime.failure) == (VmState.STOPPED, None)
+        runtime = await at.settled()
+        assert runtime.failure is None
         assert (await at.surveyor.survey()).is_empty
         assert quotas.is_consistent(at.paths.root)
