@@ -13,6 +13,7 @@ import json
 import random
 import subprocess
 import time
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -27,6 +28,8 @@ DESKTOPS = 4
 KINDS = ("start", "stop", "restart", "import", "delete", "connect", "take over")
 WEIGHTS = (4, 3, 2, 2, 1, 3, 3)
 LONGEST_S = 0.8
+IN_THE_ACT_S = 0.2
+"""A kill comes this soon after some deed, as most of them are done in less."""
 START_S = 0.7
 KEPT_IMAGES = 4
 
@@ -64,9 +67,10 @@ def _round(dice: random.Random) -> Round:
         Deed(round(dice.uniform(0, LONGEST_S), 4), kind, dice.randint(1, DESKTOPS))
         for kind in dice.choices(KINDS, WEIGHTS, k=dice.randint(3, 6))
     ]
+    moment = dice.choice(deeds).at_s + dice.uniform(0, IN_THE_ACT_S)
     return Round(
         deeds=tuple(sorted(deeds, key=lambda deed: deed.at_s)),
-        killed_s=round(dice.uniform(0, LONGEST_S), 4),
+        killed_s=round(moment, 4),
         again_s=round(dice.uniform(0, START_S), 4) if dice.random() < 0.4 else None,
         importers_too=dice.random() < 0.5,
     )
@@ -114,6 +118,7 @@ class Torment:
         self.tally = Tally(caught={})
         self._wanted: dict[int, set[str]] = {vm_id: {"stopped"} for vm_id in range(1, DESKTOPS + 1)}
         """The states in which each VM may end up, by the wishes that were accepted."""
+        self._visitors: Counter[int] = Counter()
         self._importers: list[subprocess.Popen[bytes]] = []
 
     async def play(self, number: int, each: Round) -> None:
@@ -188,19 +193,22 @@ class Torment:
         with suppress(StoreError):
             if await self.on.wish(verb, vm_id):
                 self.tally.wishes += 1
-                self._wanted[vm_id] = {"stopped"} if verb == "stop" else {"running"}
-                if verb == "restart":
-                    self._wanted[vm_id] |= {"stopped"} & {self.on.row(vm_id)["vm_state"]}
+                wanted = {"stopped"} if verb == "stop" else {"running"}
+                if self._visitors[vm_id]:
+                    wanted.add("running")  # who waits for a desktop that stops has it started again
+                self._wanted[vm_id] = wanted
 
     async def _visit(self, vm_id: int) -> None:
         """Be a client, until one's desktop has echoed something or the daemon dies."""
         self._wanted[vm_id] = self._wanted[vm_id] | {"running"}
+        self._visitors[vm_id] += 1
         with suppress(OSError, EOFError):
             async with self.on.connected(vm_id) as (client, reply):
                 if reply.status == 101:
                     await client.send(b"echo\n")
                     await client.reader.readexactly(5)
                     self.tally.sessions += 1
+        self._visitors[vm_id] -= 1
 
     def _import(self) -> None:
         words = ["di", "add", f"path={self.on.quick}", "osf=small"]
@@ -213,12 +221,10 @@ class Torment:
             await asyncio.to_thread(self._qa("di", "del", "--force", "-f", f"id={row['id']}").wait, 60)
 
     async def _sweep(self) -> None:
-        """Delete what has been imported beyond a few; this also removes what killed imports have left."""
+        """Delete what has been imported beyond a few."""
         rows = self.on.grounds.rows("SELECT id FROM dis WHERE id > 2 ORDER BY id")
-        for row in rows[:-KEPT_IMAGES] if len(rows) > KEPT_IMAGES else ():
+        for row in rows[:-KEPT_IMAGES]:
             await asyncio.to_thread(self._qa("di", "del", "--force", "-f", f"id={row['id']}").wait, 60)
-        if self.on.grounds.rows("SELECT id FROM operations WHERE ended IS NULL"):
-            await asyncio.to_thread(self._qa("di", "add", f"path={self.on.quick}", "osf=small").wait, 60)
 
     def _qa(self, *words: str) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
