@@ -95,9 +95,8 @@ def test_the_manual_is_true(server: Trial, tmp_path: Path) -> None:
         elif box.is_run:
             if "admin reset" in box.text:
                 server.stop()
-            text = box.text.replace("/var/lib/qvd/storage", str(server.storage))
             done = subprocess.run(
-                ["bash", "-e", "-o", "pipefail", "-c", text.replace("/run/qvd", str(server.run))],
+                ["bash", "-e", "-o", "pipefail", "-c", here(server, box.text)],
                 cwd=desk,
                 env=environment,
                 stdin=subprocess.DEVNULL,
@@ -111,6 +110,18 @@ def test_the_manual_is_true(server: Trial, tmp_path: Path) -> None:
             assert "Warning" not in done.stderr, f"line {box.line}: {done.stderr}"
     assert not (server.storage / "qvd.db").exists()
     assert list(server.storage.glob("*fs/*-fs")) == []
+
+
+def here(server: Trial, text: str) -> str:
+    """The commands with the trial's paths in place of the service's."""
+    paths = {
+        "/var/lib/qvd/storage": server.storage,
+        "/var/lib/qvd/qvd.db": server.storage / "qvd.db",
+        "/run/qvd": server.run,
+    }
+    for there, ours in paths.items():
+        text = text.replace(there, str(ours))
+    return text
 
 
 def check_said(box: Box, said: str) -> None:
