@@ -15,6 +15,7 @@ import re
 import shutil
 import subprocess
 import time
+import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -219,10 +220,10 @@ def make_wheels(directory: Path) -> Path:
     command("/usr/bin/python3", "-m", "venv", "--clear", str(builder))
     pip = str(builder / "bin" / "pip")
     command(pip, "install", "-q", "setuptools", "wheel", timeout_s=600)
-    command(pip, "wheel", "-q", "-w", str(directory), "setuptools", "wheel", f"{ROOT}[dev]", timeout_s=1200)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    needed = ["setuptools", "wheel", *project["dependencies"], *project["optional-dependencies"]["dev"]]
+    command(pip, "wheel", "-q", "-w", str(directory), *needed, timeout_s=1200)
     shutil.rmtree(builder)
-    for own in directory.glob("qvd_appliance-*"):
-        own.unlink()
     mark.touch()
     return directory
 
