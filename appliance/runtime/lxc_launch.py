@@ -22,6 +22,7 @@ from pathlib import Path
 from appliance import proc
 from appliance.errors import BackendError, ImageError
 from appliance.runtime import lxc_config
+from appliance.threads import in_thread
 
 DETACH = """
 exec 9<&0
@@ -29,15 +30,11 @@ log=$1; shift
 unshare --mount --propagation slave "$@" </dev/null >>"$log" 2>&1 &
 echo $!
 """
-KEEPER = f"""
-root=$1 home=$2; shift 2
+KEEPER = """
+mounts=$1; shift
 umask 022
 ulimit -S -n 1024
-mount -t tmpfs -o mode=711,size=64k qvd {lxc_config.VIEW} &&
-mount -t proc -o X-mount.mkdir,nosuid,nodev,noexec proc {lxc_config.VIEW}/proc &&
-mount -t sysfs -o X-mount.mkdir,nosuid,nodev,noexec sysfs {lxc_config.VIEW}/sys &&
-mount --bind -o X-mount.mkdir "$root" {lxc_config.ROOT_VIEW} &&
-mount --bind -o X-mount.mkdir "$home" {lxc_config.HOME_VIEW} || exit
+mount --all --fstab "$mounts" || exit
 setpriv --pdeathsig KILL "$@" 9<&-
 exit
 """
@@ -48,15 +45,33 @@ LXC_ERROR = re.compile(r" ERROR .*? - \S+\.c:\w+:\d+ - (.*)")
 
 async def launch(container: str, *, lock: int, folder: Path, root: Path, home: Path) -> int:
     """Start the keeper and its monitor, detached, with the configuration in `folder`; the keeper's number."""
-    start_log = folder / "start.log"
+    start_log, mounts = folder / "start.log", folder / "mounts"
+    await in_thread(mounts.write_text, view(root, home))
     monitor = ("lxc-start", "-F", "-n", container, "-P", lxc_config.VIEW, "-f", folder / "config")
     logging = ("-o", folder / "lxc.log", "-l", "WARN")
-    keeper = ("sh", "-c", KEEPER, "sh", root, home, *monitor, *logging)
+    keeper = ("sh", "-c", KEEPER, "sh", mounts, *monitor, *logging)
     started = await proc.run(["sh", "-c", DETACH, "sh", start_log, *keeper], stdin=lock)
     try:
         return int(started.stdout)
     except ValueError as exc:
         raise BackendError(f"the keeper of {container} did not start: {started.stderr.decode()!r}") from exc
+
+
+def view(root: Path, home: Path) -> str:
+    """What a monitor sees of its guest, as fstab(5) writes it: one program mounts all of it."""
+    closed = "X-mount.mkdir,nosuid,nodev,noexec"
+    mounts = (
+        ("qvd", lxc_config.VIEW, "tmpfs", "mode=711,size=64k"),
+        ("proc", lxc_config.VIEW / "proc", "proc", closed),
+        ("sysfs", lxc_config.VIEW / "sys", "sysfs", closed),
+        (root, lxc_config.ROOT_VIEW, "none", "bind,X-mount.mkdir"),
+        (home, lxc_config.HOME_VIEW, "none", "bind,X-mount.mkdir"),
+    )
+    return "".join(f"{_field(what)} {where} {kind} {options} 0 0\n" for what, where, kind, options in mounts)
+
+
+def _field(what: str | Path) -> str:
+    return re.sub(r"[\s\\#]", lambda letter: f"\\{ord(letter[0]):03o}", str(what))
 
 
 def failure(container: str, folder: Path) -> BackendError | ImageError:
