@@ -99,6 +99,9 @@ class Hkd:
             osfs = {osf.id: osf for osf in await tx.osfs.find()}
             here = {vm.id for vm in vms if vm.id in sightings and sightings[vm.id][1].mark.vm_uuid == vm.uuid}
             await tx.runtimes.found_here(here, self._host.id)
+            if rebooted:
+                await tx.runtimes.begin_again(self._host.id, but=sightings.keys())
+                vms = await tx.vms.find()
             self._quarantined = set(sightings) - here
             for vm in vms:
                 if vm.id in self._quarantined and vm.runtime.vm_state is not VmState.STOPPED:

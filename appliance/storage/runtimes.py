@@ -269,6 +269,29 @@ class Runtimes:
             .values(host_id=host_id)
         )
 
+    async def begin_again(self, host_id: HostId, *, but: Collection[VmId]) -> None:
+        """The host has booted: what ran on it is wanted again, but for these, which run already.
+
+        To be called in the transaction that notes the boot. Whoever comes later cannot know of it.
+        """
+        await self._connection.execute(
+            update(vm_runtimes)
+            .where(
+                ROW.host_id == host_id,
+                ROW.vm_state.in_((VmState.RUNNING, VmState.DEBUGGING)),
+                ROW.vm_id.not_in(but),
+            )
+            .values(
+                vm_state=VmState.STARTING,
+                vm_state_ts=self._at,
+                vm_phase="starting/queued",
+                run=ROW.run + 1,
+                started_by=StartedBy.HOST,
+                **NO_FAILURE,
+                **self._unplaced(),
+            )
+        )
+
     async def reset_sessions(self, host_id: HostId) -> int:
         """Client connections died with the process that held them: say so in every row of this host (T9)."""
         result = await self._connection.execute(

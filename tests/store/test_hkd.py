@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import update
 
-from appliance.errors import BackendError, ImageError
+from appliance.errors import BackendError, ImageError, NetworkError
 from appliance.model import BackendKind, FailureCause, StartedBy, UserState, VmId, VmState
 from appliance.ops import vms
 from appliance.runtime.events import StopWanted
@@ -324,6 +324,22 @@ async def test_a_host_that_rebooted_begins_again_what_ran(host: Rig) -> None:
     async with host.hkd():
         vm = await host.until(ONE, lambda vm: vm.runtime.run == 2 and vm.runtime.vm_state is VmState.RUNNING)
     assert vm.runtime.started_by == "host"
+
+
+async def test_a_first_try_after_a_reboot_that_comes_to_nothing_forgets_nobody(host: Rig) -> None:
+    async with host.hkd():
+        await host.wish("start", ONE)
+        await host.until_state(ONE, VmState.RUNNING)
+    host.backend.running.clear()
+    async with host.store.write() as tx:
+        await tx.connection.execute(update(host_runtimes).values(boot_id="another"))
+    host.backend.fail("begin", NetworkError("the firewall cannot be set up"))
+    with pytest.raises(ExceptionGroup):
+        async with host.hkd():
+            pass
+    async with host.hkd():
+        vm = await host.until(ONE, lambda vm: vm.runtime.run == 2 and vm.runtime.vm_state is VmState.RUNNING)
+    assert (vm.runtime.started_by, vm.runtime.failure) == (StartedBy.HOST, None)
 
 
 async def test_sessions_of_a_dead_daemon_are_reset(host: Rig) -> None:

@@ -153,6 +153,8 @@ class FakeBackend:
         self.roots.pop(vm_id, None)
 
     async def begin(self, guests: Sequence[GuestSpec]) -> None:
+        if error := self._failures.pop("begin", None):
+            raise error
         self.fences = {guest.vm_id: guest for guest in guests}
 
     async def fence(self, guest: GuestSpec) -> None:
