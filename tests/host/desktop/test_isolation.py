@@ -149,13 +149,25 @@ def test_nobody_inherits_the_home_of_a_deleted_vm(pair: Desk) -> None:
     trial.wait_for_state("desk1", "stopped")
     (homes / f"{new}-fs").rename(homes / "aside")
     (homes / f"{old}-fs").rename(homes / f"{new}-fs")
+    trial.qa("config", "set", "--yes", "internal.hkd.start.delay.max=5")
     trial.qa("vm", "start", "-f", "name=desk1")
-    trial.wait_for("the refusal", lambda: trial.vm("desk1")["failure"])
-    row = trial.wait_for_state("desk1", "stopped")
-    assert "has another owner, and VM" in row["failure"]
-    assert str(homes / f"{new}-fs") in row["failure"]
+    trial.wait_for("the refusal", lambda: trial.vm("desk1")["waits_for"] == "storage")
+    row = trial.vm("desk1")
+    assert f"the home {homes / f'{new}-fs'} has another owner, and VM {new} must not see it" in row["failure"]
+    assert (row["vm_state"], row["failure_cause"], row["blocked"]) == ("starting", "host", False)
+    (alarm,) = trial.listed("alarm")
+    assert (alarm["kind"], alarm["object"]) == ("host", "storage")
+    assert row["failure"] in alarm["text"]
     assert pair.inits() == []
     assert (homes / f"{new}-fs" / "diary").read_text() == "private\n"
+
+    (homes / f"{new}-fs").rename(homes / f"{old}-fs")
+    (homes / "aside").rename(homes / f"{new}-fs")
+    row = trial.wait_for_state("desk1", "running")
+    assert (row["failure"], row["waits_for"]) == (None, None)
+    assert trial.listed("alarm") == []
+    assert not (root(pair.init()) / "home" / "diary").exists()
+    assert (homes / f"{old}-fs" / "diary").read_text() == "private\n"
 
 
 def password(trial: Trial) -> str:
