@@ -7,7 +7,7 @@ import os
 import secrets
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 IN_NETNS = Path(__file__).resolve().parents[2] / "scripts" / "in-netns"
@@ -27,9 +27,9 @@ def namespace(prefix: str = "qvdt") -> Iterator[str]:
         for pid in subprocess.run(
             ["ip", "netns", "pids", name], capture_output=True, text=True, check=False
         ).stdout.split():
-            with open(f"/proc/{pid}/comm") as comm:  # noqa: PTH123
-                print(f"left running in {name}: {pid} {comm.read().strip()}")
-            os.kill(int(pid), 9)
+            with suppress(FileNotFoundError, ProcessLookupError):  # it may end meanwhile
+                print(f"left running in {name}: {pid} {Path(f'/proc/{pid}/comm').read_text().strip()}")
+                os.kill(int(pid), 9)
         _tool("ip", "netns", "del", name)
 
 
