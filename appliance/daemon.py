@@ -196,13 +196,13 @@ class Appliance:
                         await l7r.close()
                         hkd.claim_no_more()
                         await wishes
-                        await hkd.declare(HostState.STOPPING, os.getpid())
+                        await hkd.declare_ending(HostState.STOPPING, os.getpid())
                         await self._order_off(supervisor, equipment.keys() - {BackendKind.NOTHING})
                     else:
                         logger.info("appliance stops; guests go on")
                         self._manager.stopping("stops; guests go on")
                         await l7r.close()
-                await hkd.declare(HostState.STOPPED, None)
+                await hkd.declare_ending(HostState.STOPPED, None)
                 for task in asyncio.all_tasks() - {asyncio.current_task()}:
                     task.cancel()
 

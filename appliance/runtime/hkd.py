@@ -145,6 +145,13 @@ class Hkd:
         async with self._store.write() as tx:
             await tx.hosts.declare(self._host.id, state, pid=pid, boot_id=this_boot())
 
+    async def declare_ending(self, state: HostState, pid: int | None) -> None:
+        """Write this host's state if the database takes it: no guest that is to end waits for that."""
+        try:
+            await self.declare(state, pid)
+        except StoreError as exc:
+            logger.error("the end of this host cannot be written", extra=facts(state=state, error=exc))
+
     async def serve_wishes(self) -> None:
         """Claim wishes whenever the bell rings or somebody has committed something, until that is enough."""
         commits = await self._store.watch_commits()

@@ -12,6 +12,8 @@ a zombie (REAPING) and is tried again until nothing is left.
 Laws:
 - Each entry into a phase has a number, and its first action saves the state, so that the row runs
   ahead of the effects. Answers to orders of an earlier entry are dropped.
+- An end goes on although the database refuses to note it. The row then claims too much, which the next
+  start of the daemon knows how to read; a guest that nobody asks to end loses what its user had open.
 - Every pair of phase and event is in exactly one of TRANSITIONS, DELAYED (kept until the phase
   changes) and IGNORED.
 - A wish to restart survives in the machine and in the row alike.
@@ -135,6 +137,11 @@ def on(*phases: Phase, event: type[Event]) -> Callable[[Transition], Transition]
 def is_stale(vm: VmMachine, event: Event) -> bool:
     """Whether `event` answers an order of an earlier entry into a phase."""
     return event.entry is not None and event.entry != vm.entry
+
+
+def is_unwritten(event: ActionFailed) -> bool:
+    """Whether all that failed is to write down where the VM is; the orders that came with it still stand."""
+    return isinstance(event.action, SaveState)
 
 
 def is_delayed(vm: VmMachine, event: Event) -> bool:
@@ -281,6 +288,8 @@ def _wait(vm: VmMachine, event: GuestErased) -> Step:
 
 @on(Phase.CLEARING, event=ActionFailed)
 def _cannot_clear(vm: VmMachine, event: ActionFailed) -> Step:
+    if is_unwritten(event):
+        return vm, ()
     return _cannot_clean(replace(vm, restart=True), event)
 
 
@@ -333,6 +342,8 @@ def _press_on(vm: VmMachine, event: TimeUp) -> Step:
 
 @on(Phase.SHUTTING_DOWN, event=ActionFailed)
 def _cannot_ask(vm: VmMachine, event: ActionFailed) -> Step:
+    if is_unwritten(event):
+        return vm, ()
     return clean(vm) if vm.signalled else shut_down(vm, restart=vm.restart)
 
 
@@ -349,11 +360,15 @@ def _cleaned(vm: VmMachine, event: GuestErased) -> Step:
 
 @on(Phase.CLEANING, event=ActionFailed)
 def _cannot_clean(vm: VmMachine, event: ActionFailed) -> Step:
+    if is_unwritten(event):
+        return vm, ()
     return enter(vm, Phase.REAPING, Arm(Deadline.RETRY), saved=RecordFailure(event.error, event.blame))
 
 
 @on(Phase.REAPING, event=ActionFailed)
 def _cannot_reap(vm: VmMachine, event: ActionFailed) -> Step:
+    if is_unwritten(event):
+        return vm, ()
     return enter(vm, Phase.REAPING, Arm(Deadline.RETRY))
 
 

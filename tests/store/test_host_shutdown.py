@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 from sqlalchemy import update
 
 from appliance.clock import SystemClock
-from appliance.model import BackendKind, HostCmd, StartedBy, VmId, VmState
+from appliance.model import BackendKind, HostCmd, HostState, StartedBy, VmId, VmState
 from appliance.runtime import host_shutdown
 from appliance.runtime.supervisor import Supervisor
 from appliance.storage.schema import host_runtimes
@@ -41,6 +42,19 @@ async def running(host: Rig, *vm_ids: VmId) -> None:
         await host.wish("start", vm_id)
     for vm_id in vm_ids:
         await host.until_state(vm_id, VmState.RUNNING)
+
+
+@asynccontextmanager
+async def unreadable(host: Rig) -> AsyncIterator[None]:
+    """Let the database refuse to say or note anything of this host and its VMs."""
+    tables = ("vm_runtimes", "host_runtimes")
+    async with host.store.write() as tx:
+        for table in tables:
+            await tx.connection.exec_driver_sql(f"ALTER TABLE {table} RENAME TO {table}_away")
+    yield
+    async with host.store.write() as tx:
+        for table in tables:
+            await tx.connection.exec_driver_sql(f"ALTER TABLE {table}_away RENAME TO {table}")
 
 
 async def reboot(host: Rig) -> None:
@@ -147,6 +161,23 @@ async def test_a_daemon_killed_in_the_middle_loses_nothing(host: Rig) -> None:
     async with host.hkd():
         await host.until_state(ONE, VmState.RUNNING)
         await host.until_state(TWO, VmState.RUNNING)
+
+
+async def test_guests_are_asked_to_end_although_nothing_can_be_written(host: Rig) -> None:
+    async with host.hkd() as supervisor:
+        await running(host, ONE)
+        async with unreadable(host):
+            assert host.latest is not None
+            await host.latest.declare_ending(HostState.STOPPING, 1)
+            left, _ = await off(host, supervisor)
+        assert left == []
+        assert host.backend.running == {}
+        assert next(call for call, _ in host.backend.calls if call in {"stop", "kill"}) == "stop"
+    await reboot(host)
+
+    host.boot_slots = 2
+    async with host.hkd():
+        await host.until_state(ONE, VmState.RUNNING)
 
 
 async def test_a_power_cut_loses_nothing(host: Rig) -> None:

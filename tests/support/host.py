@@ -37,6 +37,8 @@ class Rig:
         self.host_id = HostId(1)
         self.boot_slots = 2
         self.told_to_stop = asyncio.Event()
+        self.latest: Hkd | None = None
+        """The HKD that was begun last."""
         self._run = directory
         self.settings = Settings(
             {
@@ -92,6 +94,7 @@ class Rig:
                     lambda settings: None,
                     self.told_to_stop.set,
                 )
+                self.latest = hkd
                 await hkd.take_up()
                 tasks.create_task(hkd.serve_wishes())
                 for kind in equipment:

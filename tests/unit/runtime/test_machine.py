@@ -146,6 +146,18 @@ def test_a_signalled_guest_that_does_not_end_is_killed() -> None:
     assert killed.phase is Phase.CLEANING
 
 
+ENDING = [Phase.SHUTTING_DOWN, Phase.CLEANING, Phase.CLEARING, Phase.REAPING]
+
+
+@pytest.mark.parametrize("phase", ENDING)
+@pytest.mark.parametrize("unwritten", [SaveState(), RecordFailure("it ended", HOST)])
+def test_a_database_that_refuses_neither_hastens_an_end_nor_holds_it_up(
+    phase: Phase, unwritten: Action
+) -> None:
+    vm = machine(phase)
+    assert step(vm, failed(unwritten)) == (vm, ())
+
+
 @pytest.mark.parametrize("phase", [Phase.MONITORING, Phase.STOPPED])
 def test_however_much_fails_at_once_is_tried_again_once(phase: Phase) -> None:
     vm = machine(phase)
