@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import logging
 import os
 import shlex
@@ -67,10 +68,12 @@ async def run(
     env: Mapping[str, str] | None = None,
     pass_fds: Sequence[int] = (),
     hint: str | None = None,
+    longest_stderr: int | None = None,
 ) -> Completed:
     """Run `argv` to its end; `stdin` is what it reads, or a descriptor that it inherits as such.
 
-    What it writes is returned, or goes to the descriptor `stdout`.
+    What it writes is returned, or goes to the descriptor `stdout`. Outputs stay in memory: whoever reads
+    what strangers made can complain without end, and is given `longest_stderr` bytes for that.
 
     Cancelling, or passing `timeout_s`, kills the command and everything in its session.
 
@@ -79,7 +82,7 @@ async def run(
     """
     words = [str(word) for word in argv]
     logger.debug("run %s", shlex.join(words))
-    with _memory(b"") as output, _memory(b"") as stderr, _source(stdin) as source:
+    with _memory(b"") as output, _room(longest_stderr) as stderr, _source(stdin) as source:
         sink = output if stdout is None else stdout
         process = start(words, stdin=source, stdout=sink, stderr=stderr, env=env, pass_fds=pass_fds)
         try:
@@ -94,7 +97,8 @@ async def run(
                     await to_the_end(ended(process.pid))
                 finally:
                     process.wait()
-        done = Completed(process.returncode, _content(output), _content(stderr))
+        complaints = _content(stderr) if longest_stderr is None else _content(stderr).rstrip(b"\0")
+        done = Completed(process.returncode, _content(output), complaints)
     if check and done.status != 0:
         logger.error("failed with %d: %s: %s", done.status, shlex.join(words), _tail(done.stderr))
         raise ToolError(words, done.status, done.stderr.decode(errors="replace"), hint=hint)
@@ -189,6 +193,22 @@ def _memory(content: bytes) -> Iterator[int]:
     try:
         os.write(descriptor, content)
         os.lseek(descriptor, 0, os.SEEK_SET)
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _room(size: int | None) -> Iterator[int]:
+    """An empty file in memory that takes up to `size` bytes; more cannot be written."""
+    if size is None:
+        with _memory(b"") as descriptor:
+            yield descriptor
+        return
+    descriptor = os.memfd_create("proc", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    try:
+        os.ftruncate(descriptor, size)
+        fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK)
         yield descriptor
     finally:
         os.close(descriptor)

@@ -39,6 +39,8 @@ UNPACK_S = 3600.0
 LOOK_S = 0.25
 PIECE = 1 << 20
 LONGEST_REASON = 200
+LONGEST_COMPLAINTS = 1 << 16
+"""Bytes. tar complains of each member that it cannot make, in a line as long as four of its names."""
 
 TAR = (
     *("tar", "--extract", "--file=-", f"--directory={TARGET}", "--numeric-owner", "--preserve-permissions"),
@@ -165,7 +167,14 @@ async def _stream(
 
 async def _run(command: list[str], stdin: int, stdout: int | None, ended: Callable[[], None]) -> Completed:
     try:
-        return await proc.run(command, stdin=stdin, stdout=stdout, check=False, timeout_s=UNPACK_S)
+        return await proc.run(
+            command,
+            stdin=stdin,
+            stdout=stdout,
+            check=False,
+            timeout_s=UNPACK_S,
+            longest_stderr=LONGEST_COMPLAINTS,
+        )
     except ToolError as exc:
         return Completed(exc.status, b"", exc.stderr.encode())
     finally:

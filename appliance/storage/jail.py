@@ -14,6 +14,10 @@ from pathlib import Path
 TARGET = "/target"
 """Where the confined program sees the directory it may write to."""
 
+MEMORY = 1 << 30
+"""Bytes for each program: honest archives take a tenth. An xz header may ask for 4 GiB, and tar remembers the
+names of directories until its end."""
+
 PREPARE = """
 set -e
 target=$1 top=/mnt; shift
@@ -42,11 +46,12 @@ def confined(
     program: Sequence[str], *, target: Path | None, capabilities: Sequence[str], longest_file: int
 ) -> list[str]:
     """The command that runs `program` confined; no file that it writes grows beyond `longest_file` bytes."""
+    limits = ("--core=0", "--nofile=256", f"--as={MEMORY}", f"--fsize={longest_file}")
     granted = ",".join(["-all", *(f"+{name}" for name in capabilities)])
     alone = ("--mount", "--propagation", "private", "--net", "--ipc", "--uts", "--pid", "--fork")
     return [
         *("unshare", *alone, "--kill-child", "sh", "-c", PREPARE, "jail", str(target or "")),
         *("setpriv", "--no-new-privs", "--inh-caps=-all", f"--bounding-set={granted}"),
-        *("prlimit", "--core=0", "--nofile=256", f"--fsize={longest_file}"),
+        *("prlimit", *limits),
         *program,
     ]

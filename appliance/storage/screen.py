@@ -3,6 +3,10 @@
 Safety does not rest on this: tar unpacks in a jail (see jail). What this adds is an early end, before a
 bomb has filled the pool, and one clear line that names the member and what is wrong with it. Pure:
 bytes in, nothing or `ImageError` out; what it keeps in mind is bounded by `Bounds`.
+
+What it sees must be what tar sees, or a bomb hides in what one of them skips. So whatever the two could
+read in different ways is refused: sums that are wrong, contents of what has none, headers that contradict
+or that are meant for all members.
 """
 
 from __future__ import annotations
@@ -25,8 +29,12 @@ SHOWN = 80
 
 DEVICES = {b"3": "character device", b"4": "block device"}
 HARD_LINK, SYMBOLIC_LINK = b"1", b"2"
+OF_ONE = (b"path", b"linkpath", b"size")
+SPARSE = b"GNU.sparse."
+"""What a header may say of the next member, and of all at once may not."""
 PAX, PAX_GLOBAL, LONG_NAME, LONG_LINK, OLD_SPARSE = b"x", b"g", b"L", b"K", b"S"
 CONTENT = b"0\0 7S"
+DIRECTORY = b"5"
 KNOWN = CONTENT + b"123456"
 DEV = "dev"
 """Below it a guest sees devices made at its start, whatever its image holds."""
@@ -57,6 +65,8 @@ class _Said:
     link: str | None = None
     size: int | None = None
     real_size: int = 0
+    by: bytes = b""
+    """The kinds of those headers."""
 
 
 class Screen:
@@ -118,6 +128,7 @@ class Screen:
             self._header(block)
 
     def _header(self, block: bytes) -> None:
+        _check_sum(block)
         kind = block[156:157]
         size = _number(block[124:136])
         if kind in (PAX, PAX_GLOBAL, LONG_NAME, LONG_LINK):
@@ -131,6 +142,8 @@ class Screen:
         said, self._said = self._said, _Said()
         name = said.sparse_path or (_name(block) if said.path is None else said.path)
         self._member(kind, name, _text(block[157:257]) if said.link is None else said.link)
+        if kind not in CONTENT and (said.size or (size and kind not in HARD_LINK + DIRECTORY)):
+            raise ImageError(f"it is damaged: {shown(name)} is no file and has a content")
         stored = (size if said.size is None else said.size) if kind in CONTENT else 0
         real = max(stored, said.real_size, _number(block[483:495]) if kind == OLD_SPARSE else 0)
         if real > self._bounds.longest:
@@ -198,13 +211,23 @@ class Screen:
                 )
 
     def _note(self, kind: bytes, content: bytes) -> None:
-        if kind == LONG_NAME:
+        if kind == PAX_GLOBAL:
+            for key, _ in _records(content):
+                if key in OF_ONE or key.startswith(SPARSE):
+                    raise ImageError(f"it says {shown(os.fsdecode(key))} of all its members at once")
+            return
+        if kind in self._said.by:
+            raise ImageError("it is damaged: a member has two extended headers of one kind")
+        self._said.by += kind
+        if kind == PAX:
+            for key, value in _records(content):
+                self._note_record(key, value)
+        elif PAX in self._said.by:
+            raise ImageError("it is damaged: a member has extended headers of two kinds")
+        elif kind == LONG_NAME:
             self._said.path = _text(content)
         elif kind == LONG_LINK:
             self._said.link = _text(content)
-        elif kind == PAX:
-            for key, value in _records(content):
-                self._note_record(key, value)
 
     def _note_record(self, key: bytes, value: bytes) -> None:
         if key == b"path":
@@ -247,6 +270,16 @@ def _name(block: bytes) -> str:
 
 def _text(field: bytes) -> str:
     return os.fsdecode(field.partition(b"\0")[0])
+
+
+def _check_sum(block: bytes) -> None:
+    """:raises ImageError: the sum in a header is not that of its bytes, its own field taken as blanks"""
+    written = block[148:156].strip(b" \0")
+    summed = block[:148] + b" " * 8 + block[156:]
+    found = sum(summed)
+    with_signs = found - 256 * sum(byte > 127 for byte in summed)  # as old tars reckoned
+    if written.strip(b"01234567") or int(written or b"0", 8) not in (found, with_signs):
+        raise ImageError("it is damaged: the sum of a header is wrong")
 
 
 def _number(field: bytes) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import lzma
 import os
 import struct
 import subprocess
@@ -249,6 +250,33 @@ class TestImports:
         assert list(outside.iterdir()) == []
         assert not Path(archives.OUTSIDE).exists()
         assert not Path("/escaped").exists()
+
+    async def test_complaints_without_end_cost_nobody_memory(
+        self, disks: BtrfsDisks, paths: Paths, tmp_path: Path
+    ) -> None:
+        """tar tells of each member that it cannot make; eight kilobytes of archive hold megabytes of that."""
+        name = "/".join(["\x01" * 250] * 16)
+        many = [archives.member(f"bin/sh/{number}/{name}"[:4090]) for number in range(100)]
+        archive = archives.pack(tmp_path / "loud.tar", archives.one(archives.member("bin/sh"), *many))
+        target = tmp_path / "target"
+        target.mkdir()
+        command = confined(TAR, target=target, capabilities=CAPABILITIES, longest_file=archives.SIZE)
+        with archive.open("rb") as stream:
+            done = await proc.run(command, stdin=stream.fileno(), check=False, longest_stderr=4096)
+        assert (done.status, len(done.stderr)) == (2, 4096)
+        with pytest.raises(ImageError, match=r"loud\.tar is damaged: .*…") as caught:
+            await import_di(paths, DI, archive, lambda _: None)
+        assert len(str(caught.value)) < 400
+
+    async def test_who_unpacks_has_little_memory(
+        self, disks: BtrfsDisks, paths: Paths, tmp_path: Path
+    ) -> None:
+        """An xz archive says itself how much memory its reader needs."""
+        greedy = [{"id": lzma.FILTER_LZMA2, "preset": 0, "dict_size": 3 << 29}]
+        with lzma.open(tmp_path / "greedy.tar.xz", "wb", filters=greedy) as stream:
+            stream.write(bytes(10_240))
+        with pytest.raises(ImageError, match="Cannot allocate memory"):
+            await import_di(paths, DI, tmp_path / "greedy.tar.xz", lambda _: None)
 
     async def test_who_unpacks_sees_neither_host_nor_network(self, tmp_path: Path) -> None:
         target = tmp_path / "target"

@@ -76,7 +76,7 @@ def _sparse(tar: tarfile.TarFile) -> None:
     """A file of one exabyte that holds nothing: GNU's old sparse format."""
     block = bytearray(member("hole", tarfile.GNUTYPE_SPARSE).tobuf(tarfile.GNU_FORMAT))
     block[483:495] = b"\x80" + (1 << 60).to_bytes(11, "big")
-    _sign(block)
+    sign(block)
     assert tar.fileobj is not None
     tar.fileobj.write(bytes(block))
 
@@ -91,12 +91,47 @@ def _huge_pax_header(tar: tarfile.TarFile) -> None:
 def _negative_size(tar: tarfile.TarFile) -> None:
     block = bytearray(member("less").tobuf(tarfile.GNU_FORMAT))
     block[124:136] = b"\xff" * 12
-    _sign(block)
+    sign(block)
     assert tar.fileobj is not None
     tar.fileobj.write(bytes(block))
 
 
-def _sign(block: bytearray) -> None:
+def _pax(tar: tarfile.TarFile, kind: bytes, record: bytes) -> None:
+    header = member("pax", kind)
+    header.size = len(record)
+    tar.addfile(header, io.BytesIO(record))
+
+
+def _size_of_all(tar: tarfile.TarFile) -> None:
+    """tar takes the file for empty, and what it holds for members."""
+    _pax(tar, tarfile.XGLTYPE, b"10 size=0\n")
+    tar.addfile(member("x"))
+
+
+def _two_headers(tar: tarfile.TarFile) -> None:
+    """tar forgets the first."""
+    _pax(tar, tarfile.XHDTYPE, b"12 size=512\n")
+    _pax(tar, tarfile.XHDTYPE, b"10 path=x\n")
+    tar.addfile(member("y"))
+
+
+def _link_with_content(tar: tarfile.TarFile) -> None:
+    link = member("x", tarfile.SYMTYPE, link="y")
+    link.size = 512
+    assert tar.fileobj is not None
+    tar.fileobj.write(link.tobuf(tarfile.GNU_FORMAT))
+
+
+def _wrong_sum(tar: tarfile.TarFile) -> None:
+    """tar skips the header, and looks for the next in what follows."""
+    block = bytearray(member("x").tobuf(tarfile.GNU_FORMAT))
+    block[0] = ord("y")
+    assert tar.fileobj is not None
+    tar.fileobj.write(bytes(block))
+
+
+def sign(block: bytearray) -> None:
+    """Put the right sum into a header."""
     block[148:156] = b" " * 8
     block[148:156] = b"%06o\0 " % sum(block[:512])
 
@@ -156,5 +191,9 @@ HOSTILE = (
     Hostile("unnamed", one(member("")), "something without a name"),
     Hostile("line-feeds", one(member("../a\n\x1b[2Jb")), "it holds ../a??[2Jb, which leads out of it"),
     Hostile("not-text", one(member(os.fsdecode(b"/\xff"))), "it holds /?, an absolute name"),
+    Hostile("size-of-all", _size_of_all, "it says size of all its members at once"),
+    Hostile("two-headers", _two_headers, "a member has two extended headers of one kind"),
+    Hostile("link-with-content", _link_with_content, "x is no file and has a content"),
+    Hostile("wrong-sum", _wrong_sum, "the sum of a header is wrong"),
     Hostile("unknown-kind", one(member("x", b"W")), "of the unknown kind"),
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import subprocess
 import tarfile
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from appliance.errors import ImageError
 from appliance.storage.screen import LONGEST_HEADER, Bounds, Screen
-from tests.support.archives import FILES, HOSTILE, SIZE, Hostile, member
+from tests.support.archives import FILES, HOSTILE, SIZE, Hostile, member, sign
 
 BOUNDS = Bounds(size=SIZE, longest=SIZE, members=FILES)
 NAMES = st.text(st.characters(codec="utf-8", exclude_characters="/\0"), min_size=1, max_size=60).filter(
@@ -88,6 +89,7 @@ def test_sparse_files_keep_the_place() -> None:
     header = bytearray(member("sparse", tarfile.GNUTYPE_SPARSE).tobuf(tarfile.GNU_FORMAT))
     header[124:136] = b"%011o\0" % 700
     header[482] = 1
+    sign(header)
     more, last = bytearray(512), bytearray(512)
     more[504] = 1
     screen = Screen(BOUNDS)
@@ -107,4 +109,43 @@ def test_devices_below_dev_are_counted() -> None:
 def test_a_size_that_is_no_octal_number_is_damage(size: bytes) -> None:
     block = bytearray(member("x").tobuf())
     block[124:136] = size
+    sign(block)
     assert "size is no number" in verdict(bytes(block), 512)
+
+
+def test_sums_are_reckoned_as_new_and_old_tars_do() -> None:
+    block = bytearray(member("\xe4" * 9).tobuf(tarfile.GNU_FORMAT, "utf-8"))
+    signed = sum(byte - 256 * (byte > 127) for byte in (*block[:148], *b" " * 8, *block[156:]))
+    assert verdict(bytes(block), 512) == "1 members"
+    block[148:156] = b"%06o\0 " % signed
+    assert verdict(bytes(block), 512) == "1 members"
+
+
+@given(st.data())
+def test_tar_sees_the_members_that_we_see(data: st.DataObject) -> None:
+    """Headers of every kind with contents and extended headers at random: all seen alike, or refused."""
+    blocks = [data.draw(HEADERS) for _ in range(data.draw(st.integers(1, 8)))]
+    packed = b"".join(blocks) + bytes(1024)
+    screen = Screen(Bounds(size=SIZE, longest=SIZE, members=FILES))
+    try:
+        screen.feed(packed)
+    except ImageError:
+        return
+    done = subprocess.run(["tar", "-tf", "-"], input=packed, capture_output=True, check=False)
+    assert len(done.stdout.splitlines()) == screen.members
+
+
+def _header(kind: bytes, size: int, said: bytes) -> bytes:
+    info = member("pax" if kind in b"xg" else "x", kind, link="y")
+    info.size = len(said) if kind in b"xg" else size
+    return info.tobuf(tarfile.GNU_FORMAT) + (said.ljust(512, b"\0") if kind in b"xg" else b"")
+
+
+HEADERS = st.builds(
+    _header,
+    st.sampled_from([b"0", b"1", b"2", b"5", b"6", b"x", b"g"]),
+    st.sampled_from([0, 1, 512, 600]),
+    st.sampled_from(
+        [b"10 size=0\n", b"12 size=512\n", b"10 path=a\n", b"13 comment=x\n", b"14 linkpath=y\n"]
+    ),
+)
