@@ -45,7 +45,7 @@ async def record(
 
 async def overcome(tx: Tx, vm_id: VmId, was: Was, *, now: VmState) -> None:
     """A VM has come from what its row `was` to the state `now`: end what is over by that."""
-    if was.waits_for is not None and now is not VmState.STARTING:
+    if was.waits_for is not None:
         await _waited_no_more(tx, was.waits_for)
     if now is VmState.RUNNING and was.vm_state is not VmState.RUNNING and was.current_di_id is not None:
         await tx.alarms.clear(AlarmKind.IMAGE, _object(was.current_di_id))

@@ -29,6 +29,7 @@ from appliance.model import (
     VmId,
     VmState,
 )
+from appliance.ops import failures
 from appliance.runtime.adopt import adopt
 from appliance.runtime.backend import GuestSpec, Sighting
 from appliance.runtime.capacity import measured
@@ -215,7 +216,7 @@ class Hkd:
         """Leave a VM stopped under whose number a stranger runs, who would suffer what is done to it."""
         stranger = f"a guest that is no VM of this database runs as number {vm_id}"
         reason = f"{stranger}: end it, then restart the daemon"
-        await tx.runtimes.save(
+        was = await tx.runtimes.save(
             vm_id,
             state=VmState.STOPPED,
             phase=Phase.STOPPED,
@@ -224,6 +225,8 @@ class Hkd:
             started_by=None,
             placement=None,
         )
+        if was is not None:
+            await failures.overcome(tx, vm_id, was, now=VmState.STOPPED)
         await tx.runtimes.record_failure(vm_id, reason, "", FailureCause.HOST)
         logger.error("VM kept stopped", extra=facts(vm=vm_id, reason=reason))
 

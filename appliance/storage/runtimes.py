@@ -140,7 +140,7 @@ class Runtimes:
             values |= self._stopped_values()
         else:
             values["vm_cmd"] = case((ROW.vm_cmd == VmCmd.START, null()), else_=ROW.vm_cmd)
-        if state is not VmState.STARTING:
+        if state not in (VmState.STARTING, VmState.ZOMBIE):
             values["waits_for"] = None
         if state is VmState.RUNNING:
             values |= NO_FAILURE | self._proven_values()

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import insert, update
 
-from appliance.errors import ImageError, PoolFullError
+from appliance.errors import BackendError, ImageError, PoolFullError
 from appliance.model import (
     AlarmKind,
     BackendKind,
@@ -320,6 +320,25 @@ async def test_a_restart_tries_at_once(host: Rig) -> None:
         await host.until(ONE, lambda vm: vm.runtime.vm_phase == Phase.WAITING)
         await host.wish("stop", ONE, restart=True)
         await all_are(host, VmState.RUNNING, [ONE])
+    assert await host.alarms() == [], "nobody waits any more"
+
+
+async def test_what_cannot_be_removed_is_an_alarm_for_as_long_as_it_cannot(host: Rig) -> None:
+    async with host.hkd():
+        await start(host)
+        await all_are(host, VmState.RUNNING, [ONE])
+        host.backend.lacks["erase"] = BackendError("processes of an earlier run live on")
+        await host.wish("stop", ONE)
+        await host.until_state(ONE, VmState.ZOMBIE)
+        async with asyncio.timeout(LONGEST_S):
+            while host.backend.calls.count(("erase", ONE)) < 4:
+                await asyncio.sleep(0.02)
+        (alarm,) = await host.alarms()
+        assert "processes of an earlier run live on" in alarm.text
+        host.backend.lacks.clear()
+        (vm,) = await all_are(host, VmState.STOPPED, [ONE])
+    assert await host.alarms() == []
+    assert vm.runtime.waits_for is None
 
 
 async def test_what_is_lacking_next_has_its_own_alarm(host: Rig) -> None:
