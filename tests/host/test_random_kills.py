@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import random
 from pathlib import Path
 
 import pytest
@@ -15,11 +14,12 @@ pytestmark = [pytest.mark.host, pytest.mark.timeout(900)]
 
 ROUNDS = 50
 SEED = "KILLS_SEED"
-"""In the environment: a seed to play again."""
+"""In the environment: another seed to play. `scripts/full kills` throws a new one each time."""
+USUAL_SEED = 3
 
 
 async def test_nothing_is_doubled_lost_stuck_or_leaked_by_random_kills(tmp_path: Path) -> None:
-    seed = int(os.environ.get(SEED) or random.randrange(1 << 32))
+    seed = int(os.environ.get(SEED) or USUAL_SEED)
     rounds = schedule(seed, ROUNDS)
     print(f"{SEED}={seed}")
     write_schedule(rounds, tmp_path / "schedule.json")

@@ -211,14 +211,14 @@ class Installation:
 
     async def until_user_state(self, vm_id: int, wanted: UserState) -> Any:
         """Wait for the session of a VM to be in a state; the row."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(10):
             while (row := await self.row(vm_id)).user_state is not wanted:
                 await asyncio.sleep(0.01)
         return row
 
     async def until_wished(self, vm_id: int, wish: VmCmd) -> Any:
         """Wait for a wish to be written; the row."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(10):
             while (row := await self.row(vm_id)).vm_cmd is not wish:
                 await asyncio.sleep(0.01)
         return row

@@ -67,12 +67,14 @@ def _round(dice: random.Random) -> Round:
         Deed(round(dice.uniform(0, LONGEST_S), 4), kind, dice.randint(1, DESKTOPS))
         for kind in dice.choices(KINDS, WEIGHTS, k=dice.randint(3, 6))
     ]
-    moment = dice.choice(deeds).at_s + dice.uniform(0, IN_THE_ACT_S)
+    importers_too = dice.random() < 0.5
+    caught = [deed for deed in deeds if deed.kind == "import"] if importers_too else []
+    moment = dice.choice(caught or deeds).at_s + dice.uniform(0, IN_THE_ACT_S)
     return Round(
         deeds=tuple(sorted(deeds, key=lambda deed: deed.at_s)),
         killed_s=round(moment, 4),
         again_s=round(dice.uniform(0, START_S), 4) if dice.random() < 0.4 else None,
-        importers_too=dice.random() < 0.5,
+        importers_too=importers_too,
     )
 
 

@@ -105,7 +105,7 @@ def end_guest(on: Ordeal, vm_id: int) -> None:
 
 async def visit(on: Ordeal, vm_id: int) -> None:
     """Ask for a desktop and, if it comes, use and leave it; a daemon that dies meanwhile ends the visit."""
-    with suppress(ConnectionError, asyncio.IncompleteReadError):
+    with suppress(OSError, asyncio.IncompleteReadError):
         async with on.connected(vm_id) as (client, reply):
             if reply.status == 101:
                 await client.send(b"echo\n")

@@ -86,7 +86,7 @@ class Guest:
         wish = {**CLIENT, "qvd.vm.user.name": "alice", "qvd.slave.key": "K" * 64, **named}
         self.call(lambda client: client.x_start(wish))
 
-    def wait(self, wanted: XState, within_s: float = 15.0) -> None:
+    def wait(self, wanted: XState, within_s: float = 30.0) -> None:
         """Wait until `x_state` answers `wanted`."""
         until(lambda: self.state() is wanted, within_s, f"X state {wanted}", lambda: self.logs())
 
@@ -108,7 +108,7 @@ class Guest:
             [*self._nsenter(), "/usr/bin/python3", "-S", "-I", str(self.work / "qvd-vma.pyz"),
              str(self.work / "vma.conf")], {}, log="vma.log",
         )  # fmt: skip
-        until(self._answers, 10, "an answer of the VMA", lambda: self.logs())
+        until(self._answers, 30, "an answer of the VMA", lambda: self.logs())
 
     def _answers(self) -> bool:
         with contextlib.suppress(Exception):
@@ -186,7 +186,7 @@ def guest(**settings: str) -> Iterator[Guest]:
                 subprocess.Popen(["unshare", "-n", "-m", "--propagation", "private", "sleep", "600"])
             )
         inside, outside = (holder.pid for holder in holders)
-        until(lambda: all(map(_is_apart, (inside, outside))), 5, "namespaces", str)
+        until(lambda: all(map(_is_apart, (inside, outside))), 20, "namespaces", str)
         _sh(outside, f"ip link add veth0 type veth peer name eth0 netns {inside}; ip link set lo up;"
                      f" ip addr add {HOST}/24 dev veth0; ip link set veth0 up")  # fmt: skip
         _sh(inside, _SET_UP_GUEST.format(guest=GUEST, host=HOST, work=work))
@@ -210,7 +210,7 @@ def screen(of: Guest, number: int = 55) -> Iterator[None]:
     server = of.host("Xvfb", f":{number}", "-screen", "0", "1024x768x24", "-nolisten", "tcp")
     manager = None
     try:
-        until(lambda: Path(f"/tmp/.X11-unix/X{number}").exists(), 10, "Xvfb", str)
+        until(lambda: Path(f"/tmp/.X11-unix/X{number}").exists(), 30, "Xvfb", str)
         manager = of.host("openbox", DISPLAY=f":{number}")
         yield
     finally:

