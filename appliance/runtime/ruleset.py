@@ -9,7 +9,9 @@ transaction; other tables are never touched. What they say:
 - a guest answers this host and begins nothing with it, except asking for names if this host gives them;
 - a frame leaves a guest's port only with the guest's own hardware and IPv4 address, ARP included: no
   IPv6, no VLAN tag, no other protocol, no answer of a DHCP server, no advice on routes;
-- nor to a group address that a bridge keeps for itself: such a frame would meet no rule but of input.
+- nor to a group address that a bridge keeps for itself: such a frame would meet no rule but of input;
+- a guest has a bounded number of conversations at once: the kernel remembers so many for all together,
+  and the clients of this host's own services are among them.
 """
 
 from __future__ import annotations
@@ -102,13 +104,15 @@ def _routed(spec: RulesetSpec) -> list[Json]:
         table.rule("forward", from_guests, to_guests, DROP),
         table.rule("forward", from_guests, _is("nfproto", "ipv6"), DROP),
         table.rule("forward", from_guests, _compare(_payload("ip", "saddr"), network, "!="), DROP),
+        table.rule("forward", from_guests, BEGINNING, _too_many("talks"), DROP),
         table.rule("forward", to_guests, ANSWERS, ACCEPT),
         table.rule("forward", to_guests, DROP),
         table.chain("input", "filter", "input", 0),
         table.rule("input", from_guests, ANSWERS, ACCEPT),
         *(
-            table.rule("input", from_guests, to_gateway, _compare(_payload(protocol, "dport"), 53), ACCEPT)
+            table.rule("input", from_guests, to_gateway, _compare(_payload(protocol, "dport"), 53), *verdict)
             for protocol in ("udp", "tcp")
+            for verdict in ((BEGINNING, _too_many(f"asks_{protocol}"), DROP), (ACCEPT,))
             if spec.answers_dns
         ),
         table.rule("input", from_guests, DROP),
@@ -182,6 +186,12 @@ def _payload(protocol: str, field: str) -> Json:
     return {"payload": {"protocol": protocol, "field": field}}
 
 
+def _too_many(name: str) -> Json:
+    """Whether a guest has more than its share of conversations; each rule counts under a name of its own."""
+    count = {"ct count": {"val": MOST_TALKS, "inv": True}}
+    return {"meter": {"name": name, "key": _payload("ip", "saddr"), "stmt": count}}
+
+
 def _belongs(hardware: Json, address: Json) -> Json:
     return _compare({"concat": [{"meta": {"key": "iifname"}}, hardware, address]}, f"@{GUESTS}")
 
@@ -198,4 +208,8 @@ DHCP_SERVER = 67
 ROUTE_ADVICE: Json = {"set": ["redirect", "router-advertisement"]}
 ACCEPT: Json = {"accept": None}
 DROP: Json = {"drop": None}
+MOST_TALKS = 4096
+"""How many conversations a guest may have; a desktop has some hundreds. The kernel's table holds 65536 where
+memory is short, else 262144."""
+BEGINNING = _compare({"ct": {"key": "state"}}, ["new"], "in")
 ANSWERS = _compare({"ct": {"key": "state"}}, ["established", "related"], "in")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import subprocess
+import sys
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,6 +18,7 @@ from appliance.errors import NetworkError
 from appliance.model import VmId
 from appliance.runtime import bridge
 from appliance.runtime.firewall import Firewall
+from appliance.runtime.ruleset import MOST_TALKS
 from tests.support.lxc_rig import NETWORK
 from tests.support.onlooker import fenced
 from tests.support.wire import ALICE, BOB, GATEWAY, HOST_OUTSIDE, WORLD, Wire, spec
@@ -222,3 +224,31 @@ async def test_a_fence_that_failed_after_its_work_was_done_is_removed_all_the_sa
     assert ALICE.interface in fenced()
     await firewall.unfence(ALICE.vm_id)
     assert fenced() == set()
+
+
+FLOOD = """
+import socket, sys
+for port in range(1024, 1024 + int(sys.argv[2])):
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as talking:
+        talking.sendto(b"?", (sys.argv[1], port))
+"""
+
+
+async def test_a_guest_does_not_use_up_what_the_kernel_remembers_of_conversations(wire: Wire) -> None:
+    with wire.world.listening(80):
+        flood = [*wire.alice.there(), sys.executable, "-I", "-c", FLOOD, WORLD, str(2 * MOST_TALKS)]
+        subprocess.run(flood, check=True)
+        remembered = int(Path("/proc/sys/net/netfilter/nf_conntrack_count").read_text())
+        assert MOST_TALKS / 2 < remembered < MOST_TALKS + 100
+        assert wire.alice.knock(WORLD, 80) == "nothing"
+        assert wire.bob.knock(WORLD, 80) == f"seen as {HOST_OUTSIDE}"
+
+
+async def test_questions_for_names_are_bounded_like_other_conversations(wire: Wire) -> None:
+    with wire.host.listening(53):
+        flood = FLOOD.replace("sys.argv[1], port", "sys.argv[1], 53")
+        script = [*wire.alice.there(), sys.executable, "-I", "-c", flood, GATEWAY, str(2 * MOST_TALKS)]
+        subprocess.run(script, check=True)
+        remembered = int(Path("/proc/sys/net/netfilter/nf_conntrack_count").read_text())
+        assert MOST_TALKS / 2 < remembered < MOST_TALKS + 100
+        assert wire.bob.knock(GATEWAY, 53) == f"seen as {BOB.address.ip}"
