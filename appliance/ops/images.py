@@ -91,7 +91,7 @@ async def add(
     async with store.write() as tx:
         if version is not None:
             await _check_version(tx, osf.id, version)
-        di_id = await tx.images.reserve_id(osf.id)
+        di_id = await free_id(tx, paths, osf.id)
         lock = _hold(paths.image_lock(di_id))
         operation = await tx.operations.begin(Kind.DI_ADD, di_id, owner=by, pid=os.getpid())
     image = paths.image(di_id, source.name)
@@ -112,6 +112,14 @@ async def add(
     finally:
         _release(lock, paths.image_lock(di_id))
     return di
+
+
+async def free_id(tx: Tx, paths: Paths, osf_id: OsfId) -> DiId:
+    """A number for a new image: never given, and without files, as another database may have left them."""
+    while True:
+        di_id = await tx.images.reserve_id(osf_id)
+        if not paths.basefs(di_id).exists() and not any(paths.images.glob(f"{di_id}-*")):
+            return di_id
 
 
 async def sweep_unfinished(store: Store, paths: Paths) -> list[DiId]:

@@ -2,7 +2,9 @@
 
 Only what carries our mark, our installation's name or stands in our own folders is looked at, and only
 of VMs at rest. A home is never removed for being found without its VM: it is kept for a while, like that
-of a VM that was deleted. What is somebody else's is told of and left alone.
+of a VM that was deleted. An image without a row is removed only if this database once knew it: an older
+one that was restored, or a new one, knows less than there is. What is somebody else's is told of and left
+alone.
 """
 
 from __future__ import annotations
@@ -21,6 +23,8 @@ class Rows:
     vms: Mapping[VmId, str]
     """Each VM's uuid."""
     dis: Collection[DiId]
+    given: Collection[DiId]
+    """The numbers that it ever gave to an image, whatever became of that."""
     kept: Collection[Kept]
 
 
@@ -56,7 +60,7 @@ class Plan:
     gone: tuple[int, ...]
     """Rows of `kept` whose thing is gone."""
     images: tuple[DiId, ...]
-    """Images without a row."""
+    """Images that had a row, or were to get one, and have none."""
     half: tuple[Path, ...]
     strangers: tuple[str, ...]
     """What is not ours, a sentence for each."""
@@ -99,6 +103,11 @@ def plan(
             homes.append(mark)
         elif rows.vms.get(vm_id, mark.vm_uuid) != mark.vm_uuid:
             strangers.append(f"{home} belonged to another VM of this number")
+    unknown = set(found.images) - set(rows.dis)
+    strangers += [
+        f"the image of number {di_id} was never given this number by this database"
+        for di_id in sorted(unknown - set(rows.given))
+    ]
     return Plan(
         tidy={vm_id: tuple(left) for vm_id, left in tidy.items()},
         consoles=tuple(sorted(set(found.consoles) - rows.vms.keys() - set(busy))),
@@ -109,7 +118,7 @@ def plan(
             if path not in known and is_ours(str(path), mark) and mark is not None and mark.vm_id not in busy
         },
         gone=tuple(kept.id for kept in rows.kept if kept.id in found.missing and kept.vm_id not in busy),
-        images=tuple(sorted(set(found.images) - set(rows.dis))),
+        images=tuple(sorted(unknown & set(rows.given))),
         half=tuple(found.half),
         strangers=tuple(strangers),
     )

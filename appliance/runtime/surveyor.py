@@ -18,7 +18,7 @@ from appliance.clock import Clock
 from appliance.config import Settings
 from appliance.errors import ApplianceError
 from appliance.log import facts
-from appliance.model import AlarmKind, BackendKind, InstallationId, Kept, KeptKind, Mark, VmId
+from appliance.model import AlarmKind, BackendKind, DiId, InstallationId, Kept, KeptKind, Mark, VmId
 from appliance.ops import images
 from appliance.runtime import bridge, traces
 from appliance.runtime.performer import Equipment
@@ -26,6 +26,7 @@ from appliance.runtime.supervisor import Supervisor
 from appliance.runtime.survey import Found, Plan, Rows, plan
 from appliance.runtime.traces import Places
 from appliance.storage import btrfs, marks, quotas
+from appliance.storage.operations import Kind
 from appliance.storage.paths import Paths
 from appliance.storage.root_lock import locked
 from appliance.storage.store import Store
@@ -150,14 +151,25 @@ class Surveyor:
             return False
         if kept.kind is KeptKind.HOME and owned.get(mark.vm_id) == mark.vm_uuid:
             return False
-        btrfs.delete(path)
+        if kept.kind is KeptKind.HOME:
+            self._end_home(path, paths.root_lock(mark.vm_id))
+        else:
+            btrfs.delete(path)
         return True
+
+    @staticmethod
+    def _end_home(path: Path, lock: Path) -> None:
+        """Delete a home, unless a guest that nobody knows of works in it, or somebody hands it over."""
+        with locked(lock):
+            btrfs.delete(path)
+            lock.unlink(missing_ok=True)
 
     async def _rows(self) -> Rows:
         async with self._store.read() as tx:
             return Rows(
                 vms={vm.id: vm.uuid for vm in await tx.vms.find()},
                 dis={di.id for di in await tx.images.find()},
+                given={DiId(number) for number in await tx.operations.objects(Kind.DI_ADD)},
                 kept=await tx.kept.find(),
             )
 

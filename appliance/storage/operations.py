@@ -95,6 +95,11 @@ class Operations:
         """Work of these kinds that was begun and has not ended: under way, or killed."""
         return await self._found(operations.c.ended.is_(None), operations.c.kind.in_(kinds))
 
+    async def objects(self, kind: Kind) -> set[int]:
+        """Everything on which work of a kind was ever begun, whatever came of it."""
+        numbers = select(cast(operations.c.object, Integer)).where(operations.c.kind == kind).distinct()
+        return set(await self._connection.scalars(numbers))
+
     async def find(self, filter_: Filter | None = None, *, open_only: bool = True) -> list[Operation]:
         """The work that passes, by id; without `open_only` also what has ended."""
         passes = where(filter_, KEYS)

@@ -26,15 +26,16 @@ from appliance.model import (
     VmRuntime,
     VmState,
 )
-from appliance.ops import vms
+from appliance.ops import images, vms
 from appliance.runtime.events import StartWanted, StopWanted
 from appliance.runtime.machine import Phase
 from appliance.runtime.performer import Equipment, Performer
 from appliance.runtime.supervisor import Supervisor
 from appliance.runtime.surveyor import FOUND, HALF_S, Surveyor
 from appliance.signals import ChangeFeed
-from appliance.storage import marks, quotas, subvolumes
+from appliance.storage import marks, quotas, root_lock, subvolumes
 from appliance.storage.migrate import upgrade
+from appliance.storage.operations import Kind
 from appliance.storage.store import Store
 from tests.support.lxc_rig import DI, Site
 from tests.support.store import furnish, url
@@ -245,6 +246,23 @@ async def test_a_kept_home_that_has_its_vm_again_is_not_removed(site: Site, tmp_
         assert await at.kept() == []
 
 
+async def test_a_home_in_which_somebody_works_is_not_removed(site: Site, tmp_path: Path) -> None:
+    """A guest that was taken for stopped when its VM was deleted, or a handover that has not ended."""
+    async with ground(site, tmp_path) as at:
+        home, lock = at.volume(at.paths.homefs(NOBODY), at.mark(NOBODY)), at.paths.root_lock(NOBODY)
+        async with at.store.write() as tx:
+            now = SystemClock().now()
+            await tx.kept.add(KeptKind.HOME, home, vm_id=NOBODY, vm="x", owner="a", reason="", until=now)
+        with root_lock.locked(lock):
+            await at.surveyor.purge()
+            assert home.exists()
+            assert len(await at.kept()) == 1
+        await at.surveyor.survey()
+        assert not home.exists()
+        assert not lock.exists()
+        assert await at.kept() == []
+
+
 async def test_what_is_not_ours_stays(site: Site, tmp_path: Path) -> None:
     async with ground(site, tmp_path) as at:
         stranger = replace(at.mark(ONE), installation=type(site.installation)("ffffffff"))
@@ -275,6 +293,10 @@ async def test_images_without_rows_go_unless_somebody_is_at_work_on_them(site: S
         for file in (*stray, *working):
             if not file.exists():
                 file.touch()
+        async with at.store.write() as tx:
+            for number in (7, 8):
+                began = await tx.operations.begin(Kind.DI_ADD, number, owner="test", pid=1)
+                await tx.operations.end(began, "failed")
         import fcntl
 
         with paths.image_lock(DiId(8)).open("w") as held:
@@ -285,6 +307,22 @@ async def test_images_without_rows_go_unless_somebody_is_at_work_on_them(site: S
         await at.surveyor.survey()
         assert not any(file.exists() for file in working)
         assert paths.basefs(DI).exists()
+
+
+async def test_images_of_another_database_stay_and_never_become_a_new_one(site: Site, tmp_path: Path) -> None:
+    async with ground(site, tmp_path) as at:
+        paths = at.paths
+        async with at.store.read() as tx:
+            osf = (await tx.images.find())[0].osf_id
+        async with at.store.write() as tx:
+            number = await tx.images.reserve_id(osf)
+        archive, base = paths.images / f"{number + 1}-x.tar", at.volume(paths.basefs(DiId(number + 2)), None)
+        archive.touch()
+        assert (await at.surveyor.survey()).is_empty
+        async with at.store.write() as tx:
+            assert await images.free_id(tx, paths, osf) == number + 3
+        assert archive.exists()
+        assert base.exists()
 
 
 async def test_what_is_half_made_goes_when_it_has_been_so_for_long(site: Site, tmp_path: Path) -> None:

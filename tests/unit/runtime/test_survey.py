@@ -13,7 +13,7 @@ from appliance.runtime.survey import Found, Plan, Rows, plan
 
 OURS, THEIRS = InstallationId("0a1b2c3d"), InstallationId("ffffffff")
 ONE, TWO, GONE = VmId(1), VmId(2), VmId(9)
-ROWS = Rows(vms={ONE: "u-1", TWO: "u-2"}, dis={DiId(1)}, kept=())
+ROWS = Rows(vms={ONE: "u-1", TWO: "u-2"}, dis={DiId(1)}, given={DiId(1), DiId(4)}, kept=())
 AT = datetime(2030, 1, 31, tzinfo=UTC)
 
 
@@ -93,3 +93,11 @@ def test_consoles_of_deleted_vms_and_images_without_rows_go() -> None:
     left = planned(Found(consoles=(ONE, GONE), images=(DiId(1), DiId(4))))
     assert left.consoles == (GONE,)
     assert left.images == (DiId(4),)
+    assert left.strangers == ()
+
+
+def test_an_image_of_which_this_database_never_heard_is_left_alone() -> None:
+    """So after another database was begun, or an older one restored: nobody of ours has left it behind."""
+    left = planned(Found(images=(DiId(1), DiId(7))))
+    assert left.is_empty
+    assert left.strangers == ("the image of number 7 was never given this number by this database",)
