@@ -380,7 +380,7 @@ async def _check_home_is_settled(tx: Tx, vm_ids: Collection[VmId]) -> None:
             vm = await tx.vms.get(VmId(operation.object_id))
             raise ConflictError(
                 f"the home of {vm.name} is being handed over to {vm.user}",
-                hint="if that command was killed, give it again",
+                hint="if that command was killed, give it again, or restart the daemon: it finishes the work",
             )
 
 

@@ -19,7 +19,7 @@ from appliance.config import Settings
 from appliance.errors import ApplianceError
 from appliance.log import facts
 from appliance.model import AlarmKind, BackendKind, DiId, InstallationId, Kept, KeptKind, Mark, VmId
-from appliance.ops import images
+from appliance.ops import handover, images
 from appliance.runtime import bridge, traces
 from appliance.runtime.performer import Equipment
 from appliance.runtime.supervisor import Supervisor
@@ -108,6 +108,7 @@ class Surveyor:
         await self._keep(paths, left)
         await self.purge()
         await images.sweep_unfinished(self._store, paths)
+        await self._finish_handovers()
         for di_id in left.images:
             with self._trying(f"image {di_id}"):
                 if await images.sweep_stray(self._store, paths, di_id):
@@ -163,6 +164,16 @@ class Surveyor:
         with locked(lock):
             btrfs.delete(path)
             lock.unlink(missing_ok=True)
+
+    async def _finish_handovers(self) -> None:
+        """Let homes follow whose handover was killed: until then their VMs cannot start."""
+        try:
+            done = await handover.finish(self._store, self._settings(), report=lambda vm: None)
+        except ApplianceError as exc:
+            logger.error("a handover that was killed cannot be finished", extra=facts(error=exc))
+        else:
+            for moved in done:
+                logger.info("a handover that was killed is finished", extra=facts(vm=moved.vm))
 
     async def _rows(self) -> Rows:
         async with self._store.read() as tx:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import os
 import subprocess
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -34,6 +36,7 @@ from appliance.runtime.supervisor import Supervisor
 from appliance.runtime.surveyor import FOUND, HALF_S, Surveyor
 from appliance.signals import ChangeFeed
 from appliance.storage import marks, quotas, root_lock, subvolumes
+from appliance.storage.homes import Account
 from appliance.storage.migrate import upgrade
 from appliance.storage.operations import Kind
 from appliance.storage.store import Store
@@ -261,6 +264,25 @@ async def test_a_home_in_which_somebody_works_is_not_removed(site: Site, tmp_pat
         assert not home.exists()
         assert not lock.exists()
         assert await at.kept() == []
+
+
+async def test_a_handover_that_was_killed_is_finished(site: Site, tmp_path: Path) -> None:
+    async with ground(site, tmp_path) as at:
+        home = at.volume(at.paths.homefs(ONE), at.mark(ONE))
+        (home / "alice").mkdir()
+        (home / "alice" / "letter").write_text("dear")
+        os.chown(home / "alice" / "letter", 2000, 2000)
+        accounts = Account("alice", 2000, 2000), Account("bob", 2001, 2001)
+        plan = json.dumps({"vm": "web-1", "old": asdict(accounts[0]), "new": asdict(accounts[1])})
+        async with at.store.write() as tx:
+            await tx.operations.begin(Kind.VM_GIVE, ONE, owner="test", pid=1, plan=plan)
+        with root_lock.locked(at.paths.root_lock(ONE)):
+            await at.surveyor.survey()
+            assert (home / "alice" / "letter").exists(), "whoever is at it has not been killed"
+        await at.surveyor.survey()
+        assert (home / "bob" / "letter").stat().st_uid == 2001
+        async with at.store.read() as tx:
+            assert await tx.operations.unfinished(Kind.VM_GIVE) == []
 
 
 async def test_what_is_not_ours_stays(site: Site, tmp_path: Path) -> None:
