@@ -33,6 +33,9 @@ LEVELS = {
 PRIORITIES = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3, logging.CRITICAL: 2}
 """Ours in the words of syslog(3)."""
 FILE_MODE = 0o600
+LONGEST_LINE = 8192
+"""Characters. journald cuts a line of 48 KiB in two, and takes the rest, a stranger's words perhaps, for a
+record of its own; and whoever may send long words must not fill the disk with them."""
 
 
 def facts(**context: object) -> dict[str, dict[str, object]]:
@@ -51,7 +54,7 @@ class FactFormatter(logging.Formatter):
         if record.exc_info:
             # Set in, so that no word of a stranger in it can pass for a record.
             lines += [f"    {_harmless(line)}" for line in self.formatException(record.exc_info).splitlines()]
-        return "\n".join(self.mark(record) + line for line in lines)
+        return "\n".join(self.mark(record) + _bounded(line) for line in lines)
 
     def head(self, record: logging.LogRecord) -> list[str]:
         """What stands before the name of the logger: when, and how grave."""
@@ -82,6 +85,10 @@ def _rendered(items: Iterable[tuple[str, object]]) -> list[str]:
         plain = text.isprintable() and " " not in text and text
         shown.append(f"{key}={text}" if plain else f"{key}={text!r}")
     return shown
+
+
+def _bounded(line: str) -> str:
+    return line if len(line) <= LONGEST_LINE else f"{line[:LONGEST_LINE]}…"
 
 
 def _harmless(message: str) -> str:

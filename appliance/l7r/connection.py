@@ -36,6 +36,8 @@ logger = logging.getLogger(__name__)
 
 STRANGER_S = 60.0
 """How long somebody who has not logged in may take for a request: no longer, for they cost a place."""
+LOGIN_SHOWN = 64
+"""How much of the login of somebody unknown is logged: they may choose its length, and ask again at once."""
 INTERNAL = "the server has a problem, about which its log says more"
 
 
@@ -179,7 +181,7 @@ class Connection:
                 await tx.hosts.count(self._services.host_id, counter)
             host = await self._host(tx)
         if user is None:
-            login = None if credentials is None else credentials.login
+            login = None if credentials is None else credentials.login[:LOGIN_SHOWN]
             logger.info("log-in refused", extra=facts(client=self._client.address, login=login))
             raise ProtocolError(401, "login or password are wrong")
         self._place.known()

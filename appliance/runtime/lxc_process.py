@@ -2,12 +2,15 @@
 
 A guest is three processes: the *keeper*, which holds the lock of the root (see lxc_launch), its child
 the *monitor* (`lxc-start -F -n NAME …`), and its child the guest's *init*. A guest may write what it
-likes into its own command lines, so only root's processes in our own pid namespace count as monitors.
+likes into its own command lines, so only root's processes in our own pid namespace count as monitors;
+and a user of this host into those of programs that become root by themselves, such as su, so those do not.
+A guest may also make its own unreadable.
 """
 
 from __future__ import annotations
 
 import re
+import stat
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -40,11 +43,11 @@ def find_all(installation: InstallationId) -> dict[VmId, Found]:
     keepers: dict[VmId, int] = {}
     for pid in _pids():
         words = command(pid)
-        if not words:
-            continue
-        if words[0] == "lxc-start" and (vm_id := _named(installation, words)) and _is_ours(pid):
+        if not words and program(pid) is None:
+            continue  # the kernel's own, or about to be gone
+        if words[:1] == ["lxc-start"] and (vm_id := _named(installation, words)) and _is_ours(pid):
             found[vm_id] = of_monitor(pid, words[words.index("-n") + 1])
-        elif words[0] == "sh" and (vm_id := _named(installation, words)) and _is_ours(pid):
+        elif words[:1] == ["sh"] and (vm_id := _named(installation, words)) and _is_ours(pid):
             keepers[vm_id] = pid
         elif orphan := _orphan(installation, pid):
             found.setdefault(orphan, Found(lxc_config.name(installation, orphan), None, None, pid))
@@ -118,7 +121,8 @@ def _is_ours(pid: int) -> bool:
     with suppress(OSError):
         where = PROC / str(pid)
         own = (PROC / "self" / "ns" / "pid").stat()
-        return where.stat().st_uid == 0 and (where / "ns" / "pid").stat().st_ino == own.st_ino
+        at_home = (where / "ns" / "pid").stat().st_ino == own.st_ino
+        return where.stat().st_uid == 0 and at_home and not (where / "exe").stat().st_mode & stat.S_ISUID
     return False
 
 

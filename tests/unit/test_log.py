@@ -65,6 +65,12 @@ def test_an_exception_forges_no_record_either() -> None:
     assert all(shown.startswith("    ") and shown.isprintable() for shown in rest)
 
 
+def test_a_long_word_makes_no_second_record_in_the_journal() -> None:
+    shown = line("log-in refused", login="\0" * 12_000)
+    assert len(shown) < 10_000
+    assert shown.endswith("…")
+
+
 def test_the_journal_gets_a_priority_and_no_time() -> None:
     record = logging.LogRecord("appliance.l7r.server", logging.WARNING, "", 0, "late", (), None)
     record.__dict__.update(facts(vm=12))
