@@ -393,8 +393,9 @@ POOL_QUOTA = declare(
     "storage.pool.quota",
     choice("auto", "qgroup", "simple", "none"),
     "auto",
-    "How the pool counts what guests use: auto and qgroup for full qgroups; simple for simple quotas, which"
-    " Linux before 6.7 cannot read and only a new pool can have; none for no limits.",
+    "How the pool counts what guests use: simple for simple quotas, which cost next to nothing, but Linux"
+    " before 6.7 cannot read such a pool; qgroup for full qgroups; auto for simple on a new pool where the"
+    " kernel has them, else qgroup; none for no limits.",
 )
 POOL_RESERVE = declare(
     "storage.pool.reserve",

@@ -56,6 +56,9 @@ or are kernel code that no desktop needs."""
 SUBVOLUME_CALLS = (0x50009401, 0x5000940E, 0x50009417, 0x50009418)
 """Requests of ioctl(2) that make a subvolume or a snapshot of btrfs. A guest may make them as it may make
 directories, its quota does not count them, and a snapshot makes the whole pool lose count."""
+SHARING_CALLS = (0x40049409, 0x4020940D, 0xC0189436)
+"""Requests of ioctl(2) by which two files share their blocks. Simple quotas count a block for whoever wrote
+it: a guest could write into its root, share with its home, and have the space again with its next root."""
 SECCOMP_PROFILE = "\n".join(
     (
         "2",
@@ -68,6 +71,8 @@ SECCOMP_PROFILE = "\n".join(
         f"socket errno 97 [0,{max(FAMILIES)},SCMP_CMP_GT]",
         # The kernel looks at the lower half of a request, so the rule does as well.
         *(f"ioctl errno 1 [1,{0xFFFFFFFF},SCMP_CMP_MASKED_EQ,{request}]" for request in SUBVOLUME_CALLS),
+        *(f"ioctl errno 95 [1,{0xFFFFFFFF},SCMP_CMP_MASKED_EQ,{request}]" for request in SHARING_CALLS),
+        "copy_file_range errno 18",  # cp(1) and others then read and write
         "",
     )
 )

@@ -111,19 +111,17 @@ class BtrfsDisks:
             for unfinished in directory.glob(".*-fs.*"):
                 delete(unfinished)
         with _explained(f"limits cannot be set on {root}"):
-            self._shares.set_up(self._ours())
+            images, written = self._subvolumes(self._paths.all_basefs), self._written()
+            self._shares.set_up([*images, *written], new=not written)
 
-    def _ours(self) -> Iterator[Path]:
-        """Every image, root and home of this installation."""
-        for directory in (
-            self._paths.all_basefs,
-            self._paths.all_rootfs,
-            self._paths.all_homefs,
-            self._paths.kept,
-        ):
-            for path in directory.iterdir():
-                if subvolumes.is_top(path):
-                    yield path
+    def _written(self) -> list[Path]:
+        """Every root and home of this installation."""
+        folders = (self._paths.all_rootfs, self._paths.all_homefs, self._paths.kept)
+        return [path for folder in folders for path in self._subvolumes(folder)]
+
+    @staticmethod
+    def _subvolumes(folder: Path) -> list[Path]:
+        return [path for path in folder.iterdir() if subvolumes.is_top(path)]
 
     def _keep_reserve(self) -> None:
         with _explained("the reserve of the pool cannot be kept"):

@@ -146,6 +146,11 @@ def limit_of(pool: Path, group: int) -> int | None:
     return None
 
 
+def knows_simple() -> bool:
+    """Whether this kernel has simple quotas."""
+    return (SYSFS / "features" / "simple_quota").exists()
+
+
 def can_group(how: Mode) -> bool:
     """Whether snapshots can enter a group at no cost on this kernel."""
     found = re.match(r"(\d+)\.(\d+)", platform.release())

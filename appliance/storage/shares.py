@@ -69,8 +69,8 @@ class Shares:
         """The group that images, roots and homes enter at their making, if there is one."""
         return self._group
 
-    def set_up(self, existing: Iterable[Path]) -> None:
-        """Let the pool count, and put what exists into the group.
+    def set_up(self, existing: Iterable[Path], *, new: bool) -> None:
+        """Let the pool count, and put what exists into the group; `new`: no guest has written anything yet.
 
         :raises OSError: the kernel refuses
         """
@@ -80,7 +80,7 @@ class Shares:
         self._mode = quotas.mode(self._pool)
         if self._mode is Mode.NONE:
             logger.info("the pool begins to count pool=%s", self._pool)
-            quotas.enable(self._pool, simple=self._wanted.quota == "simple")
+            quotas.enable(self._pool, simple=self._prefers_simple(new))
             self._mode = quotas.mode(self._pool)
         if self._mode is Mode.QGROUP:
             quotas.stay_consistent(self._pool)
@@ -99,6 +99,11 @@ class Shares:
             quotas.rescan(self._pool)
             quotas.await_rescan(self._pool)
         self.keep_reserve()
+
+    def _prefers_simple(self, new: bool) -> bool:
+        return self._wanted.quota == "simple" or (
+            self._wanted.quota == "auto" and new and quotas.knows_simple()
+        )
 
     def enter(self, path: Path) -> None:
         """Put a subvolume of which there is no snapshot yet into the group.

@@ -60,6 +60,23 @@ async def bench(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
         yield Bench(mounted, paths, disks)
 
 
+async def test_a_new_pool_counts_simply_where_the_kernel_can(tmp_path: Path) -> None:
+    with pools.pool("512M") as mounted:
+        paths = Paths(Settings({"path.storage.root": str(mounted / "s"), "path.run": str(tmp_path)}))
+        await BtrfsDisks(paths, MARK.installation).check()
+        assert quotas.mode(mounted) is (Mode.SIMPLE if quotas.knows_simple() else Mode.QGROUP)
+
+
+async def test_a_pool_with_homes_is_counted_in_full(tmp_path: Path) -> None:
+    with pools.pool("512M") as mounted:
+        paths = Paths(Settings({"path.storage.root": str(mounted / "s"), "path.run": str(tmp_path)}))
+        uncounted = BtrfsDisks(paths, MARK.installation, policy=Policy("none"))
+        await uncounted.check()
+        await uncounted.ensure_home(MARK, size_mib=None)
+        await BtrfsDisks(paths, MARK.installation).check()
+        assert quotas.mode(mounted) is Mode.QGROUP
+
+
 def written(file: Path, *, mib: int) -> int:
     """How many MiB of noise a file took before its quota or the pool was full."""
     done = 0
@@ -186,7 +203,7 @@ async def test_a_pool_that_did_not_count_is_counted_whole(tmp_path: Path) -> Non
 async def test_a_pool_that_lost_count_counts_anew(tmp_path: Path) -> None:
     with pools.pool("512M") as mounted:
         paths = Paths(Settings({"path.storage.root": str(mounted / "s"), "path.run": str(tmp_path)}))
-        disks = BtrfsDisks(paths, MARK.installation)
+        disks = BtrfsDisks(paths, MARK.installation, policy=Policy("qgroup"))
         await disks.check()
         await import_di(paths, MARK.di_id, tiny_root(tmp_path / "tiny.tar.gz"), lambda _: None)
         home = await disks.ensure_home(MARK, size_mib=8)

@@ -361,6 +361,28 @@ def subvolume(victims: dict[str, Any]) -> str:
     return any_of(*(partial(made, request, upper) for request in requests for upper in (0, 1)))
 
 
+@probe
+def shared_blocks(victims: dict[str, Any]) -> str:
+    """Two files that share their blocks, which stay on the account of whoever wrote them."""
+    clone, clone_range = 0x40049409, 0x4020940D
+    source, target = (os.open(f"/opt/shared-{name}", os.O_RDWR | os.O_CREAT) for name in "ab")
+    os.write(source, bytes(PAGE))
+
+    def cloned() -> str:
+        call(16, target, clone, source)
+        return "cloned"
+
+    def cloned_range() -> str:
+        arguments = struct.pack("=qQQQ", source, 0, 0, 0)
+        call(16, target, clone_range, arguments)
+        return "cloned a range"
+
+    def copied() -> str:
+        return f"the kernel copied {os.copy_file_range(source, target, PAGE, 0)}"
+
+    return any_of(cloned, cloned_range, copied)
+
+
 def fill(order: str) -> str:
     """`fill FOLDER MIB` writes a file that stays, `burst FOLDER MIB` one that goes."""
     how, folder, wanted = order.split()
