@@ -8,8 +8,10 @@ from appliance.errors import GuestError
 from appliance.storage.runtimes import Placement
 from appliance.vma_client import VmaClient
 
-FIRST_PAUSE_S = 0.02
+FIRST_PAUSE_S = 0.01
 LONGEST_PAUSE_S = 1.0
+PATIENCE = 1.15
+"""Each pause is longer than the one before by this factor: an answer is seen late by a seventh at most."""
 FAILURES_AT_LEAST = 3
 
 
@@ -19,7 +21,7 @@ async def until_answer(place: Placement, settings: Settings, timers: Timers) -> 
     pause = FIRST_PAUSE_S
     while not await _answers(vma):
         await timers.sleep(pause)
-        pause = min(pause * 1.3, LONGEST_PAUSE_S)
+        pause = min(pause * PATIENCE, LONGEST_PAUSE_S)
 
 
 async def until_silence(place: Placement, settings: Settings, timers: Timers) -> float:
