@@ -313,6 +313,11 @@ class Kept:
     at: datetime
     until: datetime
 
+    @property
+    def is_given_up(self) -> bool:
+        """Whether somebody ended its time, rather than the calendar."""
+        return self.until <= self.at
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:

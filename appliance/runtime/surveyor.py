@@ -7,7 +7,7 @@ under the image's lock. What cannot be removed becomes an alarm, once, until it 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
@@ -36,6 +36,8 @@ logger = logging.getLogger(__name__)
 
 HALF_S = 300.0
 """A volume is made in a moment; one that has no name for so long is nobody's."""
+SURE_S = 3600.0
+"""For how long the calendar must say that the time of a kept thing is over before we believe it."""
 UNKNOWN = "unknown"
 FOUND = "found without a VM or a row"
 
@@ -62,6 +64,8 @@ class Surveyor:
         self._clock = clock
         self._half: dict[Path, float] = {}
         """Since when, by the monotonic clock, a volume has looked half made."""
+        self._due: dict[int, float] = {}
+        """Since when, by the monotonic clock, the time of a kept thing has been over."""
         self._told: set[str] = set()
         self._failures: dict[str, str] = {}
         self._stuck: set[int] = set()
@@ -124,7 +128,7 @@ class Surveyor:
         :raises ApplianceError: the database cannot be read or written
         """
         async with self._store.read() as tx:
-            due = [kept for kept in await tx.kept.due() if kept.id not in self._stuck]
+            due = [kept for kept in self._surely(await tx.kept.due()) if kept.id not in self._stuck]
         if not due:
             return
         paths = Paths(self._settings())
@@ -140,6 +144,12 @@ class Surveyor:
                     logger.info(
                         "kept long enough, removed", extra=facts(path=kept.path, kind=kept.kind, vm=kept.vm)
                     )
+
+    def _surely(self, due: Sequence[Kept]) -> list[Kept]:
+        """Those whose time is over for certain: a clock that was wrong at boot is put right meanwhile."""
+        now = self._clock.monotonic()
+        self._due = {kept.id: self._due.get(kept.id, now) for kept in due}
+        return [kept for kept in due if kept.is_given_up or now - self._due[kept.id] >= SURE_S]
 
     def _end(self, kept: Kept, paths: Paths, owned: dict[VmId, str]) -> bool:
         """Delete a kept thing; false if it is gone, or not to be touched."""

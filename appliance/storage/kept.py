@@ -7,7 +7,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Row, delete, select, update
+from sqlalchemy import Row, delete, or_, select, update
 from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -62,15 +62,14 @@ class KeptThings:
         return [_kept(row) for row in rows]
 
     async def due(self) -> list[Kept]:
-        """What has been kept for long enough."""
-        rows = await self._connection.execute(
-            select(kept).where(kept.c.until <= self._at).order_by(kept.c.id)
-        )
+        """What has been kept for long enough, or was given up."""
+        over = or_(kept.c.until <= self._at, kept.c.until <= kept.c.at)
+        rows = await self._connection.execute(select(kept).where(over).order_by(kept.c.id))
         return [_kept(row) for row in rows]
 
     async def end_now(self, ids: Collection[int]) -> int:
-        """Keep these no longer; returns how many there were."""
-        done = await self._connection.execute(update(kept).where(kept.c.id.in_(ids)).values(until=self._at))
+        """Keep these no longer, whatever the calendar says; returns how many there were."""
+        done = await self._connection.execute(update(kept).where(kept.c.id.in_(ids)).values(until=kept.c.at))
         return done.rowcount
 
     async def forget_path(self, path: Path) -> None:

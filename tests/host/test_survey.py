@@ -13,6 +13,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from sqlalchemy import update
 
 from appliance.clock import SystemClock
 from appliance.config import Settings
@@ -39,6 +40,7 @@ from appliance.storage import marks, quotas, root_lock, subvolumes
 from appliance.storage.homes import Account
 from appliance.storage.migrate import upgrade
 from appliance.storage.operations import Kind
+from appliance.storage.schema import kept as kept_table
 from appliance.storage.store import Store
 from tests.support.lxc_rig import DI, Site
 from tests.support.store import furnish, url
@@ -238,12 +240,28 @@ async def test_homes_are_kept_and_kept_things_end_in_time(site: Site, tmp_path: 
         assert await at.kept() == []
 
 
+async def test_a_clock_that_is_ahead_for_a_while_removes_nothing(site: Site, tmp_path: Path) -> None:
+    """A host whose clock has no battery may believe for a moment that years have passed."""
+    async with ground(site, tmp_path) as at:
+        home = at.volume(at.paths.homefs(NOBODY), at.mark(NOBODY))
+        async with at.store.write() as tx:
+            now = SystemClock().now()
+            await tx.kept.add(KeptKind.HOME, home, vm_id=NOBODY, vm="x", owner="a", reason="", until=now)
+            await tx.connection.execute(update(kept_table).values(at=now - timedelta(days=30)))
+        for minutes in (0, 59):
+            at.clock.ahead_s = 60 * minutes
+            await at.surveyor.purge()
+            assert home.exists()
+        at.clock.ahead_s = 60 * 60
+        await at.surveyor.purge()
+        assert not home.exists()
+
+
 async def test_a_kept_home_that_has_its_vm_again_is_not_removed(site: Site, tmp_path: Path) -> None:
     async with ground(site, tmp_path) as at:
         home = at.volume(at.paths.homefs(ONE), at.mark(ONE))
         async with at.store.write() as tx:
-            now = SystemClock().now()
-            await tx.kept.add(KeptKind.HOME, home, vm_id=ONE, vm="x", owner="a", reason="", until=now)
+            await tx.kept.add(KeptKind.HOME, home, vm_id=ONE, vm="x", owner="a", reason="", until=tx.at)
         await at.surveyor.purge()
         assert home.exists()
         assert await at.kept() == []
@@ -254,8 +272,7 @@ async def test_a_home_in_which_somebody_works_is_not_removed(site: Site, tmp_pat
     async with ground(site, tmp_path) as at:
         home, lock = at.volume(at.paths.homefs(NOBODY), at.mark(NOBODY)), at.paths.root_lock(NOBODY)
         async with at.store.write() as tx:
-            now = SystemClock().now()
-            await tx.kept.add(KeptKind.HOME, home, vm_id=NOBODY, vm="x", owner="a", reason="", until=now)
+            await tx.kept.add(KeptKind.HOME, home, vm_id=NOBODY, vm="x", owner="a", reason="", until=tx.at)
         with root_lock.locked(lock):
             await at.surveyor.purge()
             assert home.exists()
@@ -295,12 +312,11 @@ async def test_what_is_not_ours_stays(site: Site, tmp_path: Path) -> None:
             at.volume(at.paths.homefs(NOBODY), stranger),
         ]
         async with at.store.write() as tx:
-            now = SystemClock().now()
             await tx.kept.add(
-                KeptKind.ROOT, at.paths.kept / "theirs", vm_id=ONE, vm="x", owner="a", reason="", until=now
+                KeptKind.ROOT, at.paths.kept / "theirs", vm_id=ONE, vm="x", owner="a", reason="", until=tx.at
             )
             for path in (tmp_path / "elsewhere", at.paths.basefs(DI)):
-                await tx.kept.add(KeptKind.ROOT, path, vm_id=ONE, vm="x", owner="a", reason="", until=now)
+                await tx.kept.add(KeptKind.ROOT, path, vm_id=ONE, vm="x", owner="a", reason="", until=tx.at)
         await at.surveyor.survey()
         assert all(volume.exists() for volume in volumes)
         assert at.paths.basefs(DI).exists()
