@@ -3,6 +3,7 @@
 The guest is gone when none of them runs: the monitor ends some 40 ms after init, once it has removed
 link, mounts and control groups. An init that ends while the monitor stays is a reboot, so the next
 init is followed; when none comes within `GRACE_S`, or one of the three dies alone, the rest is killed.
+So is a guest that does nothing but reboot: its monitor works for it as root, outside its limits.
 """
 
 from __future__ import annotations
@@ -11,9 +12,11 @@ import asyncio
 import logging
 import os
 import signal
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 
+from appliance.log import facts
 from appliance.runtime import lxc_process
 from appliance.runtime.lxc_config import Init
 from appliance.runtime.lxc_process import Found
@@ -22,6 +25,8 @@ logger = logging.getLogger(__name__)
 
 GRACE_S = 10.0
 LOOK_S = 0.1
+MOST_REBOOTS, REBOOTS_S = 5, 60.0
+"""How many reboots within how many seconds pass for what somebody wants."""
 HALT_S = 0.5
 HALT_ASKS = 10
 
@@ -44,6 +49,7 @@ class Watch:
         self._init = found.init
         self._monitor = found.monitor
         self._keeper = found.keeper
+        self._reboots: deque[float] = deque(maxlen=MOST_REBOOTS)
         self._timer: asyncio.TimerHandle | None = None
         self._halting: asyncio.TimerHandle | None = None
         for pid in found.pids:
@@ -115,11 +121,21 @@ class Watch:
         self._init = lxc_process.init_of(self.monitor)
         if self._init is not None and self._follow(self._init):
             logger.info("guest rebooted container=%s init=%s", self.container, self._init)
-            self._rebooted()
+            if self._reboots_without_end():
+                logger.error("guest reboots without end: killed", extra=facts(container=self.container))
+                self.kill()
+            else:
+                self._rebooted()
         elif left_s > 0:
             self._arm(LOOK_S, lambda: self._look_for_reboot(left_s - LOOK_S))
         else:
             self._kill_rest()
+
+    def _reboots_without_end(self) -> bool:
+        now = self._loop.time()
+        too_soon = len(self._reboots) == MOST_REBOOTS and now - self._reboots[0] < REBOOTS_S
+        self._reboots.append(now)
+        return too_soon
 
     def _ask_to_halt(self, left: int) -> None:
         if left > 0 and self.init is not None:

@@ -323,7 +323,33 @@ async def rebooted(rig: Rig, site: Site) -> lxc_process.Found:
     return after
 
 
+REBOOTS = """#!/bin/sh
+[ -e /home/reboot ] || exec /bin/busybox init
+sleep 0.3
+/bin/busybox reboot -f
+"""
+
+
 class TestReboots:
+    async def test_a_guest_that_does_nothing_else_is_ended(self, site: Site) -> None:
+        await site.connect()
+        rig = site.rig()
+        guest = rig.guest()
+        root = await rig.disks.clone_root(guest.mark, keep=False)
+        await rig.disks.ensure_home(guest.mark, size_mib=None)
+        (root / "sbin" / "init").unlink()
+        (root / "sbin" / "init").write_text(REBOOTS)
+        (root / "sbin" / "init").chmod(0o755)
+        await rig.fences.fence(guest)
+        await rig.backend.define(guest)
+        await rig.backend.launch(ONE)
+        (site.paths.homefs(ONE) / "reboot").touch()
+        async with typist(rig.backend, ONE) as desk:
+            desk.send("reboot\n")
+        assert await departed(rig) == ONE
+        assert lxc_process.find_all(site.installation) == {}
+        await rig.remove(ONE)
+
     async def test_a_guest_that_rebooted_is_as_confined_as_before(self, site: Site) -> None:
         await site.connect()
         rig = site.rig()
