@@ -48,6 +48,7 @@ MIB_PER_UNIT = {"k": 1 / 1024, "": 1, "m": 1, "g": 1024, "t": 1024 * 1024}
 LARGEST_MIB = 1 << 40
 LARGEST_NUMBER = (1 << 31) - 1
 """No count of ours comes near; the database and the kernel could not hold much more."""
+LONGEST_DAYS = 36_500
 REFERENCE = re.compile(r"\$\{([^}]*)\}")
 
 
@@ -156,6 +157,15 @@ def natural(text: str) -> int:
     number = _whole(text, "write a whole number, 0 or more")
     if number < 0:
         raise ValueError("write a whole number, 0 or more")
+    return number
+
+
+def days(text: str) -> int:
+    """A number of days, up to a century: no calendar goes on for ever."""
+    wanted = f"write 0 to {LONGEST_DAYS} days"
+    number = _whole(text, wanted)
+    if not 0 <= number <= LONGEST_DAYS:
+        raise ValueError(wanted)
     return number
 
 
@@ -412,7 +422,7 @@ POOL_ALARM = declare(
 IMPORT_MAX_SIZE = declare("storage.import.max_size", size_bytes, "64g", "Most that an image may unpack to.")
 IMPORT_MAX_FILES = declare("storage.import.max_files", count, "1000000", "Most files that an image may hold.")
 KEPT_HOME_DAYS = declare(
-    "storage.homes.kept.days", natural, "30", "For how many days the home of a deleted VM is kept."
+    "storage.homes.kept.days", days, "30", "For how many days the home of a deleted VM is kept."
 )
 STORAGE_DELAY = declare(
     "internal.hkd.storage.delay", seconds, "10", "Pause between looks at the pool's free space."
@@ -546,7 +556,7 @@ START_DELAY_LONGEST = declare(
     "internal.hkd.start.delay.max", seconds, "300", "Longest such pause; it doubles with each failure."
 )
 KEPT_ROOT_DAYS = declare(
-    "storage.roots.kept.days", natural, "7", "For how many days a root that did not boot is kept."
+    "storage.roots.kept.days", days, "7", "For how many days a root that did not boot is kept."
 )
 VMA_PORT = declare("internal.vm.port.vma", port, "3030", "Port of the VMA in a guest.")
 SSH_PORT = declare("internal.vm.port.ssh", port, "22", "Port of the SSH server in a guest: qa vm ssh.")

@@ -23,6 +23,8 @@ from tests.support.qa import Installation
 CONFIG = (
     Bad("config set l7r.prot=8443", "did you mean l7r.port?"),
     Bad("config set l7r.port=many", "l7r.port"),
+    Bad("config set storage.homes.kept.days=36501", "0 to 36500 days"),
+    Bad("config set storage.roots.kept.days=-1", "0 to 36500 days"),
     Bad("config set nodename=other", "is read before the database is known", USAGE),
     Bad("config set l7r.ssl.cert=x", "qa config ssl", USAGE),
     Bad("config set =x", "cannot be the name of a setting", USAGE),
