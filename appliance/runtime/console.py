@@ -38,6 +38,8 @@ logger = logging.getLogger(__name__)
 HISTORY_BYTES = 65_536
 READ_BYTES = 4096
 FLOOD_BYTES_PER_S = 1_048_576
+PAUSE_S = 0.005
+"""Between two looks at a line: one that says a little at a time costs the daemon as much for each."""
 PENDING_BYTES = 4096
 """Input beyond this waits at its viewer until the guest has read some."""
 INPUT_PATIENCE_S = 5.0
@@ -183,8 +185,7 @@ class Hub:
         shown = output.feed(data)
         if shown:
             self._show(shown)
-        if len(data) > READ_BYTES // 2:
-            self._breathe(opened, output, len(data))
+        self._breathe(opened, output, len(data))
 
     def _breathe(self, opened: OpenLine, output: HarmlessOutput, count: int) -> None:
         """Leave the line alone for as long as `count` bytes may take."""
@@ -195,7 +196,7 @@ class Hub:
             if self._open is opened:
                 loop.add_reader(opened.descriptor, self._read, opened, output)
 
-        loop.call_later(count / FLOOD_BYTES_PER_S, go_on)
+        loop.call_later(max(PAUSE_S, count / FLOOD_BYTES_PER_S), go_on)
 
     def _show(self, shown: bytes) -> None:
         self._scrollback.append(shown)

@@ -246,6 +246,7 @@ async def test_a_viewer_that_does_not_read_loses_its_view_and_the_others_do_not(
 ) -> None:
     monkeypatch.setattr(control, "BACKLOG_BYTES", 20_000)
     monkeypatch.setattr(console, "FLOOD_BYTES_PER_S", 100_000_000)
+    monkeypatch.setattr(console, "PAUSE_S", 0)
     async with bench.viewer() as slow, bench.viewer() as good:
         await slow.until(lambda: len(list_of(slow.state.get("others"))) == 1)
 
@@ -277,6 +278,23 @@ async def test_a_flood_leaves_the_loop_to_others(bench: Bench, line: PtyLine) ->
         longest = max(longest, loop.time() - before)
     assert longest < 0.5
     assert bench.capture.stat().st_size < console.FLOOD_BYTES_PER_S
+
+
+async def test_a_trickle_is_read_in_gulps(
+    bench: Bench, line: PtyLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(console, "PAUSE_S", 0.05)
+    gulps = output = 0
+    async with bench.viewer() as seen:
+        for _ in range(1000):
+            line.print(b".")
+            await asyncio.sleep(0)
+        while output < 1000:
+            frame = await seen.stream.receive()
+            assert frame is not None
+            if frame.kind is FrameKind.DATA:
+                gulps, output = gulps + 1, output + len(frame.payload)
+    assert gulps < 500
 
 
 async def test_input_waits_for_a_guest_that_reads_slowly_and_arrives_whole(
