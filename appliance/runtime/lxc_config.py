@@ -52,7 +52,7 @@ ENOSYS_CALLS = (
 """Programs that find these missing go on without them: mount(8) by mount(2), for one."""
 FAMILIES = {1: "unix", 2: "inet", 10: "inet6", 16: "netlink"}
 """The only sockets there are. Others reach past network namespaces (vsock: the machine below this host),
-or are kernel code that no desktop needs."""
+or are kernel code that no desktop needs. Not so for 32-bit calls, of which libseccomp cannot tell (ADR 7)."""
 SUBVOLUME_CALLS = (0x50009401, 0x5000940E, 0x50009417, 0x50009418)
 """Requests of ioctl(2) that make a subvolume or a snapshot of btrfs. A guest may make them as it may make
 directories, its quota does not count them, and a snapshot makes the whole pool lose count."""
