@@ -18,7 +18,7 @@ from typing import TypeAlias
 from appliance.clock import Clock
 from appliance.log import facts
 from appliance.model import BackendKind, VmId
-from appliance.runtime.actions import Action, Background, EraseGuest, Order, UnfenceGuest
+from appliance.runtime.actions import Action, Background, EraseGuest, Order, SaveState, UnfenceGuest
 from appliance.runtime.events import ActionFailed, Event, SlotGranted, StartWanted
 from appliance.runtime.machine import BOOTING, Phase, VmMachine, is_delayed, is_stale, step
 
@@ -240,6 +240,8 @@ class Supervisor:
                 task = self._tasks.create_task(self._carry_out(order), name=name)
                 lane.background.add(task)
                 task.add_done_callback(lane.background.discard)
+            elif lane.pending and type(action) is type(lane.pending[-1].action) is SaveState:
+                lane.pending[-1] = order  # one write is enough: it tells where the machine is by then
             else:
                 lane.pending.append(order)
         if lane.pending and (lane.worker is None or lane.worker.done()):
