@@ -80,7 +80,7 @@ class Screen:
         """The terminal's shell still has `word`, which was never shown in capitals before."""
         self.run(f'printf "{FAR}s\\n" ${{kept^^}}', word.upper())
 
-    def ends_by_itself(self, limit_s: float = 20) -> int:
+    def ends_by_itself(self, limit_s: float = 60) -> int:
         """Wait until the client has ended without being told to; its exit status."""
         try:
             return self.client.wait(limit_s)

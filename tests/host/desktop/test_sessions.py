@@ -17,9 +17,9 @@ TAKEOVERS = 5
 
 def wait_until_free(desk: Desk, ownership: Ownership) -> None:
     """Nobody has the desktop, and its nxagent is suspended: it serves nobody and listens to nobody."""
-    desk.trial.wait_for("a free desktop", lambda: ownership.owners()[-1] == FREE, limit_s=20)
+    desk.trial.wait_for("a free desktop", lambda: ownership.owners()[-1] == FREE)
     init = desk.init()
-    desk.trial.wait_for("a suspended desktop", lambda: states(init) == [], limit_s=20)
+    desk.trial.wait_for("a suspended desktop", lambda: states(init) == [])
 
 
 def survivor(desk: Desk, rivals: list[Screen]) -> Screen:
