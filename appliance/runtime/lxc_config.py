@@ -28,6 +28,10 @@ HOME_VIEW = VIEW / "home"
 
 CPU_PERIOD_US = 100_000
 
+MOST_GROUPS = 1000
+"""Control groups below a guest's own, which its root may make as it likes. The kernel has 65535 numbers for
+those that count memory, on the whole host. (Version 1 cannot bound them.)"""
+
 DROPPED = (
     "mac_admin mac_override sys_time sys_module sys_rawio syslog audit_control audit_write audit_read "
     "wake_alarm block_suspend sys_pacct net_admin net_raw net_broadcast bpf perfmon checkpoint_restore "
@@ -199,6 +203,7 @@ def render(guest: GuestSpec, paths: Paths, init: Init, layout: CgroupLayout) -> 
         (f"{devices}.deny", "a"),
         *((f"{devices}.allow", f"{device} rwm") for device in DEVICES),
         *((_key(limit), limit.value) for limit in limits(guest, layout)),
+        *([("lxc.cgroup2.cgroup.max.descendants", str(MOST_GROUPS))] if layout.memory == 2 else []),
     ]
     return "".join(_line(key, value) for key, value in lines)
 
