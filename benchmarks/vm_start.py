@@ -289,7 +289,14 @@ class Podman:
                     name = f"qvd-bench-{number}"
                     started = await asyncio.create_subprocess_exec(
                         *self._podman("run", "-d", "--name", name, "--network", f"ns:{network}"),
-                        *("--systemd=false", "--rootfs", f"{tree}:O", "/sbin/init"),
+                        *(
+                            "--ulimit",
+                            "nofile=1024:1024",
+                            "--systemd=false",
+                            "--rootfs",
+                            f"{tree}:O",
+                            "/sbin/init",
+                        ),
                         stdin=asyncio.subprocess.DEVNULL,
                         stdout=asyncio.subprocess.DEVNULL,
                     )
