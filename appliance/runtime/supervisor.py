@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -124,6 +124,17 @@ class Supervisor:
         await asyncio.wait([lane.worker])
         now = self._machines.get(vm_id)
         return now is None or now.is_at_rest
+
+    def forget(self, *, but: Collection[VmId]) -> None:
+        """Let go of the machines and stories of VMs that are no more: all that do nothing, but these."""
+        for vm_id, lane in list(self._lanes.items()):
+            machine = self._machines.get(vm_id)
+            rests = machine is None or machine.is_at_rest
+            waited_for = lane.pending or lane.background or lane.delayed
+            works = lane.worker is not None and not lane.worker.done()
+            if vm_id not in but and rests and not waited_for and not works:
+                del self._lanes[vm_id]
+                self._machines.pop(vm_id, None)
 
     def cause(self, vm_id: VmId) -> str:
         """What last moved a VM: the cause of whatever follows from it by itself."""

@@ -28,7 +28,7 @@ from appliance.runtime.traces import Places
 from appliance.storage import btrfs, marks, quotas
 from appliance.storage.operations import Kind
 from appliance.storage.paths import Paths
-from appliance.storage.root_lock import locked
+from appliance.storage.root_lock import is_locked, locked
 from appliance.storage.store import Store
 from appliance.threads import in_thread
 
@@ -109,6 +109,7 @@ class Surveyor:
                 self._told.add(stranger)
                 logger.warning("not ours, and left alone", extra=facts(what=stranger))
         await self._tidy(paths, left, rows)
+        self._supervisor.forget(but=rows.vms)
         await self._keep(paths, left)
         await self.purge()
         await images.sweep_unfinished(self._store, paths)
@@ -222,6 +223,8 @@ class Surveyor:
     async def _tell_what_stayed(self, paths: Paths, left: Plan) -> None:
         found = await in_thread(traces.look, self._places(paths))
         for vm_id in left.tidy.keys() - self._busy():
+            if (lock := paths.root_lock(vm_id)).exists() and is_locked(lock):
+                continue  # somebody works on its files: a handover
             stays = [*found.traces.get(vm_id, ()), *(("root",) if vm_id in found.roots else ())]
             if again := set(stays) & set(left.tidy[vm_id]):
                 self._failures[f"VM {vm_id}"] = f"{', '.join(sorted(again))}: see the log"

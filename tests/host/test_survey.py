@@ -296,6 +296,7 @@ async def test_a_handover_that_was_killed_is_finished(site: Site, tmp_path: Path
         with root_lock.locked(at.paths.root_lock(ONE)):
             await at.surveyor.survey()
             assert (home / "alice" / "letter").exists(), "whoever is at it has not been killed"
+            assert await at.alarms() == [], "nor has it left its lock behind"
         await at.surveyor.survey()
         assert (home / "bob" / "letter").stat().st_uid == 2001
         async with at.store.read() as tx:

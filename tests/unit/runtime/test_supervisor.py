@@ -23,6 +23,7 @@ from appliance.runtime.actions import (
 from appliance.runtime.events import (
     Done,
     Event,
+    GuestDeparted,
     GuestErased,
     GuestLaunched,
     RootReady,
@@ -104,6 +105,24 @@ async def settle() -> None:
 
 def phases(script: Script) -> dict[int, Phase]:
     return {vm_id: vm.phase for vm_id, vm in script.machines.items()}
+
+
+async def test_nothing_is_remembered_of_vms_that_are_no_more(supervisor: Supervisor) -> None:
+    for vm_id in (1, 2, 3):
+        supervisor.post(start(vm_id))
+    await settle()
+    for vm_id in (1, 2):
+        supervisor.post(StopWanted(vm_id=VmId(vm_id), at=NOW, cause="test", restart=False))
+        await settle()
+        supervisor.post(GuestDeparted(vm_id=VmId(vm_id), at=NOW, cause="test"))
+    await settle()
+    supervisor.forget(but=[VmId(1)])
+    assert {machine.vm_id for machine in supervisor.machines()} == {1, 3}, "2 is gone, and 3 runs"
+    assert supervisor.story(VmId(1))
+    assert not supervisor.story(VmId(2))
+    supervisor.post(start(2))
+    await settle()
+    assert supervisor.story(VmId(2))
 
 
 async def test_a_start_runs_through_to_monitoring_in_order(supervisor: Supervisor, script: Script) -> None:
