@@ -15,7 +15,7 @@ from appliance.storage.screen import LONGEST_HEADER, Bounds, Screen
 from tests.support.archives import FILES, HOSTILE, SIZE, Hostile, member, sign
 
 BOUNDS = Bounds(size=SIZE, longest=SIZE, members=FILES)
-NAMES = st.text(st.characters(codec="utf-8", exclude_characters="/\0"), min_size=1, max_size=60).filter(
+NAMES = st.text(st.characters(codec="utf-8", exclude_characters="/\0"), min_size=1, max_size=30).filter(
     lambda name: name not in (".", "..")
 )
 
