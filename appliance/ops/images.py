@@ -123,7 +123,10 @@ async def free_id(tx: Tx, paths: Paths, osf_id: OsfId) -> DiId:
 
 
 async def sweep_unfinished(store: Store, paths: Paths) -> list[DiId]:
-    """Remove what killed `add`s and `delete`s left behind; those under way are left alone."""
+    """Remove what killed `add`s and `delete`s left behind; those under way are left alone.
+
+    :raises VolumeError: something cannot be removed
+    """
     async with store.read() as tx:
         found = await tx.operations.unfinished(*operations.ON_IMAGES)
     swept = []
@@ -452,7 +455,10 @@ async def _erase_files(paths: Paths, di_id: DiId) -> None:
 
         await erase_di(paths, di_id)
     for left in (paths.image_part(di_id), *paths.images.glob(f"{di_id}-*")):
-        left.unlink(missing_ok=True)
+        try:
+            left.unlink(missing_ok=True)
+        except OSError as exc:
+            raise VolumeError(f"{left} cannot be removed: {exc.strerror}", hint="remove it by hand") from exc
 
 
 def _hold(lock: Path) -> int:

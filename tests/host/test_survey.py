@@ -17,6 +17,7 @@ from sqlalchemy import update
 
 from appliance.clock import SystemClock
 from appliance.config import Settings
+from appliance.errors import VolumeError
 from appliance.model import (
     AlarmKind,
     BackendKind,
@@ -346,6 +347,20 @@ async def test_images_without_rows_go_unless_somebody_is_at_work_on_them(site: S
         await at.surveyor.survey()
         assert not any(file.exists() for file in working)
         assert paths.basefs(DI).exists()
+
+
+async def test_what_a_killed_import_left_and_cannot_be_removed_is_told_in_a_line(
+    site: Site, tmp_path: Path
+) -> None:
+    async with ground(site, tmp_path) as at:
+        async with at.store.write() as tx:
+            await tx.operations.begin(Kind.DI_ADD, 7, owner="test", pid=1)
+        odd = at.paths.images / "7-x.tar"
+        odd.mkdir()
+        with pytest.raises(VolumeError, match=r"7-x\.tar cannot be removed: Is a directory"):
+            await images.sweep_unfinished(at.store, at.paths)
+        odd.rmdir()
+        assert await images.sweep_unfinished(at.store, at.paths) == [DiId(7)]
 
 
 async def test_images_of_another_database_stay_and_never_become_a_new_one(site: Site, tmp_path: Path) -> None:
