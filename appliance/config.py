@@ -506,7 +506,12 @@ L7R_MAX_STRANGERS = declare(
 VM_HYPERVISOR = declare("vm.hypervisor", backend, "lxc", "Backend of an OSF that names none.")
 VM_STARTING_MAX = declare("hkd.vm.starting.max", count, "6", "How many VMs may boot at once.")
 VM_HEAVY_MAX = declare("internal.hkd.max_heavy", count, "10", "How many VMs may be stopped at once.")
-VM_OVERLAY_PERSISTENT = declare("vm.overlay.persistent", boolean, "0", "Whether roots survive a restart.")
+VM_OVERLAY_PERSISTENT = declare(
+    "vm.overlay.persistent",
+    boolean,
+    "0",
+    "Whether roots survive a restart; turned off, those kept so far go.",
+)
 HKD_POLL = declare("internal.hkd.poll_time", seconds, "5", "Pause between looks that no bell asked for.")
 HKD_STOPPING_VMS = declare(
     "internal.hkd.stopping.vms.timeout",

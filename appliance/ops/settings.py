@@ -39,6 +39,12 @@ async def set_all(tx: Tx, settings: Settings, values: Mapping[str, str], *, by: 
             after[declared]
     if after[config.L7R_CLIENT_CERT] and config.L7R_CLIENT_CERT.name in values:
         await _check_authority(tx)
+    persistent = config.VM_OVERLAY_PERSISTENT
+    if settings.with_database(before)[persistent] and not after[persistent]:
+        warnings.append(
+            f"{persistent.name}: roots kept so far are deleted within the hour, those of running VMs at"
+            " their next stop; set it to 1 again at once to keep them"
+        )
     await tx.settings.set(values)
     for name, value in values.items():
         await tx.log.append(

@@ -173,3 +173,10 @@ def test_experts_keys_are_not_changed_by_accident(qa: Installation, monkeypatch:
     assert "--yes" in said.err
     qa.ok("config", "set", "internal.l7r.timeout.vma=9", "--yes")
     assert qa.ok("config", "get", "internal.l7r.timeout.vma").out == "internal.l7r.timeout.vma=9\n"
+
+
+def test_turning_persistence_off_says_what_goes(qa: Installation) -> None:
+    qa.ok("config", "set", "vm.overlay.persistent=1")
+    done = qa.ok("config", "set", "vm.overlay.persistent=0")
+    assert "roots kept so far are deleted" in done.err
+    assert "Warning" not in qa.ok("config", "set", "vm.overlay.persistent=0").err
