@@ -133,7 +133,16 @@ class Arena:
     def _restart(self, *, firewall: str) -> None:
         self.trial.stop()
         self.trial.write_config(internal__vm__network__firewall__enable=firewall)
+        before = len(self.trial.log.read_text())
         self.trial.start()
+        running = [vm["id"] for vm in self.trial.listed("vm", "state=running")]
+
+        def taken_up() -> bool:
+            since = self.trial.log.read_text()[before:]
+            return all(f"vm={vm} action=AdoptGuest event=Done" in since for vm in running)
+
+        # Until then a guest's port may still be isolated again.
+        self.trial.wait_for("guests taken up", taken_up)
 
     def _configure(self, *words: str) -> None:
         _tool(*self.host.there(), *words)
