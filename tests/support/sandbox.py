@@ -156,12 +156,12 @@ def cover(unit: dict[str, list[str]]) -> None:
         for home in ("/home", "/root", "/run/user"):
             if Path(home).is_dir():
                 mount("-t", "tmpfs", "-o", "mode=755,nosuid,nodev", "tmpfs", home)
+        for temporary in ("/tmp", "/var/tmp"):
+            mount("-t", "tmpfs", "-o", "mode=1777,nosuid,nodev", "tmpfs", temporary)
         for number, path in enumerate(shown):
             path.mkdir(parents=True, exist_ok=True)
             mount("--rbind", f"{kept}/{number}", str(path))
             unmount(Path(kept) / str(number))
-    for temporary in ("/tmp", "/var/tmp"):
-        mount("-t", "tmpfs", "-o", "mode=1777,nosuid,nodev", "tmpfs", temporary)
     _private_devices()
     mount("-t", "proc", "-o", "hidepid=invisible,nosuid,nodev,noexec", "proc", "/proc")
     for path in writable:
