@@ -505,6 +505,7 @@ def begin(name: str, victims: dict[str, Any]) -> Callable[[], dict[str, Any]]:
     reader, writer = os.pipe()
     if (child := os.fork()) == 0:
         signal.alarm(PATIENCE_S)
+        Path("/proc/self/oom_score_adj").write_text("1000")  # whoever lacks memory ends this, not who waits
         try:
             how = effort(name, victims)
             told: dict[str, Any] = {"open": True, "how": how}
@@ -548,8 +549,14 @@ def carry_out(order: Path, results: Path) -> None:
 
 
 def serve() -> None:
-    """Carry out one order after another, for ever; with nothing to do, count in the home."""
+    """Carry out one order after another, for ever; with nothing to do, count in the home.
+
+    An order that was taken by a server of before, which did not live to tell, is carried out again.
+    """
     ORDERS.mkdir(exist_ok=True)
+    for taken in ORDERS.glob("*.taken"):
+        if not taken.with_suffix(".results").exists():
+            taken.rename(taken.with_suffix(".order"))
     count = 0
     while True:
         for order in sorted(ORDERS.glob("*.order")):
