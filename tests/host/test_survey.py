@@ -44,6 +44,7 @@ from appliance.storage.operations import Kind
 from appliance.storage.schema import kept as kept_table
 from appliance.storage.store import Store
 from tests.support.lxc_rig import DI, Site
+from tests.support.mortal import mortal
 from tests.support.store import furnish, url
 from tests.support.traces import traces
 
@@ -136,13 +137,13 @@ async def ground(site: Site, tmp_path: Path, **changes: str) -> AsyncIterator[Gr
     rig = site.rig()
     kit = Equipment(rig.backend, rig.disks, rig.fences)
     await rig.disks.check()  # type: ignore[attr-defined]  # the disks of a site are btrfs's
-    before, clock = asyncio.all_tasks(), EarlyClock()
+    clock = EarlyClock()
     try:
         async with store.write() as tx:
             host, *_ = await furnish(tx)
             await vms.edit(tx, settings, [await tx.vms.get(ONE)], {"ip": "10.44.0.101"}, by="test")
             await tx.runtimes.found_here({ONE}, host)
-        async with asyncio.TaskGroup() as tasks:
+        async with mortal() as tasks:
             performer = Performer(
                 store,
                 lambda: settings,
@@ -157,8 +158,6 @@ async def ground(site: Site, tmp_path: Path, **changes: str) -> AsyncIterator[Gr
                 store, lambda: settings, site.installation, kit, BackendKind.LXC, supervisor, clock
             )
             yield Ground(site, store, supervisor, surveyor, clock)
-            for task in asyncio.all_tasks() - before:
-                task.cancel()
     finally:
         await store.close()
 

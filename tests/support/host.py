@@ -23,6 +23,7 @@ from appliance.storage import schema
 from appliance.storage.migrate import upgrade
 from appliance.storage.store import Store
 from tests.support.fake_backend import FakeBackend
+from tests.support.mortal import mortal
 
 INSTALLATION = InstallationId("0a1b2c3d")
 
@@ -67,9 +68,8 @@ class Rig:
         await foreign.check()
         async with self.store.read() as tx:
             host = await tx.hosts.get(self.host_id)
-        before = asyncio.all_tasks()
         with Doorbell(self._run / "bell") as bell:
-            async with asyncio.TaskGroup() as tasks:
+            async with mortal() as tasks:
                 equipment = {BackendKind.LXC: kit, BackendKind.NOTHING: Equipment(foreign, foreign, foreign)}
                 performer = Performer(
                     self.store,
@@ -100,8 +100,6 @@ class Rig:
                 for kind in equipment:
                     tasks.create_task(hkd.follow(kind))
                 yield supervisor
-                for task in asyncio.all_tasks() - before:
-                    task.cancel()
 
     async def vm(self, vm_id: VmId) -> Vm:
         """The row, as it is now."""

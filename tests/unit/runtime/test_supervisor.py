@@ -34,6 +34,7 @@ from appliance.runtime.events import (
 from appliance.runtime.machine import Phase, VmMachine
 from appliance.runtime.supervisor import Supervisor
 from tests.support.machines import GUEST, NOW, machine
+from tests.support.mortal import mortal
 
 
 class Script:
@@ -80,7 +81,7 @@ def script() -> Script:
 
 @pytest.fixture
 async def supervisor(script: Script) -> AsyncIterator[Supervisor]:
-    async with asyncio.TaskGroup() as tasks:
+    async with mortal() as tasks:
         yield Supervisor(
             script,
             tasks,
@@ -88,8 +89,6 @@ async def supervisor(script: Script) -> AsyncIterator[Supervisor]:
             boot_slots=lambda: 2,
             noticed=lambda vm: script.machines.update({vm.vm_id: vm}),
         )
-        for task in asyncio.all_tasks() - {asyncio.current_task()}:
-            task.cancel()
 
 
 def start(vm_id: int) -> StartWanted:
