@@ -93,6 +93,8 @@ def _bounded(line: str) -> str:
 
 def _harmless(message: str) -> str:
     """`message` as one line that no terminal obeys: strangers' words may be in it."""
+    if message.isprintable():
+        return message
     return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in message)
 
 

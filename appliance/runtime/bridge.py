@@ -116,7 +116,7 @@ async def remove(link: str) -> None:
 
 async def exists(link: str) -> bool:
     """Whether there is such a link here."""
-    return bool(await _told(f"the link {link} cannot be looked up", _exists, link))
+    return _index(link) is not None
 
 
 async def relink(link: str, *, init: int, mac: str, address: IPv4Interface, gateway: str) -> None:
@@ -150,10 +150,10 @@ async def _told(failure: str, work: Any, *args: Any) -> Any:
 
 def _converge(spec: BridgeSpec) -> None:
     with IPRoute() as ip:
-        index = _index(ip, spec.name)
+        index = _index(spec.name)
         if index is None:
             ip.link("add", ifname=spec.name, kind="bridge", address=spec.mac)
-            index = _index(ip, spec.name)
+            index = _index(spec.name)
             logger.info("bridge made name=%s", spec.name)
         elif _kind(ip, index) != "bridge":
             raise NetworkError(
@@ -221,21 +221,21 @@ def _give_addresses(ip: Any, index: int | None, wanted: IPv4Interface) -> None:
 
 def _attach(link: str, bridge: str) -> None:
     with IPRoute() as ip:
-        ip.link("set", index=_index(ip, link), master=_index(ip, bridge), state="up")
+        ip.link("set", index=_index(link), master=_index(bridge), state="up")
     _isolate(link)
 
 
 def _isolate(link: str) -> None:
     _set(f"ipv6/conf/{link}/disable_ipv6", "1")
     with IPRoute() as ip:
-        ip.brport("set", index=_index(ip, link), isolated=1)
+        ip.brport("set", index=_index(link), isolated=1)
 
 
 def _remove(link: str) -> None:
+    index = _index(link)
+    if index is None:
+        return
     with IPRoute() as ip:
-        index = _index(ip, link)
-        if index is None:
-            return
         try:
             ip.link("del", index=index)
         except NetlinkError as exc:
@@ -243,14 +243,11 @@ def _remove(link: str) -> None:
                 raise
 
 
-def _exists(link: str) -> bool:
-    with IPRoute() as ip:
-        return _index(ip, link) is not None
-
-
-def _index(ip: Any, link: str) -> int | None:
-    found = ip.link_lookup(ifname=link)
-    return int(found[0]) if found else None
+def _index(link: str) -> int | None:
+    try:
+        return socket.if_nametoindex(link)
+    except OSError:
+        return None
 
 
 def _kind(ip: Any, index: int) -> str | None:

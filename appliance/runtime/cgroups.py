@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -99,9 +100,9 @@ class Cgroups:
     def _leftovers(self, container: str) -> Iterator[Path]:
         ours = re.compile(rf"lxc\.(payload|monitor)\.{re.escape(container)}(-[0-9]+)?")
         for hierarchy in self._hierarchies():
-            for group in hierarchy.iterdir():
-                if ours.fullmatch(group.name):
-                    yield group
+            for name in os.listdir(hierarchy):  # noqa: PTH208, a Path for each group takes ten times as long
+                if container in name and ours.fullmatch(name):
+                    yield hierarchy / name
 
     def _hierarchies(self) -> list[Path]:
         if self._is_pure():
