@@ -28,7 +28,7 @@ from appliance.config import (
 from appliance.errors import ApplianceError, BackendError, ImageError
 from appliance.filters import Filter
 from appliance.log import facts
-from appliance.model import NO_DI, BackendKind, InstallationId, KeptKind, VmId
+from appliance.model import NO_DI, BackendKind, InstallationId, KeptKind, VmId, VmState
 from appliance.ops import failures
 from appliance.runtime import vma_monitor
 from appliance.runtime.actions import (
@@ -145,7 +145,7 @@ class Performer:
             case RecordFailure(reason, blame):
                 await self._record_failure(order, reason, blame)
             case SaveState():
-                async with self._store.write() as tx:
+                async with self._store.write(lasting=not self._comes_up(order.vm_id)) as tx:
                     await self._save(tx, order.vm_id)
                 self._feed.announce(order.vm_id)
             case PrepareRoot():
@@ -208,6 +208,11 @@ class Performer:
                 f"this host has no backend {order.backend}", hint="see backend= of the VM's OSF"
             ) from None
 
+    def _comes_up(self, vm_id: VmId) -> bool:
+        """Whether a VM is on its way to run. A power cut ends its guest, and the wish in its row remains."""
+        vm = self._machine(vm_id)
+        return vm is not None and vm.phase.vm_state in (VmState.STARTING, VmState.RUNNING)
+
     async def _save(self, tx: Tx, vm_id: VmId) -> None:
         vm = self._machine(vm_id)
         if vm is None:
@@ -267,16 +272,16 @@ class Performer:
 
     async def _prepare_root(self, order: Order) -> GuestSpec:
         settings, disks = self._settings(), self._kit(order).disks
-        async with self._store.write() as tx:
+        async with self._store.write(lasting=False) as tx:
             vm = await tx.vms.get(order.vm_id)
             osf = await tx.osfs.get(vm.osf_id)
-            di = await tx.images.resolve(vm.osf_id, vm.di_tag)
-            if di is None and disks.needs_image:
+            di_id = vm.next_di_id
+            if di_id is None and disks.needs_image:
                 raise ImageError(
                     f"no image of OSF {vm.osf} carries the tag {vm.di_tag}",
                     hint=f"qa di add path=FILE osf={vm.osf}, or qa di tag di_id=N tag={vm.di_tag}",
                 )
-            guest = describe(vm, osf, di.id if di else NO_DI, settings, self._installation)
+            guest = describe(vm, osf, NO_DI if di_id is None else di_id, settings, self._installation)
             await tx.runtimes.place(vm.id, placement(guest, settings))
         await disks.clone_root(guest.mark, keep=guest.keep_root, limit_mib=guest.root_mib)
         await disks.ensure_home(guest.mark, size_mib=guest.home_mib)

@@ -43,26 +43,38 @@ def database_file(url: str) -> Path:
     return Path(database)
 
 
-def make_engine(url: str) -> AsyncEngine:
+def make_engine(url: str, *, lasting: bool = True) -> AsyncEngine:
     """An engine whose connections have foreign keys, WAL, and leave BEGIN to us.
 
+    What is committed through it outlives a power cut if it is `lasting`; else only the end of any process.
     Its errors do not show the values of a statement: among them are keys and password hashes.
     """
-    engine = create_async_engine(parse_url(url), hide_parameters=True)
+    engine = create_async_engine(parse_url(url), hide_parameters=True, pool_reset_on_return=None)
     event.listen(engine.sync_engine, "connect", prepare_connection)
+    if not lasting:
+        event.listen(engine.sync_engine, "connect", _do_not_wait_for_the_disk)
     return engine
 
 
 def prepare_connection(connection: Any, _record: Any = None) -> None:
     """Set the pragmas of one connection and switch the driver's own BEGIN off."""
     connection.isolation_level = None
-    cursor = connection.cursor()
-    for pragma in (
+    _set(
+        connection,
         f"busy_timeout = {BUSY_TIMEOUT_MS}",
         "journal_mode = WAL",
         "synchronous = FULL",
         "foreign_keys = ON",
-    ):
+    )
+
+
+def _do_not_wait_for_the_disk(connection: Any, _record: Any) -> None:
+    _set(connection, "synchronous = NORMAL")
+
+
+def _set(connection: Any, *pragmas: str) -> None:
+    cursor = connection.cursor()
+    for pragma in pragmas:
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
 
@@ -80,13 +92,16 @@ class CommitWatch:
 
         :raises StoreError: it cannot be opened
         """
+        connection = aiosqlite.connect(file)
         try:
-            connection = await aiosqlite.connect(file)
+            await connection
             await connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
-        except sqlite3.Error as exc:
-            raise StoreError(
-                f"the database {file} cannot be opened: {exc}", hint="run qa admin init"
-            ) from exc
+        except BaseException as exc:
+            connection.stop()  # or its thread would outlive us, and keep the process from ending
+            if isinstance(exc, sqlite3.Error):
+                hint = "run qa admin init"
+                raise StoreError(f"the database {file} cannot be opened: {exc}", hint=hint) from exc
+            raise
         return cls(connection)
 
     async def changed(self) -> bool:

@@ -44,13 +44,6 @@ class Images:
             raise NotFoundError(f"there is no DI with id {di_id}")
         return found[0]
 
-    async def resolve(self, osf_id: OsfId, tag: str) -> Di | None:
-        """The DI at which `tag` points now within the OSF."""
-        di_id = await self._connection.scalar(
-            select(di_tags.c.di_id).where(di_tags.c.osf_id == osf_id, di_tags.c.tag == tag)
-        )
-        return None if di_id is None else await self.get(DiId(di_id))
-
     async def find(self, filter_: Filter | None = None) -> list[Di]:
         """The DIs that pass, by id, with their tags."""
         passes = where(filter_, KEYS, property_of(di_properties, dis.c.id))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from sqlalchemy import Row, delete, insert, select, update
+from sqlalchemy import Row, bindparam, delete, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from appliance.errors import NotFoundError
@@ -38,10 +38,10 @@ class Osfs:
 
         :raises NotFoundError: there is none with this id
         """
-        found = await self.find(Filter.where(id=osf_id))
-        if not found:
+        row = (await self._connection.execute(_BY_ID, {"osf": osf_id})).one_or_none()
+        if row is None:
             raise NotFoundError(f"there is no OSF with id {osf_id}")
-        return found[0]
+        return _osf(row)
 
     async def by_name(self, name: str) -> Osf | None:
         """The OSF of this name, if there is one."""
@@ -87,6 +87,9 @@ class Osfs:
     async def delete(self, ids: Collection[OsfId]) -> int:
         """Remove OSFs to which nothing refers; returns how many."""
         return (await self._connection.execute(delete(osfs).where(osfs.c.id.in_(ids)))).rowcount
+
+
+_BY_ID = select(osfs).where(osfs.c.id == bindparam("osf"))
 
 
 def _osf(row: Row[Any]) -> Osf:

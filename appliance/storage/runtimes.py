@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 from typing import Any
 
-from sqlalchemy import and_, case, false, func, literal, null, or_, select, update
+from sqlalchemy import Update, and_, bindparam, case, false, func, literal, null, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from appliance.model import (
@@ -27,7 +28,14 @@ from appliance.storage.schema import di_tags, osfs, vm_counters, vm_runtimes, vm
 ROW = vm_runtimes.c
 NO_FAILURE = dict.fromkeys(("failure", "failure_console", "failure_cause", "failed_at", "waits_for"))
 NO_COUNT = {"failed_di_id": None, "failures": 0}
-BEFORE = (ROW.vm_state, ROW.vm_phase, ROW.run, ROW.current_di_id, ROW.block_cause, ROW.waits_for)
+BEFORE = (
+    *(ROW.vm_state, ROW.vm_state_ts, ROW.vm_phase),
+    *(ROW.run, ROW.current_di_id, ROW.block_cause, ROW.waits_for),
+)
+PLACE = ("current_di_id", "vm_address", "vm_vma_port", "vm_x_port")
+UNPLACED: dict[str, Any] = dict.fromkeys(
+    (*PLACE, "vm_ssh_port", "vm_vnc_port", "vm_mon_port", "vm_serial_port")
+)
 UNDER_WAY = (VmState.STARTING, VmState.RUNNING, VmState.DEBUGGING)
 
 
@@ -124,38 +132,23 @@ class Runtimes:
         A wish that nobody has claimed yet is kept as it is; when the VM has ended, a restart becomes a start.
         The reason of a failure is kept until the VM runs or another run begins: while its start waits, too.
         """
-        before = (await self._connection.execute(select(*BEFORE).where(ROW.vm_id == vm_id))).first()
+        before = (await self._connection.execute(_BEFORE, {"vm": vm_id})).first()
         if before is None:
             return None
+        placed = placement is not None and state is not VmState.STOPPED
+        saving = _saving(state, another_run=run != before.run, placed=placed)
         values: dict[str, Any] = {
-            "vm_state": state,
-            "vm_phase": phase,
+            "vm": vm_id,
+            "state": state,
+            "phase": phase,
+            "since": before.vm_state_ts if before.vm_state is state else self._at,
             "run": run,
             "started_by": started_by,
-            "restart": case((ROW.vm_cmd == VmCmd.STOP, ROW.restart), else_=restart),
+            "restart": restart,
         }
-        if before.vm_state is not state:
-            values["vm_state_ts"] = self._at
-        if state is VmState.STOPPED:
-            values |= self._stopped_values()
-        else:
-            values["vm_cmd"] = case((ROW.vm_cmd == VmCmd.START, null()), else_=ROW.vm_cmd)
-        if state not in (VmState.STARTING, VmState.ZOMBIE):
-            values["waits_for"] = None
-        if state is VmState.RUNNING:
-            values |= NO_FAILURE | self._proven_values()
-        elif run != before.run:
-            values |= NO_FAILURE
-        if state is VmState.STARTING and placement is None:
-            values |= self._unplaced()
-        elif placement is not None and state is not VmState.STOPPED:
-            values |= {
-                "current_di_id": placement.di_id,
-                "vm_address": placement.address,
-                "vm_vma_port": placement.vma_port,
-                "vm_x_port": placement.x_port,
-            }
-        await self._connection.execute(update(vm_runtimes).where(ROW.vm_id == vm_id).values(**values))
+        if placement is not None and placed:
+            values |= _placing(placement)
+        await self._connection.execute(saving, values)
         if before.vm_phase != phase:
             await self._count(vm_id, phase, before.vm_state, state)
         return Was(
@@ -167,16 +160,7 @@ class Runtimes:
 
     async def place(self, vm_id: VmId, placement: Placement) -> None:
         """Say which image a starting VM is being made from, before anything is made."""
-        await self._connection.execute(
-            update(vm_runtimes)
-            .where(ROW.vm_id == vm_id, ROW.vm_state != VmState.STOPPED)
-            .values(
-                current_di_id=placement.di_id,
-                vm_address=placement.address,
-                vm_vma_port=placement.vma_port,
-                vm_x_port=placement.x_port,
-            )
-        )
+        await self._connection.execute(_PLACING, {"vm": vm_id, **_placing(placement)})
 
     async def record_failure(
         self, vm_id: VmId, reason: str, console: str, cause: FailureCause, *, waits_for: str | None = None
@@ -288,7 +272,7 @@ class Runtimes:
                 run=ROW.run + 1,
                 started_by=StartedBy.HOST,
                 **NO_FAILURE,
-                **self._unplaced(),
+                **UNPLACED,
             )
         )
 
@@ -344,34 +328,6 @@ class Runtimes:
             run=row.run,
         )
 
-    @staticmethod
-    def _unplaced() -> dict[str, Any]:
-        ports = ("vm_vma_port", "vm_x_port", "vm_ssh_port", "vm_vnc_port", "vm_mon_port", "vm_serial_port")
-        return {"current_di_id": None, "vm_address": None, **dict.fromkeys(ports)}
-
-    @staticmethod
-    def _proven_values() -> dict[str, Any]:
-        """The image boots after all: nothing is counted against it, and no block of this VM rests on it."""
-        by_image = ROW.block_cause == BlockCause.IMAGE
-        return NO_COUNT | {
-            "blocked": case((by_image, false()), else_=ROW.blocked),
-            "block_cause": case((by_image, null()), else_=ROW.block_cause),
-        }
-
-    @classmethod
-    def _stopped_values(cls) -> dict[str, Any]:
-        """A stopped VM holds nothing: no host (trap T7) unless a restart asked for meanwhile needs it."""
-        start_follows = or_(ROW.vm_cmd == VmCmd.START, and_(ROW.vm_cmd == VmCmd.STOP, ROW.restart))
-        return {
-            **cls._unplaced(),
-            "restart": False,
-            "vm_cmd": case((start_follows, literal(VmCmd.START, ROW.vm_cmd.type)), else_=null()),
-            "host_id": case((start_follows, ROW.host_id), else_=null()),
-            "vma_ok_ts": None,
-            "vm_expiration_soft": None,
-            "vm_expiration_hard": None,
-        }
-
     async def _count(self, vm_id: VmId, phase: str, before: VmState, state: VmState) -> None:
         if phase == "starting/cloning":
             column = vm_counters.c.run_attempts
@@ -379,6 +335,76 @@ class Runtimes:
             column = vm_counters.c.run_ok
         else:
             return
-        await self._connection.execute(
-            update(vm_counters).where(vm_counters.c.vm_id == vm_id).values({column: column + 1})
-        )
+        await self._connection.execute(_COUNTING[column.name], {"vm": vm_id})
+
+
+def _stopped_values() -> dict[str, Any]:
+    """A stopped VM holds nothing: no host (trap T7) unless a restart asked for meanwhile needs it."""
+    start_follows = or_(ROW.vm_cmd == VmCmd.START, and_(ROW.vm_cmd == VmCmd.STOP, ROW.restart))
+    return {
+        **UNPLACED,
+        "restart": False,
+        "vm_cmd": case((start_follows, literal(VmCmd.START, ROW.vm_cmd.type)), else_=null()),
+        "host_id": case((start_follows, ROW.host_id), else_=null()),
+        "vma_ok_ts": None,
+        "vm_expiration_soft": None,
+        "vm_expiration_hard": None,
+    }
+
+
+def _proven_values() -> dict[str, Any]:
+    """The image boots after all: nothing is counted against it, and no block of this VM rests on it."""
+    by_image = ROW.block_cause == BlockCause.IMAGE
+    return NO_COUNT | {
+        "blocked": case((by_image, false()), else_=ROW.blocked),
+        "block_cause": case((by_image, null()), else_=ROW.block_cause),
+    }
+
+
+@cache
+def _saving(state: VmState, *, another_run: bool, placed: bool) -> Update:
+    """The statement that saves a state; there are few, and to build one takes longer than to execute it."""
+    values: dict[str, Any] = {
+        "vm_state": bindparam("state"),
+        "vm_phase": bindparam("phase"),
+        "vm_state_ts": bindparam("since"),
+        "run": bindparam("run"),
+        "started_by": bindparam("started_by"),
+        "restart": case(
+            (ROW.vm_cmd == VmCmd.STOP, ROW.restart), else_=bindparam("restart", type_=ROW.restart.type)
+        ),
+    }
+    if state is VmState.STOPPED:
+        values |= _stopped_values()
+    else:
+        values["vm_cmd"] = case((ROW.vm_cmd == VmCmd.START, null()), else_=ROW.vm_cmd)
+    if state not in (VmState.STARTING, VmState.ZOMBIE):
+        values["waits_for"] = None
+    if state is VmState.RUNNING:
+        values |= NO_FAILURE | _proven_values()
+    elif another_run:
+        values |= NO_FAILURE
+    if placed:
+        values |= {name: bindparam(f"to_{name}") for name in PLACE}
+    elif state is VmState.STARTING:
+        values |= UNPLACED
+    return update(vm_runtimes).where(ROW.vm_id == bindparam("vm")).values(**values)
+
+
+def _placing(placement: Placement) -> dict[str, Any]:
+    place = (placement.di_id, placement.address, placement.vma_port, placement.x_port)
+    return {f"to_{name}": value for name, value in zip(PLACE, place, strict=True)}
+
+
+_BEFORE = select(*BEFORE).where(ROW.vm_id == bindparam("vm"))
+_PLACING = (
+    update(vm_runtimes)
+    .where(ROW.vm_id == bindparam("vm"), ROW.vm_state != VmState.STOPPED)
+    .values({name: bindparam(f"to_{name}") for name in PLACE})
+)
+_COUNTING = {
+    column.name: update(vm_counters)
+    .where(vm_counters.c.vm_id == bindparam("vm"))
+    .values({column: column + 1})
+    for column in (vm_counters.c.run_attempts, vm_counters.c.run_ok)
+}

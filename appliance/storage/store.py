@@ -1,7 +1,7 @@
 """Store: read and write transactions over the one database.
 
-Only one transaction of this process writes at a time. It ends in a commit or a rollback that no
-cancellation can interrupt, so that a caller who vanishes in the middle leaves no half transaction.
+Only one transaction of this process writes at a time. It ends in a commit or a rollback. No cancellation
+interrupts these, nor a statement, so that a caller who vanishes in the middle leaves no half transaction.
 A transaction must never span an `await` on anything but the database.
 """
 
@@ -13,9 +13,9 @@ from collections.abc import AsyncIterator
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
-from sqlalchemy import select
+from sqlalchemy import CursorResult, select
 from sqlalchemy.exc import DatabaseError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
@@ -102,8 +102,9 @@ class Tx:
 class Store:
     """The database, opened."""
 
-    def __init__(self, engine: AsyncEngine, file: Path, calendar: Calendar) -> None:
+    def __init__(self, engine: AsyncEngine, hasty: AsyncEngine, file: Path, calendar: Calendar) -> None:
         self._engine = engine
+        self._hasty = hasty
         self._file = file
         self._calendar = calendar
         self._writing = asyncio.Lock()
@@ -122,7 +123,7 @@ class Store:
             raise StoreError(f"the database {file} is out of reach: {exc.strerror}") from exc
         if not there:
             raise StoreError(f"there is no database {file}", hint="run qa admin init")
-        store = cls(make_engine(url), file, calendar)
+        store = cls(make_engine(url), make_engine(url, lasting=False), file, calendar)
         try:
             await store._check_version()
         except BaseException:
@@ -133,17 +134,23 @@ class Store:
     async def close(self) -> None:
         """Close every connection."""
         await self._engine.dispose()
+        await self._hasty.dispose()
 
     @contextlib.asynccontextmanager
     async def read(self) -> AsyncIterator[Tx]:
         """A consistent view of one moment; nothing may be written."""
-        async with self._transaction(BEGIN_READ) as tx:
+        async with self._transaction(self._engine, BEGIN_READ) as tx:
             yield tx
 
     @contextlib.asynccontextmanager
-    async def write(self) -> AsyncIterator[Tx]:
-        """A transaction that commits when the block ends, and rolls back when it raises."""
-        async with self._writing, self._transaction(BEGIN_WRITE) as tx:
+    async def write(self, *, lasting: bool = True) -> AsyncIterator[Tx]:
+        """A transaction that commits when the block ends, and rolls back when it raises.
+
+        One that is not `lasting` does not wait for the disk. It outlives any process, as every other does,
+        but a power cut may undo it until the next lasting one: for what is true while the host is up.
+        """
+        engine = self._engine if lasting else self._hasty
+        async with self._writing, self._transaction(engine, BEGIN_WRITE) as tx:
             yield tx
 
     async def watch_commits(self) -> CommitWatch:
@@ -151,9 +158,9 @@ class Store:
         return await CommitWatch.open(self._file)
 
     @contextlib.asynccontextmanager
-    async def _transaction(self, begin: str) -> AsyncIterator[Tx]:
+    async def _transaction(self, engine: AsyncEngine, begin: str) -> AsyncIterator[Tx]:
         try:
-            connection = await self._engine.connect()
+            connection = await _connected(engine)
             try:
                 await connection.exec_driver_sql(begin)
                 yield Tx(connection, self._calendar.now())
@@ -183,3 +190,27 @@ class Store:
                 f"the database has schema {found}, this program needs {schema.SCHEMA_VERSION}",
                 hint="run qa admin init to migrate it",
             )
+
+
+class _Connection(AsyncConnection):
+    """A connection on which a statement that was begun ends before a cancellation passes on.
+
+    SQLAlchemy would give a connection up for lost in the middle of a transaction, and with it the lock.
+    """
+
+    async def execute(self, *args: Any, **kwargs: Any) -> CursorResult[Any]:
+        return await to_the_end(super().execute(*args, **kwargs))
+
+    async def exec_driver_sql(self, *args: Any, **kwargs: Any) -> CursorResult[Any]:
+        return await to_the_end(super().exec_driver_sql(*args, **kwargs))
+
+
+async def _connected(engine: AsyncEngine) -> AsyncConnection:
+    """A connection; one that is there only when its caller has been cancelled goes back."""
+    connecting = asyncio.ensure_future(_Connection(engine).start())
+    try:
+        return await to_the_end(connecting)
+    except asyncio.CancelledError:
+        if not connecting.cancelled() and connecting.exception() is None:
+            await to_the_end(connecting.result().close())
+        raise

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
+import threading
 from pathlib import Path
 
 import pytest
@@ -53,3 +55,46 @@ async def test_a_damaged_database_is_told_in_our_words(tmp_path: Path) -> None:
         async with store.read() as tx:
             await tx.settings.all()
     await store.close()
+
+
+async def test_a_watch_given_up_while_it_opens_leaves_no_thread(tmp_path: Path) -> None:
+    file = tmp_path / "any.db"
+    sqlite3.connect(file).close()
+    before = set(threading.enumerate())
+    opening = asyncio.create_task(CommitWatch.open(file))
+    await asyncio.sleep(0)
+    opening.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await opening
+    for thread in set(threading.enumerate()) - before:
+        await asyncio.to_thread(thread.join, 10)
+        assert thread.daemon or not thread.is_alive()
+
+
+@pytest.mark.parametrize("lasting", [True, False])
+async def test_a_writer_given_up_at_any_moment_leaves_no_lock(tmp_path: Path, lasting: bool) -> None:
+    async with fresh_store(tmp_path) as store:
+
+        async def write() -> None:
+            async with store.write(lasting=lasting) as tx:
+                await tx.settings.set({"a": "b"})
+                await tx.settings.all()
+
+        for moment in range(60):
+            writing = asyncio.create_task(write())
+            await asyncio.sleep(moment / 20_000)
+            writing.cancel()
+            await asyncio.wait([writing])
+            with sqlite3.connect(tmp_path / "qvd.db", timeout=0, isolation_level=None) as other:
+                other.execute("BEGIN IMMEDIATE")
+                other.execute("ROLLBACK")
+            other.close()
+
+
+async def test_what_does_not_last_is_seen_by_everybody_at_once(tmp_path: Path) -> None:
+    async with fresh_store(tmp_path) as store:
+        async with store.write(lasting=False) as tx:
+            await tx.settings.set({"a": "b"})
+        with sqlite3.connect(tmp_path / "qvd.db") as other:
+            assert other.execute("SELECT value FROM configs WHERE key = 'a'").fetchone() == ("b",)
+        other.close()

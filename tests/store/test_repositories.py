@@ -86,7 +86,6 @@ async def test_what_is_not_there_is_named(tmp_path: Path) -> None:
         ):
             with pytest.raises(NotFoundError, match="id 7"):
                 await missing
-        assert await tx.images.resolve(OsfId(7), "default") is None
         assert await tx.users.by_login("nobody") is None
 
 
