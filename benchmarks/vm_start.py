@@ -45,6 +45,7 @@ TARGET = 1.25
 NAMED = 0.9
 MEMORY_MIB = 256
 LOOK_S = 0.002
+LINKS = Path("/sys/class/net")
 DIAL_S = 0.05
 ANSWER_S = 120.0
 BARE_BRIDGE = "bare0"
@@ -60,7 +61,7 @@ def main() -> int:
     command(sys.executable, str(ROOT / "images" / "build_lxc.py"), str(IMAGE), timeout_s=1800)
     directory = Path(tempfile.mkdtemp(prefix="qvd-bench-"))
     try:
-        with Trial(directory, settings={"hkd.vm.starting.max": str(AT_ONCE)}) as trial:
+        with Trial(directory, settings=settings(directory)) as trial:
             trial.lay_out(pool_size="16G")
             trial.furnish(IMAGE, memory=MEMORY_MIB)
             for number in range(2, STORM + 1):
@@ -72,9 +73,15 @@ def main() -> int:
         shutil.rmtree(directory, ignore_errors=True)
 
 
+def settings(directory: Path) -> dict[str, str]:
+    """Six under way at once, and the database beside the pool, as a service has it."""
+    return {"hkd.vm.starting.max": str(AT_ONCE), "database.url": f"sqlite:///{directory}/qvd.db"}
+
+
 async def measure(directory: Path) -> int:
     """Measure both sides, turn and turn about, and say what came out."""
-    ours, bare = await Ours.open(directory), Bare(directory)
+    prober = Prober()
+    ours, bare = await Ours.open(directory, prober), Bare(directory, prober)
     singles: dict[str, list[float]] = {"ours": [], "bare": []}
     storms: dict[str, list[float]] = {"ours": [], "bare": []}
     spent: dict[str, list[float]] = {"ours": [], "bare": []}
@@ -94,7 +101,7 @@ async def measure(directory: Path) -> int:
                 before = busy_s()
                 storms[name] += await sides[name](STORM)
                 spent[name].append(busy_s() - before)
-        podman = await Podman(directory, bare).singles(5)
+        podman = await Podman(directory, bare).singles(5, prober)
     finally:
         await ours.close()
         bare.close()
@@ -127,7 +134,8 @@ async def measure(directory: Path) -> int:
 class Ours:
     """Starts through the daemon, by the wish in the row."""
 
-    def __init__(self, directory: Path, store: Store, desktops: Sequence[Vm]) -> None:
+    def __init__(self, directory: Path, store: Store, desktops: Sequence[Vm], prober: Prober) -> None:
+        self._prober = prober
         self._settings = read_file(directory / "node.conf")
         self._log = directory / "appliance.log"
         self._store = store
@@ -135,7 +143,7 @@ class Ours:
         self._wished: list[float] = []
 
     @classmethod
-    async def open(cls, directory: Path) -> Ours:
+    async def open(cls, directory: Path, prober: Prober) -> Ours:
         """The trial's daemon and its VMs."""
         settings = read_file(directory / "node.conf")
         store = await Store.open(settings[DATABASE_URL], SystemClock())
@@ -145,7 +153,7 @@ class Ours:
         for vm in desktops:
             octets = [f"{int(octet):02x}" for octet in str(vm.ip).split(".")[1:]]
             neighbour(str(vm.ip), ":".join([prefix, *octets]), settings[NETWORK_BRIDGE])
-        return cls(directory, store, desktops)
+        return cls(directory, store, desktops, prober)
 
     async def storm(self, count: int) -> list[float]:
         """Wish so many started at once; how long each took from then on. Afterwards all are stopped."""
@@ -156,7 +164,9 @@ class Ours:
         assert asked == count
         bell.ring(self._settings)
         self._wished.append(time.monotonic() - begun)
-        taken = await asyncio.gather(*(answered(str(vm.ip), f"qvd{vm.id}", begun) for vm in chosen))
+        taken = await asyncio.gather(
+            *(self._prober.answered(str(vm.ip), f"qvd{vm.id}", begun) for vm in chosen)
+        )
         await self._until(chosen, VmState.RUNNING)
         async with self._store.write() as tx:
             await vms.stop(tx, [vm.id for vm in chosen], by="bench")
@@ -196,7 +206,8 @@ class Ours:
 class Bare:
     """A snapshot and an idmapped `lxc-start`, and nothing else."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, prober: Prober) -> None:
+        self._prober = prober
         self.base = Paths(read_file(directory / "node.conf")).all_basefs / "1"
         self._folder = directory / "storage" / "bare"
         self._folder.mkdir(mode=0o711)
@@ -219,7 +230,7 @@ class Bare:
                 words = ("lxc-start", "-n", f"bare{number}", "-P", str(self._folder), "-f", str(config))
                 started = await asyncio.create_subprocess_exec(*words, stdin=asyncio.subprocess.DEVNULL)
                 assert await started.wait() == 0, "bare lxc-start failed"
-                return await answered(f"{BARE_NETWORK}.{number + 9}", f"bare{number}", begun)
+                return await self._prober.answered(f"{BARE_NETWORK}.{number + 9}", f"bare{number}", begun)
 
         numbers = range(1, count + 1)
         try:
@@ -275,7 +286,7 @@ class Podman:
         self._folder = directory / "podman"
         self._base = bare.base
 
-    async def singles(self, count: int) -> list[float]:
+    async def singles(self, count: int, prober: Prober) -> list[float]:
         """How long each of so many starts took; none if podman is not installed or cannot start it."""
         if shutil.which("podman") is None:
             return []
@@ -302,7 +313,7 @@ class Podman:
                     )
                     if await started.wait() != 0:
                         return []
-                    taken.append(await answered(f"{BARE_NETWORK}.{number}", f"bare{number}", begun))
+                    taken.append(await prober.answered(f"{BARE_NETWORK}.{number}", f"bare{number}", begun))
                     gone = self._podman("rm", "-f", "-t", "0", name)
                     subprocess.run(gone, check=False, capture_output=True, timeout=60)
         except TimeoutError:
@@ -334,18 +345,38 @@ class Podman:
             command("ip", "netns", "del", name)
 
 
-async def answered(address: str, link: str, begun: float) -> float:
-    """Seconds since `begun` until the VMA at `address`, behind `link`, answers a ping.
+class Prober:
+    """Sees the links of this namespace appear, for all who wait at the price of one look."""
 
-    :raises TimeoutError: it does not
-    """
-    there = Path("/sys/class/net") / link
-    async with asyncio.timeout(ANSWER_S):
-        while not there.exists():
+    def __init__(self) -> None:
+        self._awaited: dict[str, asyncio.Future[None]] = {}
+        self._looking: asyncio.Task[None] | None = None
+
+    async def answered(self, address: str, link: str, begun: float) -> float:
+        """Seconds since `begun` until the VMA at `address`, behind `link`, answers a ping.
+
+        :raises TimeoutError: it does not
+        """
+        async with asyncio.timeout(ANSWER_S):
+            await self._appears(link)
+            while not await pings(address):
+                await asyncio.sleep(LOOK_S)
+        return time.monotonic() - begun
+
+    async def _appears(self, link: str) -> None:
+        appears = self._awaited[link] = asyncio.get_running_loop().create_future()
+        if self._looking is None or self._looking.done():
+            self._looking = asyncio.create_task(self._look())
+        try:
+            await appears
+        finally:
+            self._awaited.pop(link, None)
+
+    async def _look(self) -> None:
+        while self._awaited:
+            for link in self._awaited.keys() & {link.name for link in LINKS.iterdir()}:
+                self._awaited.pop(link).set_result(None)
             await asyncio.sleep(LOOK_S)
-        while not await pings(address):
-            await asyncio.sleep(LOOK_S)
-    return time.monotonic() - begun
 
 
 async def pings(address: str) -> bool:

@@ -92,6 +92,12 @@ class Trial:
     def __exit__(self, *exc: object) -> None:
         self.tear_down()
 
+    @property
+    def database(self) -> Path:
+        """The file of the database: in the pool, unless the settings say otherwise."""
+        url = self.settings.get("database.url", f"sqlite:///{self.storage}/qvd.db")
+        return Path(url.removeprefix("sqlite:///"))
+
     # --- laying out -----------------------------------------------------------------------------
 
     def lay_out(self, *, pool_size: str = "6G") -> None:
@@ -104,7 +110,7 @@ class Trial:
         self.make_pool(pool_size)
         self.write_config()
         self.qa("admin", "init", "--yes")
-        with contextlib.closing(sqlite3.connect(self.storage / "qvd.db")) as database:
+        with contextlib.closing(sqlite3.connect(self.database)) as database:
             (identity,) = database.execute("SELECT id FROM installation").fetchone()
         self.marker.write_text(identity)
 
