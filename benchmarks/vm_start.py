@@ -51,26 +51,45 @@ ANSWER_S = 120.0
 BARE_BRIDGE = "bare0"
 BARE_NETWORK = "10.45.0"
 BARE_SUBID = 500_000_000
+Storm = Callable[[int], Coroutine[None, None, list[float]]]
 PING = f"GET /vma/{wire.PING} HTTP/1.1\r\nHost: vma\r\n\r\n".encode()
 
 
 def main() -> int:
-    """Lay out a trial, measure inside its namespace, clean up."""
+    """Lay out a trial, measure inside its namespace, clean up.
+
+    The log of a single start tells its parts; storms meet the log level that a service has.
+    """
     if sys.argv[1:2] == ["--inside"]:
-        return asyncio.run(measure(Path(sys.argv[2])))
+        asyncio.run(measure(Path(sys.argv[2]), sys.argv[3]))
+        return 0
     command(sys.executable, str(ROOT / "images" / "build_lxc.py"), str(IMAGE), timeout_s=1800)
+    report = ROOT / "bench" / "vm_start.txt"
+    report.parent.mkdir(exist_ok=True)
     directory = Path(tempfile.mkdtemp(prefix="qvd-bench-"))
     try:
-        with Trial(directory, settings=settings(directory)) as trial:
+        with Trial(directory, settings=settings(directory)) as trial, report.open("w") as file:
             trial.lay_out(pool_size="16G")
             trial.furnish(IMAGE, memory=MEMORY_MIB)
             for number in range(2, STORM + 1):
                 trial.qa("vm", "add", f"name=desk{number}", "user=alice", "osf=small")
-            trial.start()
             inside = [str(IN_NETNS), trial.netns, sys.executable, "-m", "benchmarks.vm_start", "--inside"]
-            return subprocess.run([*inside, str(directory)], env=trial.environment, check=False).returncode
+            for level, what in (("DEBUG", "singles"), ("INFO", "storms")):
+                trial.write_config(log__level=level)
+                trial.start()
+                told = subprocess.run(
+                    [*inside, str(directory), what],
+                    env=trial.environment,
+                    check=True,
+                    stdout=subprocess.PIPE,
+                    text=True,
+                ).stdout
+                print(told, end="", flush=True)
+                file.write(told)
+                trial.stop()
     finally:
         shutil.rmtree(directory, ignore_errors=True)
+    return 0
 
 
 def settings(directory: Path) -> dict[str, str]:
@@ -78,57 +97,64 @@ def settings(directory: Path) -> dict[str, str]:
     return {"hkd.vm.starting.max": str(AT_ONCE), "database.url": f"sqlite:///{directory}/qvd.db"}
 
 
-async def measure(directory: Path) -> int:
+async def measure(directory: Path, what: str) -> None:
     """Measure both sides, turn and turn about, and say what came out."""
     prober = Prober()
     ours, bare = await Ours.open(directory, prober), Bare(directory, prober)
-    singles: dict[str, list[float]] = {"ours": [], "bare": []}
-    storms: dict[str, list[float]] = {"ours": [], "bare": []}
-    spent: dict[str, list[float]] = {"ours": [], "bare": []}
     try:
-        sides: dict[str, Callable[[int], Coroutine[None, None, list[float]]]] = {
-            "ours": ours.storm,
-            "bare": bare.storm,
-        }
-        for start in sides.values():  # what is read from disk for the first time counts for nobody
+        for start in (ours.storm, bare.storm):  # what is read for the first time counts for nobody
             await start(1)
-        for turn in range(SINGLES):
-            for name in sorted(sides, reverse=bool(turn % 2)):
-                singles[name] += await sides[name](1)
-        ours_parts = ours.parts()
-        for turn in range(ROUNDS):
-            for name in sorted(sides, reverse=bool(turn % 2)):
-                before = busy_s()
-                storms[name] += await sides[name](STORM)
-                spent[name].append(busy_s() - before)
-        podman = await Podman(directory, bare).singles(5, prober)
+        lines = await (singles if what == "singles" else storms)(ours, bare)
+        print("\n".join(lines))
     finally:
         await ours.close()
         bare.close()
-    one = statistics.median(singles["ours"]) / statistics.median(singles["bare"])
-    many = statistics.median(storms["ours"]) / statistics.median(storms["bare"])
-    lines = [f"One at a time ({SINGLES} each):"]
-    lines += [spread(f"  {name}", taken) for name, taken in singles.items()]
-    lines += [spread("  podman, for the record", podman) if podman else "  podman: could not start the tree"]
-    lines += [f"A storm of {STORM}, {AT_ONCE} under way ({ROUNDS} each), from the first wish to each answer:"]
-    lines += [spread(f"  {name}", taken) for name, taken in storms.items()]
-    lines += [
-        f"  {name:<26} CPU of the machine per start {statistics.median(taken) / STORM:.3f} s"
-        for name, taken in spent.items()
+
+
+async def singles(ours: Ours, bare: Bare) -> list[str]:
+    """What one start takes while nothing else starts, and where ours spends it."""
+    taken: dict[str, list[float]] = {"ours": [], "bare": []}
+    for turn in range(SINGLES):
+        for name, start in turns(ours, bare, turn):
+            taken[name] += await start(1)
+    podman = await Podman(bare).singles(5)
+    total, named = statistics.median(taken["ours"]), ours.parts()
+    return [
+        f"One at a time ({SINGLES} each):",
+        *(spread(f"  {name}", seconds) for name, seconds in taken.items()),
+        spread("  podman, for the record", podman) if podman else "  podman: could not start the tree",
+        "Where one of our starts spends its time (medians):",
+        *parts(named, total),
+        result("vm_start.single", total / statistics.median(taken["bare"]), TARGET),
+        result_at_least("vm_start.parts_named", sum(named.values()) / total, NAMED),
     ]
-    total = statistics.median(singles["ours"])
-    lines += ["Where one of our starts spends its time (medians):", *parts(ours_parts, total)]
-    lines += [
-        result("vm_start.single", one, TARGET),
-        result("vm_start.storm", many, TARGET),
-        result_at_least("vm_start.parts_named", sum(ours_parts.values()) / total, NAMED),
+
+
+async def storms(ours: Ours, bare: Bare) -> list[str]:
+    """What each of many starts takes that were wished at once."""
+    taken: dict[str, list[float]] = {"ours": [], "bare": []}
+    spent: dict[str, list[float]] = {"ours": [], "bare": []}
+    for turn in range(ROUNDS):
+        for name, start in turns(ours, bare, turn):
+            await bare.settled()
+            before = busy_s()
+            taken[name] += await start(STORM)
+            spent[name].append((busy_s() - before) / STORM)
+    return [
+        f"A storm of {STORM}, {AT_ONCE} under way ({ROUNDS} each), from the first wish to each answer:",
+        *(spread(f"  {name}", seconds) for name, seconds in taken.items()),
+        *(
+            f"  {name:<26} CPU of the machine per start and stop {statistics.median(seconds):.3f} s"
+            for name, seconds in spent.items()
+        ),
+        result("vm_start.storm", statistics.median(taken["ours"]) / statistics.median(taken["bare"]), TARGET),
     ]
-    text = "\n".join(lines)
-    print(text)
-    report = ROOT / "bench"
-    report.mkdir(exist_ok=True)
-    (report / "vm_start.txt").write_text(text + "\n")
-    return 0
+
+
+def turns(ours: Ours, bare: Bare, number: int) -> list[tuple[str, Storm]]:
+    """Both sides, each first in every other turn."""
+    sides: list[tuple[str, Storm]] = [("ours", ours.storm), ("bare", bare.storm)]
+    return sides[::-1] if number % 2 else sides
 
 
 class Ours:
@@ -207,10 +233,10 @@ class Bare:
     """A snapshot and an idmapped `lxc-start`, and nothing else."""
 
     def __init__(self, directory: Path, prober: Prober) -> None:
-        self._prober = prober
+        self.prober = prober
         self.base = Paths(read_file(directory / "node.conf")).all_basefs / "1"
-        self._folder = directory / "storage" / "bare"
-        self._folder.mkdir(mode=0o711)
+        self.folder = directory / "storage" / "bare"
+        self.folder.mkdir(mode=0o711, exist_ok=True)
         for parent in (directory, directory / "storage", self.base.parent):
             parent.chmod(0o711)  # the guest's mapped root must get to its root
         command("ip", "link", "add", BARE_BRIDGE, "type", "bridge")
@@ -224,23 +250,29 @@ class Bare:
 
         async def one(number: int) -> float:
             async with slots:
-                snapshot = self._folder / str(number)
+                snapshot = self.folder / str(number)
                 btrfsutil.create_snapshot(str(self.base), str(snapshot))
                 config = self._config(number, snapshot)
-                words = ("lxc-start", "-n", f"bare{number}", "-P", str(self._folder), "-f", str(config))
+                words = ("lxc-start", "-n", f"bare{number}", "-P", str(self.folder), "-f", str(config))
                 started = await asyncio.create_subprocess_exec(*words, stdin=asyncio.subprocess.DEVNULL)
                 assert await started.wait() == 0, "bare lxc-start failed"
-                return await self._prober.answered(f"{BARE_NETWORK}.{number + 9}", f"bare{number}", begun)
+                return await self.prober.answered(f"{BARE_NETWORK}.{number + 9}", f"bare{number}", begun)
 
         numbers = range(1, count + 1)
         try:
             return list(await asyncio.gather(*(one(number) for number in numbers)))
         finally:
             for number in numbers:
-                words = ("lxc-stop", "-k", "-n", f"bare{number}", "-P", str(self._folder))
+                words = ("lxc-stop", "-k", "-n", f"bare{number}", "-P", str(self.folder))
                 subprocess.run(words, check=False, capture_output=True, timeout=60)
                 with suppress(OSError):
-                    btrfsutil.delete_subvolume(str(self._folder / str(number)), recursive=True)
+                    btrfsutil.delete_subvolume(str(self.folder / str(number)), recursive=True)
+
+    async def settled(self) -> None:
+        """Return when the kernel has taken apart what was deleted before: that is nobody's start."""
+        words = ("btrfs", "subvolume", "sync", str(self.folder))
+        waiting = await asyncio.create_subprocess_exec(*words, stdout=asyncio.subprocess.DEVNULL)
+        await waiting.wait()
 
     def close(self) -> None:
         """Remove the bridge."""
@@ -274,7 +306,7 @@ class Bare:
             f"lxc.cgroup.memory.limit_in_bytes = {MEMORY_MIB << 20}",
             f"lxc.cgroup2.memory.max = {MEMORY_MIB << 20}",
         )
-        config = self._folder / f"{number}.conf"
+        config = self.folder / f"{number}.conf"
         config.write_text("\n".join(lines) + "\n")
         return config
 
@@ -282,11 +314,12 @@ class Bare:
 class Podman:
     """The same tree under podman, one at a time; not a target, as it prepares more and less than we do."""
 
-    def __init__(self, directory: Path, bare: Bare) -> None:
-        self._folder = directory / "podman"
+    def __init__(self, bare: Bare) -> None:
+        self._prober = bare.prober
+        self._folder = bare.folder.parent / "podman"
         self._base = bare.base
 
-    async def singles(self, count: int, prober: Prober) -> list[float]:
+    async def singles(self, count: int) -> list[float]:
         """How long each of so many starts took; none if podman is not installed or cannot start it."""
         if shutil.which("podman") is None:
             return []
@@ -313,7 +346,9 @@ class Podman:
                     )
                     if await started.wait() != 0:
                         return []
-                    taken.append(await prober.answered(f"{BARE_NETWORK}.{number}", f"bare{number}", begun))
+                    taken.append(
+                        await self._prober.answered(f"{BARE_NETWORK}.{number}", f"bare{number}", begun)
+                    )
                     gone = self._podman("rm", "-f", "-t", "0", name)
                     subprocess.run(gone, check=False, capture_output=True, timeout=60)
         except TimeoutError:
