@@ -1,9 +1,9 @@
-"""Command lines of programs that read what strangers have made: an archive's decompressor and its tar.
+"""Command lines of programs that read what strangers have made: archives and disk images.
 
 Such a program runs in namespaces of its own (mounts, processes, network, IPC, host name), below a root
-that shows the host's programs read-only and, if it may write at all, one directory as `TARGET`. It
-is root with the few capabilities that it is given, gains no others, and has nothing open but its
-inputs and outputs. Nothing here performs I/O.
+that shows the host's programs read-only and, if it may write at all, one directory as `TARGET`; if it must
+read a file by name, that one read-only as `SHOWN`. It is root with the few capabilities that it is given,
+gains no others, and has nothing open but its inputs and outputs. Nothing here performs I/O.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from pathlib import Path
 
 TARGET = "/target"
 """Where the confined program sees the directory it may write to."""
+SHOWN = "/shown"
+"""Where it sees the one file that it is shown."""
 
 MEMORY = 1 << 30
 """Bytes for each program: honest archives take a tenth. An xz header may ask for 4 GiB, and tar remembers the
@@ -20,7 +22,7 @@ names of directories until its end."""
 
 PREPARE = """
 set -e
-target=$1 top=/mnt; shift
+target=$1 shown=$2 top=/mnt; shift 2
 mount -t tmpfs -o mode=755,size=64k,nosuid,nodev jail $top
 show() { mount --bind -o X-mount.mkdir "$1" "$top$1"; mount -o "remount,bind,ro,nosuid,nodev" "$top$1"; }
 show /usr
@@ -30,6 +32,11 @@ done
 if [ -n "$target" ]; then
     mount --bind -o X-mount.mkdir "$target" $top/target
     mount -o remount,bind,nosuid,nodev,noexec $top/target
+fi
+if [ -n "$shown" ]; then
+    : >$top/shown
+    mount --bind "$shown" $top/shown
+    mount -o remount,bind,ro,nosuid,nodev,noexec $top/shown
 fi
 mkdir $top/old $top/proc
 mount -t proc proc $top/proc
@@ -43,15 +50,27 @@ exec "$@"
 
 
 def confined(
-    program: Sequence[str], *, target: Path | None, capabilities: Sequence[str], longest_file: int
+    program: Sequence[str],
+    *,
+    target: Path | None,
+    capabilities: Sequence[str],
+    longest_file: int,
+    shown: Path | None = None,
 ) -> list[str]:
     """The command that runs `program` confined; no file that it writes grows beyond `longest_file` bytes."""
-    limits = ("--core=0", "--nofile=256", f"--as={MEMORY}", f"--fsize={longest_file}")
     granted = ",".join(["-all", *(f"+{name}" for name in capabilities)])
     alone = ("--mount", "--propagation", "private", "--net", "--ipc", "--uts", "--pid", "--fork")
+    folders = (str(target or ""), str(shown or ""))
     return [
-        *("unshare", *alone, "--kill-child", "sh", "-c", PREPARE, "jail", str(target or "")),
+        *("unshare", *alone, "--kill-child", "sh", "-c", PREPARE, "jail", *folders),
         *("setpriv", "--no-new-privs", "--inh-caps=-all", f"--bounding-set={granted}"),
-        *("prlimit", *limits),
+        *limited(program, longest_file=longest_file),
+    ]
+
+
+def limited(program: Sequence[str], *, longest_file: int) -> list[str]:
+    """The command that runs `program` with little memory, though not confined."""
+    return [
+        *("prlimit", "--core=0", "--nofile=256", f"--as={MEMORY}", f"--fsize={longest_file}"),
         *program,
     ]
