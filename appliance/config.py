@@ -385,6 +385,12 @@ PATH_STORAGE_IMAGES = declare(
 PATH_STORAGE_BASEFS = declare("path.storage.basefs", path, "${path.storage.root}/basefs", "Unpacked images.")
 PATH_STORAGE_ROOTFS = declare("path.storage.rootfs", path, "${path.storage.root}/rootfs", "Running roots.")
 PATH_STORAGE_HOMEFS = declare("path.storage.homefs", path, "${path.storage.root}/homefs", "Homes.")
+PATH_STORAGE_OVERLAYS = declare(
+    "path.storage.overlays", path, "${path.storage.root}/overlays", "Running roots of virtual machines."
+)
+PATH_STORAGE_HOMES = declare(
+    "path.storage.homes", path, "${path.storage.root}/homes", "Homes of virtual machines' users."
+)
 PATH_STORAGE_KEPT = declare("path.storage.kept", path, "${path.storage.root}/kept", "Roots put aside.")
 PATH_STORAGE_TRASH = declare(
     "path.storage.trash", path, "${path.storage.root}/trash", "Deleted things, for a while."
@@ -419,7 +425,9 @@ POOL_ALARM = declare(
     "10%",
     "An alarm is raised when less of the pool is free beside the reserve, or of its disk.",
 )
-IMPORT_MAX_SIZE = declare("storage.import.max_size", size_bytes, "64g", "Most that an image may unpack to.")
+IMPORT_MAX_SIZE = declare(
+    "storage.import.max_size", size_bytes, "64g", "Most that an image may unpack to, or its disk may have."
+)
 IMPORT_MAX_FILES = declare("storage.import.max_files", count, "1000000", "Most files that an image may hold.")
 KEPT_HOME_DAYS = declare(
     "storage.homes.kept.days", days, "30", "For how many days the home of a deleted VM is kept."

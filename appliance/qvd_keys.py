@@ -8,7 +8,7 @@ WITHOUT_EFFECT = ("log4perl.", "l7r.as_user", "l7r.pid_file", "hkd.as_user")
 QVD_KEYS = frozenset(
     """
     database.host database.name database.user database.password database.port path.tmp
-    path.storage.overlays path.storage.homes path.storage.overlayfs path.l7r.ssl.key path.l7r.ssl.cert
+    path.storage.overlayfs path.l7r.ssl.key path.l7r.ssl.cert
     path.l7r.ssl.ca path.l7r.ssl.crl path.serial.captures path.qvd.bin command.kvm command.kvm-img
     command.dhcpd l7r.auth.plugin.default.salt l7r.auth.mode l7r.loadbalancer.plugin
     l7r.loadbalancer.plugin.default.weight.ram l7r.loadbalancer.plugin.default.weight.cpu

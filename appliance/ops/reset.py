@@ -20,11 +20,12 @@ from appliance.clock import Calendar
 from appliance.config import Settings
 from appliance.errors import ApplianceError, ConflictError, HostError, few
 from appliance.model import InstallationId
-from appliance.storage import btrfs, marks, root_lock
+from appliance.storage import marks, root_lock
 from appliance.storage.db import database_file
 from appliance.storage.paths import Paths
 from appliance.storage.root_lock import HeldError
 from appliance.storage.store import Store
+from appliance.storage.volumes import delete
 from appliance.threads import in_thread
 
 UNFINISHED = "reset.unfinished"
@@ -249,7 +250,7 @@ def _remove(settings: Settings, estate: Estate, report: Report) -> None:
             if volumes:
                 report(what)
             for volume in volumes:
-                btrfs.delete(volume)
+                delete(volume)
         for file in estate.archives:
             _discard(file)
         for folder in (*paths.storage, paths.consoles, paths.lxc, paths.ssl, paths.ssl.parent):

@@ -25,7 +25,7 @@ from appliance.runtime.performer import Equipment
 from appliance.runtime.supervisor import Supervisor
 from appliance.runtime.survey import Found, Plan, Rows, plan
 from appliance.runtime.traces import Places
-from appliance.storage import btrfs, marks, quotas
+from appliance.storage import marks, quotas, volumes
 from appliance.storage.operations import Kind
 from appliance.storage.paths import Paths
 from appliance.storage.root_lock import is_locked, locked
@@ -166,14 +166,14 @@ class Surveyor:
         if kept.kind is KeptKind.HOME:
             self._end_home(path, paths.root_lock(mark.vm_id))
         else:
-            btrfs.delete(path)
+            volumes.delete(path)
         return True
 
     @staticmethod
     def _end_home(path: Path, lock: Path) -> None:
         """Delete a home, unless a guest that nobody knows of works in it, or somebody hands it over."""
         with locked(lock):
-            btrfs.delete(path)
+            volumes.delete(path)
             lock.unlink(missing_ok=True)
 
     async def _finish_handovers(self) -> None:
@@ -217,7 +217,7 @@ class Surveyor:
                 logger.info("console files of a deleted VM removed", extra=facts(vm=vm_id))
         for path in left.half:
             with self._trying(str(path)):
-                await in_thread(btrfs.delete, path)
+                await in_thread(volumes.delete, path)
                 logger.warning("half made, removed", extra=facts(path=path))
 
     async def _tell_what_stayed(self, paths: Paths, left: Plan) -> None:

@@ -7,19 +7,17 @@ without a mark is never ours. Ids are never used twice, and still a mark decides
 from __future__ import annotations
 
 import logging
-import os
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
 from appliance.clock import Calendar, SystemClock
-from appliance.errors import PoolFullError, VolumeError
+from appliance.errors import VolumeError
 from appliance.model import DiId, InstallationId, Mark, VmId
 from appliance.storage import marks, subvolumes
 from appliance.storage.paths import Paths
 from appliance.storage.shares import Policy, Shares
+from appliance.storage.volumes import delete, explained
 from appliance.threads import in_thread
 
 logger = logging.getLogger(__name__)
@@ -94,7 +92,7 @@ class BtrfsDisks:
     def _check(self) -> None:
         root = self._paths.root
         for directory in (root, *self._paths.storage):
-            with _explained(f"{directory} cannot be used"):
+            with explained(f"{directory} cannot be used"):
                 directory.mkdir(mode=0o711, parents=True, exist_ok=True)
         for directory in (self._paths.all_basefs, self._paths.all_rootfs, self._paths.all_homefs):
             if not subvolumes.is_btrfs(directory):
@@ -110,7 +108,7 @@ class BtrfsDisks:
         for directory in (self._paths.all_rootfs, self._paths.all_homefs):
             for unfinished in directory.glob(".*-fs.*"):
                 delete(unfinished)
-        with _explained(f"limits cannot be set on {root}"):
+        with explained(f"limits cannot be set on {root}"):
             images, written = self._subvolumes(self._paths.all_basefs), self._written()
             self._shares.set_up([*images, *written], new=not written)
 
@@ -124,7 +122,7 @@ class BtrfsDisks:
         return [path for path in folder.iterdir() if subvolumes.is_top(path)]
 
     def _keep_reserve(self) -> None:
-        with _explained("the reserve of the pool cannot be kept"):
+        with explained("the reserve of the pool cannot be kept"):
             self._shares.keep_reserve()
 
     def _clone_root(self, mark: Mark, keep: bool, limit_mib: int | None) -> Path:
@@ -133,11 +131,11 @@ class BtrfsDisks:
             raise VolumeError(f"image {mark.di_id} is not unpacked on this host: {base} is missing")
         if not (keep and self._keeps(root, mark)):
             self._clear_way(root, mark, keep)
-            with _explained(f"the root of VM {mark.vm_id} cannot be made"):
+            with explained(f"the root of VM {mark.vm_id} cannot be made"):
                 self._shares.enter(base)
                 subvolumes.snapshot(base, root, mark, group=self._shares.group)
                 self._shares.see_to_the_count()
-        with _explained(f"the size of {root} cannot be limited"):
+        with explained(f"the size of {root} cannot be limited"):
             self._shares.limit_root(root, base, limit_mib)
         return root
 
@@ -186,26 +184,17 @@ class BtrfsDisks:
                     hint="move it away",
                 )
         else:
-            with _explained(f"the home of VM {mark.vm_id} cannot be made"):
+            with explained(f"the home of VM {mark.vm_id} cannot be made"):
                 subvolumes.create(home, mark, group=self._shares.group)
-        with _explained(f"the size of {home} cannot be limited"):
+        with explained(f"the size of {home} cannot be limited"):
             self._shares.limit_home(home, size_mib)
         return home
 
 
 def _rename(root: Path, aside: Path, vm_id: VmId) -> None:
-    with _explained(f"{root} cannot be put aside"):
+    with explained(f"{root} cannot be put aside"):
         root.rename(aside)
     logger.warning("root put aside vm=%s path=%s", vm_id, aside)
-
-
-def delete(path: Path) -> None:
-    """Delete a subvolume and those inside it, if it is there.
-
-    :raises VolumeError: it cannot be deleted
-    """
-    with _explained(f"the subvolume {path} cannot be deleted"):
-        subvolumes.delete(path)
 
 
 async def erase_di(paths: Paths, di_id: DiId) -> None:
@@ -214,15 +203,3 @@ async def erase_di(paths: Paths, di_id: DiId) -> None:
     unfinished = (*base.parent.glob(f".{di_id}.unpacking"), *base.parent.glob(f"..{di_id}.unpacking.*"))
     for volume in (base, *unfinished):
         await in_thread(delete, volume)
-
-
-@contextmanager
-def _explained(failure: str) -> Iterator[None]:
-    """Tell an `OSError` as a `VolumeError`, in words if the pool is full."""
-    try:
-        yield
-    except OSError as exc:
-        number = exc.errno or 0
-        if number in PoolFullError.numbers:
-            raise PoolFullError.of(failure) from exc
-        raise VolumeError(f"{failure}: {os.strerror(number)}") from exc

@@ -23,7 +23,7 @@ from appliance.clock import SystemClock, Timers
 from appliance.errors import ImageError, MissingToolError, PoolFullError, ToolError, VolumeError
 from appliance.model import DiId
 from appliance.proc import Completed
-from appliance.storage import btrfs, openat, subvolumes
+from appliance.storage import openat, subvolumes, volumes
 from appliance.storage.jail import TARGET, confined
 from appliance.storage.paths import Paths
 from appliance.storage.room import ROOM_LEFT, compression
@@ -82,7 +82,7 @@ async def import_di(
     if await asyncio.to_thread(base.exists):
         return
     fresh = base.with_name(f".{di_id}.unpacking")
-    await in_thread(btrfs.delete, fresh)
+    await in_thread(volumes.delete, fresh)
     await in_thread(subvolumes.create, fresh)
     try:
         name = archive.name.removeprefix(f"{di_id}-")
@@ -90,7 +90,7 @@ async def import_di(
         await in_thread(_finish, name, fresh, base)
     except BaseException:
         with suppress(VolumeError):
-            btrfs.delete(fresh)
+            volumes.delete(fresh)
         raise
 
 

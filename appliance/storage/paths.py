@@ -23,6 +23,8 @@ class Paths:
         self.all_basefs = settings[config.PATH_STORAGE_BASEFS]
         self.all_rootfs = settings[config.PATH_STORAGE_ROOTFS]
         self.all_homefs = settings[config.PATH_STORAGE_HOMEFS]
+        self.overlays = settings[config.PATH_STORAGE_OVERLAYS]
+        self.homes = settings[config.PATH_STORAGE_HOMES]
         self.kept = settings[config.PATH_STORAGE_KEPT]
         self.trash = settings[config.PATH_STORAGE_TRASH]
         self.run = settings[config.PATH_RUN]
@@ -40,6 +42,8 @@ class Paths:
             self.all_basefs,
             self.all_rootfs,
             self.all_homefs,
+            self.overlays,
+            self.homes,
             self.kept,
             self.trash,
         )
@@ -60,11 +64,11 @@ class Paths:
         return self.run / "consoles"
 
     def image(self, di_id: DiId, name: str) -> Path:
-        """The archive of a DI, as registered under its base name."""
+        """The archive or disk image of a DI, as registered under its base name."""
         return self.images / image_name(di_id, name)
 
     def image_part(self, di_id: DiId) -> Path:
-        """The archive of a DI while it is being copied."""
+        """The same while it is being copied."""
         return self.images / f".{di_id}.part"
 
     def image_lock(self, di_id: DiId) -> Path:
@@ -83,6 +87,18 @@ class Paths:
         """The home of a VM's user; it outlives the VM."""
         return self.all_homefs / f"{vm_id}-fs"
 
+    def overlay(self, di_id: DiId, vm_id: VmId) -> Path:
+        """What a virtual machine has written over the image of a DI: its root."""
+        return self.overlays / f"{di_id}-{vm_id}-overlay.qcow2"
+
+    def home_disk(self, vm_id: VmId) -> Path:
+        """The home of the user of a virtual machine, a disk of its own; it outlives the VM."""
+        return self.homes / f"{vm_id}-data.qcow2"
+
+    def homes_of(self, vm_id: VmId) -> tuple[Path, Path]:
+        """Every place where a VM may have a home; which one, its backend decides."""
+        return self.homefs(vm_id), self.home_disk(vm_id)
+
     def root_lock(self, vm_id: VmId) -> Path:
         """Inherited by the monitor of the one guest that runs on this root."""
         return self.all_rootfs / f"{vm_id}.lock"
@@ -90,6 +106,10 @@ class Paths:
     def kept_root(self, vm_id: VmId, at: datetime) -> Path:
         """Where a root is put aside at the instant `at`."""
         return self.kept / f"{vm_id}-{at:%Y%m%dT%H%M%SZ}"
+
+    def kept_overlay(self, vm_id: VmId, at: datetime) -> Path:
+        """The same for a virtual machine's: beside the others, so that it only changes its name."""
+        return self.overlays / f"{vm_id}-{at:%Y%m%dT%H%M%SZ}.qcow2"
 
     def console_log(self, vm_id: VmId) -> Path:
         """The boot messages of a VM's guest."""

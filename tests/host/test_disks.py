@@ -21,7 +21,7 @@ from appliance.clock import ManualClock
 from appliance.config import Settings
 from appliance.errors import ImageError, VolumeError
 from appliance.model import DiId, InstallationId, Mark, VmId
-from appliance.storage import btrfs, marks
+from appliance.storage import marks, volumes
 from appliance.storage.btrfs import BtrfsDisks, erase_di
 from appliance.storage.importer import CAPABILITIES, TAR, Limits, import_di
 from appliance.storage.jail import confined
@@ -43,7 +43,7 @@ def paths(pool: Path, tmp_path: Path) -> Iterator[Paths]:
     storage = pool / "disks"
     subprocess.run(["btrfs", "-q", "subvolume", "create", storage], check=True)
     yield Paths(Settings({"path.storage.root": str(storage), "path.run": str(tmp_path)}))
-    btrfs.delete(storage)
+    volumes.delete(storage)
 
 
 @pytest.fixture

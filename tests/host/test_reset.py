@@ -21,15 +21,15 @@ pytestmark = pytest.mark.host
 NAME = ("name=node1", "--yes")
 KILLED = """
 import os, signal, sys
-from appliance.storage import btrfs
-left, delete = int(sys.argv.pop(1)), btrfs.delete
+from appliance.storage import volumes
+left, delete = int(sys.argv.pop(1)), volumes.delete
 def fatal(path):
     global left
     left -= 1
     if left < 0:
         os.kill(os.getpid(), signal.SIGKILL)
     delete(path)
-btrfs.delete = fatal
+volumes.delete = fatal
 from appliance.qa.main import main
 sys.exit(main())
 """

@@ -18,7 +18,7 @@ from appliance.model import DiId, InstallationId, VmId
 from appliance.runtime import bridge, lxc_process
 from appliance.runtime.firewall import Firewall
 from appliance.runtime.lxc import Lxc
-from appliance.storage import btrfs
+from appliance.storage import volumes
 from appliance.storage.btrfs import BtrfsDisks
 from appliance.storage.importer import import_di
 from appliance.storage.paths import Paths
@@ -92,7 +92,7 @@ def site(pool: Path, archive: Path | None = None) -> Iterator[Site]:
         for folder in (storage / "basefs", storage / "rootfs", storage / "homefs", storage / "kept"):
             for subvolume in folder.iterdir() if folder.is_dir() else ():
                 if subvolume.is_dir():
-                    btrfs.delete(subvolume)
+                    volumes.delete(subvolume)
         shutil.rmtree(storage, ignore_errors=True)
         shutil.rmtree(run)
 
