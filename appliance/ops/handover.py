@@ -18,7 +18,7 @@ from typing import Any
 from appliance.config import Settings
 from appliance.errors import ConflictError, NotFoundError, VolumeError
 from appliance.filters import Filter
-from appliance.model import BackendKind, InstallationId, User, UserState, Vm, VmId, VmState
+from appliance.model import BackendKind, DiId, InstallationId, User, UserState, Vm, VmId, VmState
 from appliance.ops import users
 from appliance.storage import homes, marks, operations, root_lock
 from appliance.storage.homes import Account
@@ -135,9 +135,10 @@ async def _held(
     async with store.read() as tx:
         installation = await tx.settings.installation()
     for vm in vms:
-        if vm.backend is BackendKind.KVM:
+        if Paths(settings).home_disk(vm.id).exists():
             raise ConflictError(
-                f"the home of {vm.name} is in a disk of its own, which this version cannot open"
+                f"the home of {vm.name} is a disk of its own, which nobody but its guest can open",
+                hint=f"let {vm.user} keep it, or delete the VM; nothing was changed",
             )
         _check_stopped(vm)
     with _locked(settings, vms):
@@ -191,11 +192,21 @@ def _check_mark(settings: Settings, vm: Vm, installation: InstallationId) -> Non
 
 def _check_no_root(settings: Settings, vms: Sequence[Vm], login: str) -> None:
     for vm in vms:
-        if vm.backend is BackendKind.LXC and Paths(settings).rootfs(vm.id).exists():
+        if _keeps_root(Paths(settings), vm):
             raise ConflictError(
                 f"{vm.name} keeps its root from run to run, and there the account is {login}",
                 hint="give it a new root first: set use_overlay=yes for its OSF, start and stop it",
             )
+
+
+def _keeps_root(paths: Paths, vm: Vm) -> bool:
+    match vm.backend:
+        case BackendKind.LXC:
+            return paths.rootfs(vm.id).exists()
+        case BackendKind.KVM:
+            return any(paths.overlays.glob(paths.overlay(DiId(0), vm.id).name.replace("0", "*", 1)))
+        case _:
+            return False
 
 
 async def _begin(tx: Tx, vms: Sequence[Vm], old: Account, new: Account, *, by: str) -> None:

@@ -19,7 +19,7 @@ from datetime import date
 from pathlib import Path
 
 from appliance.clock import SystemClock, Timers
-from appliance.config import IMPORT_MAX_FILES, IMPORT_MAX_SIZE, Settings
+from appliance.config import IMPORT_MAX_FILES, IMPORT_MAX_SIZE, VM_OVERLAY_PERSISTENT, Settings
 from appliance.errors import (
     ApplianceError,
     ConflictError,
@@ -40,6 +40,7 @@ from appliance.storage.store import Store, Tx
 from appliance.threads import in_thread
 
 CHUNK = 1024 * 1024
+ZEROES = bytes(CHUNK)
 CANCEL_LOOK_S = 0.5
 VERSIONS_A_DAY = 1000
 HEAD_BYTES = 512
@@ -76,7 +77,9 @@ async def add(
     report: Report,
     timers: Timers | None = None,
 ) -> Di:
-    """Copy an archive from `source` to the images, unpack it and register it as a new DI of `osf`.
+    """Copy an image from `source` to the images, and register it as a new DI of `osf`.
+
+    An archive is unpacked; the disk of a virtual machine is looked over and stays as it is.
 
     Its version becomes a fixed tag, `head` moves to it, `default` only if the OSF has none. Whatever
     goes wrong, nothing stays behind.
@@ -87,7 +90,7 @@ async def add(
     """
     paths = Paths(settings)
     await sweep_unfinished(store, paths)
-    await asyncio.to_thread(_check_source, source, osf, paths)
+    await asyncio.to_thread(_check_source, source, osf, paths, settings[IMPORT_MAX_SIZE])
     async with store.write() as tx:
         if version is not None:
             await _check_version(tx, osf.id, version)
@@ -101,7 +104,7 @@ async def add(
             await in_thread(_put_in_place, paths.image_part(di_id), image)
             async with store.write() as tx:
                 await tx.operations.progress(operation, 0.5)
-            await _unpack(paths, settings, osf, di_id, image, report)
+            await _make_ready(paths, settings, osf, di_id, image, source.name, report)
         async with store.write() as tx:
             await _register(tx, osf.id, di_id, source.name, copied, version=version, by=by)
             await tx.operations.end(operation, operations.DONE)
@@ -212,12 +215,13 @@ async def delete(store: Store, settings: Settings, filter_: Filter, *, by: str) 
 
     `default` and `head` pass on to the newest DI that the OSF still has (trap T40).
 
-    :raises ConflictError: a VM runs one of them
+    :raises ConflictError: a VM runs one of them, or has a root that needs it
     """
     paths = Paths(settings)
     async with store.write() as tx:
         dis = await tx.images.find(filter_)
         await _check_unused(tx, dis)
+        await _check_no_base(tx, settings, dis)
         for di in dis:
             await _pass_tags_on(tx, di, {gone.id for gone in dis}, by=by)
         begun = [await tx.operations.begin(Kind.DI_DEL, di.id, owner=by, pid=os.getpid()) for di in dis]
@@ -239,7 +243,7 @@ async def delete(store: Store, settings: Settings, filter_: Filter, *, by: str) 
 
 
 def source_file(settings: Settings, path: str) -> Path:
-    """The archive that `path=` names: absolute, or in the staging directory, or where we are.
+    """The file that `path=` names: absolute, or in the staging directory, or where we are.
 
     :raises NotFoundError: there is none
     """
@@ -332,20 +336,45 @@ async def _check_unused(tx: Tx, dis: Sequence[Di]) -> None:
         )
 
 
+async def _check_no_base(tx: Tx, settings: Settings, dis: Sequence[Di]) -> None:
+    """Whether no root of a virtual machine at rest would lose the image under it."""
+    paths = Paths(settings)
+    if not paths.overlays.is_dir():
+        return
+    from appliance.storage.qcow2 import bases_in_use
+
+    for di_id, roots in (await in_thread(bases_in_use, paths, [di.id for di in dis])).items():
+        kept = [t.id for t in await tx.kept.find() if Path(t.path) in roots and not t.is_given_up]
+        if kept:
+            numbers = ",".join(map(str, kept))
+            raise ConflictError(
+                f"DI {di_id} is under {len(kept)} roots that were put aside",
+                hint=f"qa kept del -f 'id in ({numbers})'; nothing was deleted",
+            )
+        if settings[VM_OVERLAY_PERSISTENT]:
+            raise ConflictError(
+                f"DI {di_id} is under {len(roots)} roots that survive restarts: "
+                + few([root.name for root in roots]),
+                hint="start their VMs from another image first; nothing was deleted",
+            )
+
+
 async def _pass_tags_on(tx: Tx, di: Di, gone: set[DiId], *, by: str) -> None:
     for name in di.tags:
         heir = await tx.images.newest(di.osf_id, without=gone) if name in (TAG_DEFAULT, TAG_HEAD) else None
         await tx.images.point(di.osf_id, name, heir, by=by)
 
 
-def _check_source(source: Path, osf: Osf, paths: Paths) -> None:
+def _check_source(source: Path, osf: Osf, paths: Paths, largest: int) -> None:
     try:
         with source.open("rb") as stream:
             head = stream.read(HEAD_BYTES)
     except OSError as exc:
         raise ImageError(f"{exc.filename} cannot be read: {exc.strerror}") from exc
     if osf.backend is BackendKind.KVM:
-        raise ImageError(f"the OSF {osf.name} runs on kvm, whose images this version cannot import")
+        from appliance.storage import disk_image
+
+        disk_image.judge(source, source.name, largest=largest)
     if osf.backend is BackendKind.LXC:
         sniff(head, source.name)
     if not image_name(DiId(0), source.name).isprintable():
@@ -375,9 +404,13 @@ def _copy(source: Path, part: Path, report: Report, stop: threading.Event) -> _C
             size = max(1, os.fstat(reader.fileno()).st_size)
             while (chunk := reader.read(CHUNK)) and not stop.is_set():
                 digest.update(chunk)
-                writer.write(chunk)
+                if chunk == ZEROES:  # a raw disk is mostly holes
+                    writer.seek(len(chunk), os.SEEK_CUR)
+                else:
+                    writer.write(chunk)
                 copied += len(chunk)
                 report("copying", min(1.0, copied / size))
+            writer.truncate(copied)
             writer.flush()
             os.fsync(writer.fileno())
     except OSError as exc:
@@ -387,7 +420,7 @@ def _copy(source: Path, part: Path, report: Report, stop: threading.Event) -> _C
 
 def _put_in_place(part: Path, image: Path) -> None:
     try:
-        part.chmod(0o600)
+        part.chmod(0o400)
         part.rename(image)
         directory = os.open(image.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
@@ -398,14 +431,21 @@ def _put_in_place(part: Path, image: Path) -> None:
         raise VolumeError(f"{image} cannot be put in place: {exc.strerror}") from exc
 
 
-async def _unpack(
-    paths: Paths, settings: Settings, osf: Osf, di_id: DiId, image: Path, report: Report
+async def _make_ready(
+    paths: Paths, settings: Settings, osf: Osf, di_id: DiId, image: Path, name: str, report: Report
 ) -> None:
+    """Unpack an archive, or look a disk over, as it is now that nobody else can change it."""
     if osf.backend is BackendKind.LXC:
         from appliance.storage.importer import Limits, import_di
 
         limits = Limits(settings[IMPORT_MAX_SIZE], settings[IMPORT_MAX_FILES])
         await import_di(paths, di_id, image, lambda share: report("unpacking", share), limits=limits)
+    elif osf.backend is BackendKind.KVM:
+        from appliance.storage.disk_image import inspect
+
+        report("checking", 0.0)
+        await inspect(image, name, largest=settings[IMPORT_MAX_SIZE])
+        report("checking", 1.0)
 
 
 @asynccontextmanager

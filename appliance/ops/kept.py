@@ -13,6 +13,9 @@ from appliance.model import Kept, KeptKind, Vm
 from appliance.storage.paths import Paths
 from appliance.storage.store import Tx
 
+BLOCK = 512
+"""Bytes in which stat(2) counts what a file takes."""
+
 
 async def keep_homes(
     tx: Tx, settings: Settings, vms: Sequence[Vm], *, reason: str, purge: bool
@@ -25,8 +28,9 @@ async def keep_homes(
     until = tx.at if purge else tx.at + timedelta(days=settings[config.KEPT_HOME_DAYS])
     kept = None
     for vm in vms:
-        home = paths.homefs(vm.id)
-        if home.exists():
+        for home in paths.homes_of(vm.id):
+            if not home.exists():
+                continue
             kept = until
             await tx.kept.add(
                 KeptKind.HOME, home, vm_id=vm.id, vm=vm.name, owner=vm.user, reason=reason, until=until
@@ -44,11 +48,13 @@ async def end(tx: Tx, kept: Sequence[Kept], *, by: str) -> int:
 
 
 def size_bytes(kept: Kept) -> int | None:
-    """What would be free without it, in bytes; None if the pool does not count, or we may not ask."""
+    """What would be free without it, in bytes; None if it is not there or not counted, or we may not ask."""
     from appliance.storage import quotas, subvolumes
 
     path = Path(kept.path)
     with suppress(OSError):
+        if path.is_file():
+            return path.stat().st_blocks * BLOCK
         if subvolumes.is_top(path) and (use := quotas.use(path, subvolumes.id_of(path))) is not None:
             return use.exclusive
     return None

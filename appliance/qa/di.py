@@ -122,10 +122,14 @@ SUBJECT = Subject(
 VERBS = (
     Verb(
         "add",
-        "Copies an archive to the images, unpacks it and registers it; head moves to it.",
+        "Copies an archive or a disk to the images, checks and registers it; head moves to it.",
         add,
         arguments=(
-            Argument("path", "the archive: in the staging directory, or a full path", required=True),
+            Argument(
+                "path",
+                "the archive, or for kvm the qcow2 or raw disk: in the staging directory, or a full path",
+                required=True,
+            ),
             Argument("osf", "the name of its OSF"),
             Argument("osf_id", "or the OSF's id", whole, shape="ID"),
             Argument("version", "its version; default YYYY-MM-DD-NNN", images.checked_tag),
@@ -135,6 +139,7 @@ VERBS = (
         examples=(
             "qa di add path=desktop.tar.zst osf=office",
             "qa di add path=/tmp/d.tar.gz osf_id=1 version=7",
+            "qa di add path=desktop.qcow2 osf=machines",
             "qa di add path=desktop.tar.zst osf=office delete=yes",
         ),
     ),

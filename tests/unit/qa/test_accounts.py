@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select, update
 
-from appliance.model import Secret, UserState, VmState
+from appliance.model import Secret, UserState, VmId, VmState
 from appliance.passwords import matches
 from appliance.storage.operations import Kind
+from appliance.storage.paths import Paths
 from appliance.storage.schema import events, vm_runtimes
 from tests.support.qa import Installation, stored_password
 
@@ -213,10 +214,15 @@ class TestGiven:
     def test_a_home_that_cannot_be_opened_stays_where_it_is(self, two: Installation) -> None:
         two.ok("osf", "add", "name=machines", "backend=kvm", "user_storage_size=1g")
         two.ok("vm", "add", "name=big", "user=alice", "osf=machines")
+        disk = Paths(two.settings).home_disk(VmId(3))
+        disk.touch()
         said = two("user", "give", "user=alice", "to=bob", "--yes")
         assert said.status == 1
         assert "the home of big" in said.err
         assert self.owners(two) == ["alice"] * 3
+        disk.unlink()
+        two.ok("user", "give", "user=alice", "to=bob", "--yes")
+        assert self.owners(two) == ["bob"] * 3
 
     def test_a_vm_whose_home_is_on_its_way_does_not_start(self, two: Installation) -> None:
         async def begin() -> None:
