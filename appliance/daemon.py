@@ -61,6 +61,7 @@ from appliance.runtime.surveyor import Surveyor
 from appliance.signals import ChangeFeed, Doorbell
 from appliance.storage.btrfs import BtrfsDisks
 from appliance.storage.paths import Paths
+from appliance.storage.qcow2 import Qcow2Disks
 from appliance.storage.shares import policy
 from appliance.storage.store import Store
 
@@ -209,22 +210,22 @@ class Appliance:
     def _look_after_storage(
         self, tasks: asyncio.TaskGroup, equipment: Mapping[BackendKind, Equipment], supervisor: Supervisor
     ) -> None:
-        """Watch the pool, and search for what was left behind; without containers there is neither."""
-        kit = equipment.get(BackendKind.LXC)
-        if kit is None or not isinstance(kit.disks, BtrfsDisks):
+        """Watch the pool, and search for what was left behind; guests of others need neither."""
+        kits = {kind: kit for kind, kit in equipment.items() if kit.disks.needs_image}
+        if not kits:
             return
         surveyor = Surveyor(
             self._store,
             self._current,
             self._installation,
-            kit,
-            BackendKind.LXC,
+            kits,
             supervisor,
             self._clock,
         )
-        watch = Watch(
-            self._store, self._current, self._clock, each_time=(kit.disks.keep_reserve, surveyor.purge)
-        )
+        reserves = [
+            kit.disks.keep_reserve for kit in kits.values() if isinstance(kit.disks, BtrfsDisks | Qcow2Disks)
+        ]
+        watch = Watch(self._store, self._current, self._clock, each_time=(*reserves, surveyor.purge))
         tasks.create_task(watch.run(), name="storage")
         tasks.create_task(surveyor.run(), name="survey")
 

@@ -23,6 +23,7 @@ from appliance.model import InstallationId
 from appliance.storage import marks, root_lock
 from appliance.storage.db import database_file
 from appliance.storage.paths import Paths
+from appliance.storage.qcow2 import HALF, KEPT, OVERLAY, is_open
 from appliance.storage.root_lock import HeldError
 from appliance.storage.store import Store
 from appliance.storage.volumes import delete
@@ -110,6 +111,9 @@ def check_idle(settings: Settings, estate: Estate) -> None:
     for file in _entries(paths.all_rootfs):
         if (match := LOCK.fullmatch(file.name)) and root_lock.is_locked(file):
             running.append(int(match[1]))
+    for file in estate.roots:
+        if (match := OVERLAY.fullmatch(file.name)) and is_open(file):
+            running.append(int(match[2]))
     if estate.installation is not None:
         running += _in_groups(paths.cgroup, estate.installation)
     if running:
@@ -194,12 +198,15 @@ def _survey(settings: Settings, installation: InstallationId | None, names: dict
         return tuple(
             entry
             for entry in _entries(folder)
-            if HALF_MADE.fullmatch(entry.name) or (installation and _owner(entry) == installation)
+            if HALF_MADE.fullmatch(entry.name)
+            or HALF.fullmatch(entry.name)
+            or (installation and _owner(entry) == installation)
         )
 
     def named(folder: Path, pattern: re.Pattern[str]) -> tuple[Path, ...]:
         return tuple(entry for entry in _entries(folder) if pattern.fullmatch(entry.name))
 
+    overlays = ours(paths.overlays)
     images = (*named(paths.all_basefs, IMAGE), *named(paths.all_basefs, HALF_MADE))
     parts = named(database.parent, re.compile(re.escape(database.name) + BESIDE_DATABASE))
     singles = (paths.doorbell, paths.control, paths.root / UNFINISHED)
@@ -212,9 +219,9 @@ def _survey(settings: Settings, installation: InstallationId | None, names: dict
     )
     estate = Estate(
         installation=installation,
-        homes=ours(paths.all_homefs),
-        roots=ours(paths.all_rootfs),
-        kept=ours(paths.kept),
+        homes=(*ours(paths.all_homefs), *ours(paths.homes)),
+        roots=(*ours(paths.all_rootfs), *(disk for disk in overlays if not KEPT.fullmatch(disk.name))),
+        kept=(*ours(paths.kept), *(disk for disk in overlays if KEPT.fullmatch(disk.name))),
         images=images,
         archives=named(paths.images, ARCHIVE),
         database=parts,

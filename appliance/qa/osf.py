@@ -102,7 +102,7 @@ POLICY = (
     ),
     Argument(
         "user_storage_size",
-        "limit of each home in MiB, or with k m g t; default no limit",
+        "limit of each home in MiB, or with k m g t; default no limit, and no home disk under kvm",
         optional_mib,
         shape="SIZE",
     ),
@@ -114,7 +114,7 @@ POLICY = (
     ),
     Argument(
         "root_size",
-        "how much each VM may write into its root, in MiB or with k m g t; "
+        "how much each VM may write into its root, in MiB or with k m g t; under kvm how large its root is; "
         + by_default(config.OSF_DEFAULT_ROOT),
         optional_mib,
         shape="SIZE",
@@ -152,7 +152,9 @@ async def add(context: Context, given: Given) -> None:
 
 def _warn(context: Context, osf: Osf, hosts: Sequence[Host]) -> None:
     """Tell what an administrator may not have meant."""
-    if osf.user_storage_mib is None and osf.backend is not BackendKind.NOTHING:
+    if osf.user_storage_mib is None and osf.backend is BackendKind.KVM:
+        context.note(f"Warning: VMs of {osf.name} get no home disk: set user_storage_size=")
+    elif osf.user_storage_mib is None and osf.backend is not BackendKind.NOTHING:
         context.note(f"Warning: homes of {osf.name} have no limit: set user_storage_size=")
     has = max((host.usable_ram or 0 for host in hosts), default=0) * RAM_UNIT // MIB
     if 0 < has < osf.memory_mib:

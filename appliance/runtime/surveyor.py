@@ -7,7 +7,7 @@ under the image's lock. What cannot be removed becomes an alarm, once, until it 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
@@ -16,7 +16,7 @@ from pathlib import Path
 from appliance import config
 from appliance.clock import Clock
 from appliance.config import Settings
-from appliance.errors import ApplianceError
+from appliance.errors import ApplianceError, VolumeError
 from appliance.log import facts
 from appliance.model import AlarmKind, BackendKind, DiId, InstallationId, Kept, KeptKind, Mark, VmId
 from appliance.ops import handover, images
@@ -25,9 +25,10 @@ from appliance.runtime.performer import Equipment
 from appliance.runtime.supervisor import Supervisor
 from appliance.runtime.survey import Found, Plan, Rows, plan
 from appliance.runtime.traces import Places
-from appliance.storage import marks, quotas, volumes
+from appliance.storage import marks, quotas, subvolumes, volumes
 from appliance.storage.operations import Kind
 from appliance.storage.paths import Paths
+from appliance.storage.qcow2 import is_open
 from appliance.storage.root_lock import is_locked, locked
 from appliance.storage.store import Store
 from appliance.threads import in_thread
@@ -50,16 +51,14 @@ class Surveyor:
         store: Store,
         settings: Callable[[], Settings],
         installation: InstallationId,
-        kit: Equipment,
-        kind: BackendKind,
+        kits: Mapping[BackendKind, Equipment],
         supervisor: Supervisor,
         clock: Clock,
     ) -> None:
         self._store = store
         self._settings = settings
         self._installation = installation
-        self._kit = kit
-        self._kind = kind
+        self._kits = kits
         self._supervisor = supervisor
         self._clock = clock
         self._half: dict[Path, float] = {}
@@ -92,8 +91,8 @@ class Surveyor:
         found = await in_thread(traces.look, self._places(paths), half_before=old)
         half = await in_thread(traces.half_made, paths)
         self._half = {path: self._half.get(path, now) for path in half}
-        running = await self._kit.backend.survey()
-        rows = await self._rows()
+        running = {vm_id for kit in self._kits.values() for vm_id in await kit.backend.survey()}
+        rows, backends = await self._rows()
         found = await in_thread(_with_missing, found, rows)
         left = plan(
             rows,
@@ -108,7 +107,7 @@ class Surveyor:
             if stranger not in self._told:
                 self._told.add(stranger)
                 logger.warning("not ours, and left alone", extra=facts(what=stranger))
-        await self._tidy(paths, left, rows)
+        await self._tidy(paths, left, backends)
         self._supervisor.forget(but=rows.vms)
         await self._keep(paths, left)
         await self.purge()
@@ -155,7 +154,8 @@ class Surveyor:
     def _end(self, kept: Kept, paths: Paths, owned: dict[VmId, str]) -> bool:
         """Delete a kept thing; false if it is gone, or not to be touched."""
         path = Path(kept.path)
-        if path.parent not in (paths.all_homefs, paths.kept) or not path.exists():
+        folders = (paths.all_homefs, paths.homes, paths.kept, paths.overlays)
+        if path.parent not in folders or not path.exists():
             return False
         mark = marks.mark_of(path)
         if mark is None or mark.installation != self._installation:
@@ -163,6 +163,8 @@ class Surveyor:
             return False
         if kept.kind is KeptKind.HOME and owned.get(mark.vm_id) == mark.vm_uuid:
             return False
+        if path.is_file() and is_open(path):
+            raise VolumeError(f"a guest still runs on {path}", hint="stop it first")
         if kept.kind is KeptKind.HOME:
             self._end_home(path, paths.root_lock(mark.vm_id))
         else:
@@ -186,25 +188,30 @@ class Surveyor:
             for moved in done:
                 logger.info("a handover that was killed is finished", extra=facts(vm=moved.vm))
 
-    async def _rows(self) -> Rows:
+    async def _rows(self) -> tuple[Rows, Mapping[VmId, BackendKind]]:
         async with self._store.read() as tx:
-            return Rows(
-                vms={vm.id: vm.uuid for vm in await tx.vms.find()},
+            vms = await tx.vms.find()
+            rows = Rows(
+                vms={vm.id: vm.uuid for vm in vms},
                 dis={di.id for di in await tx.images.find()},
                 given={DiId(number) for number in await tx.operations.objects(Kind.DI_ADD)},
                 kept=await tx.kept.find(),
             )
+        return rows, {vm.id: vm.backend for vm in vms}
 
     def _busy(self) -> set[VmId]:
         return {machine.vm_id for machine in self._supervisor.machines() if not machine.is_at_rest}
 
-    async def _tidy(self, paths: Paths, left: Plan, rows: Rows) -> None:
+    async def _tidy(self, paths: Paths, left: Plan, backends: Mapping[VmId, BackendKind]) -> None:
         for vm_id, things in left.tidy.items():
+            # Of a VM that is no more, nobody knows what ran it.
+            kinds = [kind for kind in self._kits if backends.get(vm_id, kind) is kind] or list(self._kits)
             with self._trying(f"VM {vm_id}: {', '.join(things)}"):
-                if not await self._supervisor.tidy(vm_id, self._kind, cause="survey"):
+                if not all([await self._supervisor.tidy(vm_id, kind, cause="survey") for kind in kinds]):
                     continue
-                if vm_id not in rows.vms:
-                    await self._kit.disks.erase_root(vm_id)
+                if vm_id not in backends:
+                    for kit in self._kits.values():
+                        await kit.disks.erase_root(vm_id)
                 if "link" in things:
                     await self._unlink(paths, vm_id)
                 logger.warning("left behind, removed", extra=facts(vm=vm_id, what=", ".join(things)))
@@ -242,7 +249,8 @@ class Surveyor:
         now, settings = self._clock.now(), self._settings()
         homes_end = now + timedelta(days=settings[config.KEPT_HOME_DAYS])
         roots_end = now + timedelta(days=settings[config.KEPT_ROOT_DAYS])
-        kept = [(KeptKind.HOME, paths.homefs(mark.vm_id), mark, homes_end) for mark in left.homes]
+        homes = [(home, mark) for mark in left.homes for home in paths.homes_of(mark.vm_id) if home.exists()]
+        kept = [(KeptKind.HOME, home, mark, homes_end) for home, mark in homes]
         kept += [(KeptKind.ROOT, path, mark, roots_end) for path, mark in left.kept.items()]
         if not kept and not left.gone:
             return
@@ -289,5 +297,7 @@ def _known(names: dict[VmId, tuple[str, str]], mark: Mark) -> tuple[str, str]:
 
 
 def _drop_orphans(paths: Paths) -> None:
+    if not subvolumes.is_btrfs(paths.all_rootfs):
+        return
     for group in quotas.orphans(paths.all_rootfs):
         quotas.remove_group(paths.all_rootfs, group)

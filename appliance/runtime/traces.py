@@ -19,6 +19,8 @@ from appliance.runtime.cgroups import Cgroups
 from appliance.runtime.survey import Found
 from appliance.storage import marks
 from appliance.storage.paths import Paths
+from appliance.storage.qcow2 import HALF as HALF_DISK
+from appliance.storage.qcow2 import HOME, KEPT, OVERLAY
 
 NET = Path("/sys/class/net")
 VOLUME = re.compile(r"([1-9][0-9]*)-fs")
@@ -59,9 +61,9 @@ def look(places: Places, *, half_before: Iterable[Path] = ()) -> Found:
     half = half_made(paths)
     return Found(
         traces=traces,
-        roots=dict(_marked(paths.all_rootfs)),
-        homes=dict(_marked(paths.all_homefs)),
-        kept={path: _mark(path) for path in _inside(paths.kept)},
+        roots=dict((*_marked(paths.all_rootfs, VOLUME), *_marked(paths.overlays, OVERLAY))),
+        homes=dict((*_marked(paths.all_homefs, VOLUME), *_marked(paths.homes, HOME))),
+        kept={path: _mark(path) for path in kept_things(paths)},
         consoles=sorted({VmId(number) for number in _numbers(paths.consoles, CONSOLE)}),
         images=sorted(
             {DiId(n) for n in (*_numbers(paths.images, ARCHIVE), *_numbers(paths.all_basefs, BASE))}
@@ -78,14 +80,21 @@ def links(places: Places) -> list[VmId]:
 
 def half_made(paths: Paths) -> set[Path]:
     """Volumes without their name yet: being made, or left so by a crash."""
-    folders = (paths.all_rootfs, paths.all_homefs)
-    return {path for folder in folders for path in _inside(folder) if HALF.fullmatch(path.name)}
+    folders = (paths.all_rootfs, paths.all_homefs, paths.overlays, paths.homes)
+    found = (path for folder in folders for path in _inside(folder))
+    return {path for path in found if HALF.fullmatch(path.name) or HALF_DISK.fullmatch(path.name)}
 
 
-def _marked(folder: Path) -> Iterator[tuple[VmId, Mark | None]]:
+def kept_things(paths: Paths) -> list[Path]:
+    """What was put aside."""
+    return [*_inside(paths.kept), *(path for path in _inside(paths.overlays) if KEPT.fullmatch(path.name))]
+
+
+def _marked(folder: Path, pattern: re.Pattern[str]) -> Iterator[tuple[VmId, Mark | None]]:
+    """The volumes whose names match, by VM: the last number of the name."""
     for path in _inside(folder):
-        if match := VOLUME.fullmatch(path.name):
-            yield VmId(int(match[1])), _mark(path)
+        if match := pattern.fullmatch(path.name):
+            yield VmId(int(match.groups()[-1])), _mark(path)
 
 
 def _mark(path: Path) -> Mark | None:

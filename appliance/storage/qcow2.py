@@ -8,10 +8,12 @@ name: one without a mark is never ours. How large a file's disk is its header sa
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import os
 import re
 import shutil
+import struct
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -38,6 +40,8 @@ PROGRAMS = ("qemu-img", "qemu-io")
 MAKE_S = 60.0
 LONGEST_FILE = 1 << 40
 """Bytes; of tables alone, as no data is written when a disk is made or grows."""
+FLOCK = struct.Struct("hhqqi4x")
+"""struct flock of fcntl(2)."""
 OVERLAY = re.compile(r"([1-9][0-9]*)-([1-9][0-9]*)-overlay\.qcow2")
 """DI and VM."""
 KEPT = re.compile(r"([1-9][0-9]*)-[0-9]{8}T[0-9]{6}Z(?:-[0-9a-f]{8})?\.qcow2")
@@ -228,6 +232,11 @@ class Qcow2Disks:
             if (match := OVERLAY.fullmatch(path.name)) and int(match[2]) == vm_id:
                 yield path, marks.mark_of(path)
 
+    @staticmethod
+    def _check_closed(root: Path) -> None:
+        if is_open(root):
+            raise VolumeError(f"a guest still runs on {root}", hint="stop it first")
+
     def _clear_way(self, mark: Mark, keep: bool) -> bool:
         """Let no root of the VM be in the way of a new one; true if the one that is wanted is there."""
         stays = False
@@ -236,7 +245,9 @@ class Qcow2Disks:
                 raise VolumeError(f"{root} belongs to another installation", hint="move it away")
             if keep and there == mark and root == self._paths.overlay(mark.di_id, mark.vm_id):
                 stays = True
-            elif keep or there is None:
+                continue
+            self._check_closed(root)
+            if keep or there is None:
                 _rename(root, self.aside(mark.vm_id, self._calendar.now()), mark.vm_id)
             else:
                 _unlink(root)
@@ -252,6 +263,7 @@ class Qcow2Disks:
     def _erase_root(self, vm_id: VmId) -> None:
         for root, there in self._roots(vm_id):
             if there is not None and there.installation == self._installation:
+                self._check_closed(root)
                 _unlink(root)
             else:
                 logger.warning("a root without our mark is left alone vm=%s path=%s", vm_id, root)
@@ -296,6 +308,21 @@ class Qcow2Disks:
         if vm_id not in self._told:
             self._told.add(vm_id)
             logger.warning("%s vm=%s", what, vm_id)
+
+
+def is_open(disk: Path) -> bool:
+    """Whether QEMU has a disk open to write: it locks bytes of each file for as long as it runs.
+
+    :raises VolumeError: it cannot be told
+    """
+    with explained(f"{disk} cannot be opened"):
+        descriptor = os.open(disk, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            asked = FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+            kind, *_ = FLOCK.unpack(fcntl.fcntl(descriptor, fcntl.F_OFD_GETLK, asked))
+            return bool(kind != fcntl.F_UNLCK)
+        finally:
+            os.close(descriptor)
 
 
 def bases_in_use(paths: Paths, di_ids: Sequence[DiId]) -> Mapping[DiId, list[Path]]:
@@ -372,4 +399,5 @@ def _told_of(failure: str) -> Iterator[None]:
         if any(os.strerror(number) in exc.stderr for number in PoolFullError.numbers):
             raise PoolFullError.of(failure) from exc
         said = exc.stderr.strip().splitlines()
-        raise VolumeError(f"{failure}: {said[-1] if said else f'status {exc.status}'}") from exc
+        reason = said[0].removeprefix("qemu-img: ") if said else f"status {exc.status}"
+        raise VolumeError(f"{failure}: {reason}") from exc

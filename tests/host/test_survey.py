@@ -154,9 +154,8 @@ async def ground(site: Site, tmp_path: Path, **changes: str) -> AsyncIterator[Gr
                 lambda vm_id: supervisor.machine(vm_id),
             )
             supervisor = Supervisor(performer, tasks, SystemClock(), boot_slots=lambda: 2)
-            surveyor = Surveyor(
-                store, lambda: settings, site.installation, kit, BackendKind.LXC, supervisor, clock
-            )
+            kits = {BackendKind.LXC: kit}
+            surveyor = Surveyor(store, lambda: settings, site.installation, kits, supervisor, clock)
             yield Ground(site, store, supervisor, surveyor, clock)
     finally:
         await store.close()

@@ -37,6 +37,21 @@ def test_sizes_take_suffixes(qa: Installation) -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "mib"), [("4t", 4 << 20), ("5000000", 5_000_000), ("64k", None), ("4096k", 4)]
+)
+def test_a_home_is_counted_in_mib_whatever_the_suffix(qa: Installation, text: str, mib: int | None) -> None:
+    """QVD took the same number for bytes or MiB, and lost what did not fit into 32 bits (trap T22)."""
+    said = qa("osf", "add", "name=big", f"user_storage_size={text}", "backend=kvm", "memory=1")
+    assert (said.status == 0) is (mib is not None)
+    if mib is not None:
+        assert qa.listed("osf", "name=big")[0]["user_storage_size_bytes"] == mib * MIB
+
+
+def test_who_gets_no_home_disk_is_told(qa: Installation) -> None:
+    assert "VMs of big get no home disk" in qa.ok("osf", "add", "name=big", "backend=kvm", "memory=1").err
+
+
+@pytest.mark.parametrize(
     ("text", "size"), [("512", 512), ("512m", 512), ("2G", 2048), ("1t", 2**20), ("2048k", 2), ("1GiB", 1024)]
 )
 def test_a_number_means_mib(text: str, size: int) -> None:
