@@ -579,8 +579,20 @@ NETWORK_BRIDGE = declare("vm.network.bridge", link_name(15), "qvdnet", "The brid
 NETWORK_IP_START = declare("vm.network.ip.start", IPv4Address, None, "First address of guests.")
 NETWORK_NETMASK = declare("vm.network.netmask", prefix_length, None, "Prefix length or dotted mask.")
 NETWORK_GATEWAY = declare("vm.network.gateway", IPv4Address, None, "The bridge's own address.")
-NETWORK_DNS = declare("vm.network.dns_server", optional, "", "Resolver written into guests; empty for none.")
+NETWORK_DNS = declare(
+    "vm.network.dns_server",
+    optional,
+    "",
+    "Resolver that guests are told; empty for none. At the gateway's address, a resolver of this host must"
+    " answer; where virtual machines are told their addresses, dnsmasq does if nobody else is there.",
+)
 NETWORK_DOMAIN = declare("vm.network.domain", optional, "", "Domain of guests.")
+NETWORK_DHCP = declare(
+    "vm.network.use_dhcp",
+    boolean,
+    "1",
+    "Whether virtual machines are told their addresses by DHCP; if not, they must know them. Containers do.",
+)
 NETWORK_MAC_PREFIX = declare(
     "vm.network.mac.prefix", mac_prefix, "54:52:00", "First half of guests' MAC addresses."
 )

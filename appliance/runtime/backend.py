@@ -32,6 +32,8 @@ class GuestSpec:
     resolver: str | None
     domain: str | None
     mac: str
+    asks_dhcp: bool = False
+    """Whether it does not know its address, and is told when it asks for it."""
     bridge: str
     interface: str
     """Name of the host's end of the guest's link."""

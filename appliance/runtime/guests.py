@@ -7,6 +7,7 @@ from ipaddress import IPv4Address, IPv4Interface
 from appliance.config import (
     NETWORK_BRIDGE,
     NETWORK_DEVICE_PREFIX,
+    NETWORK_DHCP,
     NETWORK_DNS,
     NETWORK_DOMAIN,
     NETWORK_GATEWAY,
@@ -20,7 +21,17 @@ from appliance.config import (
     Settings,
 )
 from appliance.errors import ConfigError
-from appliance.model import NO_DI, SUBID_COUNT, SUBID_FIRST, DiId, InstallationId, Mark, Osf, Vm
+from appliance.model import (
+    NO_DI,
+    SUBID_COUNT,
+    SUBID_FIRST,
+    BackendKind,
+    DiId,
+    InstallationId,
+    Mark,
+    Osf,
+    Vm,
+)
 from appliance.runtime.backend import GuestSpec
 from appliance.storage.runtimes import Placement
 
@@ -46,6 +57,7 @@ def describe(vm: Vm, osf: Osf, di_id: DiId, settings: Settings, installation: In
         resolver=settings[NETWORK_DNS],
         domain=settings[NETWORK_DOMAIN],
         mac=mac_address(settings[NETWORK_MAC_PREFIX], IPv4Address(vm.ip)),
+        asks_dhcp=vm.backend is BackendKind.KVM and settings[NETWORK_DHCP],
         bridge=settings[NETWORK_BRIDGE],
         interface=f"{settings[NETWORK_DEVICE_PREFIX]}{vm.id}",
         subid_first=SUBID_FIRST + vm.subid_slot * SUBID_COUNT,

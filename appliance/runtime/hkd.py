@@ -36,7 +36,7 @@ from appliance.runtime.capacity import measured
 from appliance.runtime.events import GuestDeparted, StartWanted, StopWanted
 from appliance.runtime.guests import describe
 from appliance.runtime.machine import Phase
-from appliance.runtime.performer import Equipment
+from appliance.runtime.performer import Equipment, fences_of
 from appliance.runtime.supervisor import Supervisor
 from appliance.signals import ChangeFeed, Doorbell
 from appliance.storage.runtimes import Claim
@@ -119,8 +119,9 @@ class Hkd:
                 "a guest with our mark has no row: left alone",
                 extra=facts(vm=vm_id, uuid=sighting.mark.vm_uuid, init=sighting.init_pid),
             )
-        for kind, kit in self._equipment.items():
-            await kit.fences.begin([guest for _, where, guest in found if guest and where is kind])
+        for fences in fences_of(self._equipment):
+            behind = [guest for _, kind, guest in found if guest and self._equipment[kind].fences is fences]
+            await fences.begin(behind)
         for vm, kind, guest in found:
             if guest is not None and vm.runtime.vm_state is VmState.STOPPED:
                 logger.warning("found running though its row says stopped", extra=facts(vm=vm.id))

@@ -95,6 +95,11 @@ class Equipment:
     fences: Fences
 
 
+def fences_of(equipment: Mapping[BackendKind, Equipment]) -> list[Fences]:
+    """The fences of all kinds, each once: those who share a bridge share them."""
+    return list({id(kit.fences): kit.fences for kit in equipment.values()}.values())
+
+
 class Performer:
     """Carries out orders."""
 

@@ -6,9 +6,11 @@ transaction; other tables are never touched. What they say:
 - a guest reaches the world, masqueraded, and gets the answers; nobody outside begins a conversation
   with a guest, so its VMA and X ports are this host's alone;
 - a guest does not reach another guest, neither over the bridge nor through the gateway;
-- a guest answers this host and begins nothing with it, except asking for names if this host gives them;
+- a guest answers this host and begins nothing with it, except asking for names if this host gives them,
+  and for its address if it is one that must: as itself, and not often;
 - a frame leaves a guest's port only with the guest's own hardware and IPv4 address, ARP included: no
-  IPv6, no VLAN tag, no other protocol, no answer of a DHCP server, no advice on routes;
+  IPv6, no VLAN tag, no other protocol, no answer of a DHCP server, no advice on routes; only one that must
+  ask for its address has none while it asks, and while it looks whether another has it (RFC 5227);
 - nor to a group address that a bridge keeps for itself: such a frame would meet no rule but of input;
 - a guest has a bounded number of conversations at once: the kernel remembers so many for all together,
   and the clients of this host's own services are among them.
@@ -43,6 +45,8 @@ class RulesetSpec:
     nat_link: str | None
     """The link behind which guests are hidden; None: any but the bridge."""
     answers_dns: bool
+    gives_addresses: bool = False
+    """Whether this host tells addresses to those who ask."""
 
     @property
     def table(self) -> str:
@@ -59,6 +63,7 @@ def spec(settings: Settings) -> RulesetSpec:
         port_prefix=settings[config.NETWORK_DEVICE_PREFIX],
         nat_link=settings[config.NETWORK_NAT_IFACE],
         answers_dns=settings[config.NETWORK_DNS] == str(gateway),
+        gives_addresses=settings[config.NETWORK_DHCP],
     )
 
 
@@ -77,14 +82,31 @@ def members(spec: RulesetSpec, guests: Iterable[GuestSpec]) -> Json:
 
     Nothing that hangs in a hook is replaced by it, so the kernel waits for nobody: an eighth of the time.
     """
-    where = {"family": "bridge", "table": spec.table, "name": GUESTS}
-    found = _elements(guests)
-    added = [{"add": {"element": {**where, "elem": found}}}] if found else []
-    return {"nftables": [{"flush": {"set": where}}, *added]}
+    commands: list[Json] = []
+    for name, _, found in _sets(spec, guests):
+        where = {"family": "bridge", "table": spec.table, "name": name}
+        commands.append({"flush": {"set": where}})
+        if found:
+            commands.append({"add": {"element": {**where, "elem": found}}})
+    return {"nftables": commands}
 
 
-def _elements(guests: Iterable[GuestSpec]) -> list[Json]:
-    return [{"concat": [guest.interface, guest.mac, str(guest.address.ip)]} for guest in guests]
+def _sets(spec: RulesetSpec, guests: Iterable[GuestSpec]) -> list[tuple[str, list[str], list[Json]]]:
+    """The sets that tell who guests are, each with its type and elements."""
+    all_of_them = list(guests)
+    asking = [guest for guest in all_of_them if guest.asks_dhcp]
+    sets = [(GUESTS, ["ifname", "ether_addr", "ipv4_addr"], [_known(guest) for guest in all_of_them])]
+    if spec.gives_addresses:
+        sets.append((ASKING, ["ifname", "ether_addr"], [_asking(guest) for guest in asking]))
+    return sets
+
+
+def _known(guest: GuestSpec) -> Json:
+    return {"concat": [guest.interface, guest.mac, str(guest.address.ip)]}
+
+
+def _asking(guest: GuestSpec) -> Json:
+    return {"concat": [guest.interface, guest.mac]}
 
 
 def _without_tables(spec: RulesetSpec) -> list[Json]:
@@ -115,6 +137,7 @@ def _routed(spec: RulesetSpec) -> list[Json]:
             for verdict in ((BEGINNING, _too_many(f"asks_{protocol}"), DROP), (ACCEPT,))
             if spec.answers_dns
         ),
+        *_input_of_asking(spec, table, from_guests),
         table.rule("input", from_guests, DROP),
         table.chain("postrouting", "nat", "postrouting", 100),
         table.rule("postrouting", out, _compare(_payload("ip", "saddr"), network), {"masquerade": None}),
@@ -125,20 +148,13 @@ def _bridged(spec: RulesetSpec, guests: Iterable[GuestSpec]) -> list[Json]:
     table = _Table("bridge", spec.table)
     from_ports, to_ports = _is("iifname", f"{spec.port_prefix}*"), _is("oifname", f"{spec.port_prefix}*")
     is_ip, is_arp = (_compare(_payload("ether", "type"), protocol) for protocol in ("ip", "arp"))
-    guests_set: Json = {
-        "family": "bridge",
-        "table": spec.table,
-        "name": GUESTS,
-        "type": ["ifname", "ether_addr", "ipv4_addr"],
-    }
-    if found := _elements(guests):
-        guests_set["elem"] = found
     return [
         table.add(),
-        {"add": {"set": guests_set}},
+        *(table.set(name, kind, found) for name, kind, found in _sets(spec, guests)),
         table.chain("guest"),
         table.rule("guest", is_ip, _compare(_payload("udp", "sport"), DHCP_SERVER), DROP),
         table.rule("guest", is_ip, _compare(_payload("icmp", "type"), ROUTE_ADVICE, "in"), DROP),
+        *_guest_asking(spec, table, is_ip, is_arp),
         table.rule("guest", is_ip, _belongs(_payload("ether", "saddr"), _payload("ip", "saddr")), ACCEPT),
         table.rule(
             "guest",
@@ -157,6 +173,33 @@ def _bridged(spec: RulesetSpec, guests: Iterable[GuestSpec]) -> list[Json]:
     ]
 
 
+def _input_of_asking(spec: RulesetSpec, table: _Table, from_guests: Json) -> list[Json]:
+    """Who asks for an address has come past `_guest_asking`."""
+    if not spec.gives_addresses:
+        return []
+    to_host = _compare(_payload("ip", "daddr"), {"set": [str(spec.gateway), EVERYBODY]})
+    return [table.rule("input", from_guests, to_host, FROM_CLIENT, TO_SERVER, ACCEPT)]
+
+
+def _guest_asking(spec: RulesetSpec, table: _Table, is_ip: Json, is_arp: Json) -> list[Json]:
+    """What the port of a guest carries that has no address yet, and no other port."""
+    if not spec.gives_addresses:
+        return []
+    nowhere, everybody = (_compare(_payload("ip", field), value) for field, value in NO_ADDRESS)
+    probe = (
+        _compare(_payload("arp", "operation"), "request"),
+        _asks(_payload("ether", "saddr")),
+        _asks(_payload("arp", "saddr ether")),
+        _compare(_payload("arp", "saddr ip"), NOBODY),
+    )
+    return [
+        table.rule("guest", is_ip, TO_SERVER, _asks(_payload("ether", "saddr"), "!="), DROP),
+        table.rule("guest", is_ip, TO_SERVER, _too_often("asks_dhcp"), DROP),
+        table.rule("guest", is_ip, nowhere, everybody, FROM_CLIENT, TO_SERVER, ACCEPT),
+        table.rule("guest", is_arp, *probe, ACCEPT),
+    ]
+
+
 @dataclass(frozen=True, slots=True)
 class _Table:
     family: str
@@ -168,6 +211,12 @@ class _Table:
     def chain(self, name: str, kind: str = "", hook: str = "", priority: int = 0) -> Json:
         base = {"type": kind, "hook": hook, "prio": priority, "policy": "accept"} if hook else {}
         return {"add": {"chain": {"family": self.family, "table": self.name, "name": name, **base}}}
+
+    def set(self, name: str, kind: list[str], elements: list[Json]) -> Json:
+        found = {"elem": elements} if elements else {}
+        return {
+            "add": {"set": {"family": self.family, "table": self.name, "name": name, "type": kind, **found}}
+        }
 
     def rule(self, chain: str, *expressions: Json) -> Json:
         body = {"family": self.family, "table": self.name, "chain": chain, "expr": list(expressions)}
@@ -192,6 +241,16 @@ def _too_many(name: str) -> Json:
     return {"meter": {"name": name, "key": _payload("ip", "saddr"), "stmt": count}}
 
 
+def _too_often(name: str) -> Json:
+    """Whether more comes by a guest's port than anybody needs."""
+    rate = {"limit": {"rate": MOST_ASKING, "per": "second", "burst": 2 * MOST_ASKING, "inv": True}}
+    return {"meter": {"name": name, "key": {"meta": {"key": "iifname"}}, "stmt": rate}}
+
+
+def _asks(hardware: Json, comparison: str = "==") -> Json:
+    return _compare({"concat": [{"meta": {"key": "iifname"}}, hardware]}, f"@{ASKING}", comparison)
+
+
 def _belongs(hardware: Json, address: Json) -> Json:
     return _compare({"concat": [{"meta": {"key": "iifname"}}, hardware, address]}, f"@{GUESTS}")
 
@@ -202,9 +261,17 @@ def _reserved(address: Json) -> Json:
 
 GUESTS = "guests"
 """The set of those who may send: port, hardware address and IPv4 address, together."""
+ASKING = "asking"
+"""The set of those who may ask for their address: port and hardware address, together."""
 RESERVED = "01:80:c2:00:00:00"
 """The first of the group addresses 01:80:c2:00:00:00 to 0f (IEEE 802.1D, 7.12.6)."""
-DHCP_SERVER = 67
+DHCP_SERVER, DHCP_CLIENT = 67, 68
+NOBODY, EVERYBODY = "0.0.0.0", "255.255.255.255"  # noqa: S104, no address to listen at
+NO_ADDRESS = (("saddr", NOBODY), ("daddr", EVERYBODY))
+TO_SERVER = _compare(_payload("udp", "dport"), DHCP_SERVER)
+FROM_CLIENT = _compare(_payload("udp", "sport"), DHCP_CLIENT)
+MOST_ASKING = 10
+"""How often in a second a guest may ask for its address; a start takes two questions."""
 ROUTE_ADVICE: Json = {"set": ["redirect", "router-advertisement"]}
 ACCEPT: Json = {"accept": None}
 DROP: Json = {"drop": None}

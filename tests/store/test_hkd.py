@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -12,12 +12,15 @@ from sqlalchemy import update
 from appliance.errors import BackendError, ImageError, NetworkError
 from appliance.model import BackendKind, FailureCause, StartedBy, UserState, VmId, VmState
 from appliance.ops import vms
+from appliance.runtime.backend import GuestSpec
 from appliance.runtime.events import StopWanted
 from appliance.runtime.machine import BOOTING, Phase
+from appliance.runtime.performer import Equipment
 from appliance.runtime.supervisor import Supervisor
 from appliance.storage.runtimes import Claim
 from appliance.storage.schema import di_tags, host_runtimes, osfs, vm_runtimes
 from appliance.storage.schema import vms as vms_table
+from tests.support.fake_backend import FakeBackend
 from tests.support.host import Rig, rig
 from tests.support.machines import NOW
 
@@ -340,6 +343,28 @@ async def test_a_first_try_after_a_reboot_that_comes_to_nothing_forgets_nobody(h
     async with host.hkd():
         vm = await host.until(ONE, lambda vm: vm.runtime.run == 2 and vm.runtime.vm_state is VmState.RUNNING)
     assert (vm.runtime.started_by, vm.runtime.failure) == (StartedBy.HOST, None)
+
+
+async def test_fences_that_two_kinds_share_begin_once_with_the_guests_of_both(host: Rig) -> None:
+    begun: list[set[VmId]] = []
+
+    class Shared(FakeBackend):
+        async def begin(self, guests: Sequence[GuestSpec]) -> None:
+            begun.append({guest.vm_id for guest in guests})
+
+    async with host.hkd():
+        for number in (1, 2):
+            await host.wish("start", VmId(number))
+        for number in (1, 2):
+            await host.until_state(VmId(number), VmState.RUNNING)
+    other = FakeBackend()
+    other.running[VmId(2)] = host.backend.running.pop(VmId(2))
+    shared = Shared()
+    host.more = {BackendKind.KVM: Equipment(other, other, shared)}
+    host.fences = shared
+    async with host.hkd():
+        pass
+    assert begun == [{1, 2}]
 
 
 async def test_sessions_of_a_dead_daemon_are_reset(host: Rig) -> None:

@@ -11,6 +11,7 @@ ALL_NODES = "33:33:00:00:00:01"
 BPDU_GROUP, LLDP_GROUP = "01:80:c2:00:00:00", "01:80:c2:00:00:0e"
 IPV4, ARP, IPV6, VLAN, QINQ, EXPERIMENTAL = 0x0800, 0x0806, 0x86DD, 0x8100, 0x88A8, 0x88B5
 ICMP, UDP, ICMPV6 = 1, 17, 58
+REQUEST, REPLY = 1, 2
 SHORTEST = 60
 
 
@@ -42,7 +43,16 @@ def tag(protocol: int, vlan: int) -> bytes:
 
 def arp_reply(hardware: str, address: str, to: Node, mark: bytes) -> bytes:
     """`address` is at `hardware`, told to a machine; the mark follows as the frame's filling."""
-    fixed = struct.pack("!HHBBH", 1, IPV4, 6, 4, 2)
+    return _arp(REPLY, hardware, address, to, mark)
+
+
+def arp_request(hardware: str, address: str, to: Node, mark: bytes) -> bytes:
+    """`address` at `hardware` asks who has an address; from 0.0.0.0 it is a probe (RFC 5227)."""
+    return _arp(REQUEST, hardware, address, to, mark)
+
+
+def _arp(operation: int, hardware: str, address: str, to: Node, mark: bytes) -> bytes:
+    fixed = struct.pack("!HHBBH", 1, IPV4, 6, 4, operation)
     return fixed + _mac(hardware) + _ip(address) + _mac(to.mac) + _ip(to.address) + mark
 
 

@@ -14,6 +14,7 @@ from appliance.clock import SystemClock
 from appliance.config import Settings
 from appliance.model import Alarm, BackendKind, HostId, InstallationId, StartedBy, Vm, VmId, VmState
 from appliance.ops import vms
+from appliance.runtime.backend import Fences
 from appliance.runtime.hkd import Hkd
 from appliance.runtime.nothing import Nothing
 from appliance.runtime.performer import Equipment, Performer
@@ -40,6 +41,9 @@ class Rig:
         self.told_to_stop = asyncio.Event()
         self.latest: Hkd | None = None
         """The HKD that was begun last."""
+        self.fences: Fences = backend
+        self.more: dict[BackendKind, Equipment] = {}
+        """Backends of other kinds that the host has as well."""
         self._run = directory
         self.settings = Settings(
             {
@@ -63,14 +67,18 @@ class Rig:
     @contextlib.asynccontextmanager
     async def hkd(self) -> AsyncIterator[Supervisor]:
         """An HKD at work; leaving the block is its sudden death."""
-        kit = Equipment(self.backend, self.backend, self.backend)
+        kit = Equipment(self.backend, self.backend, self.fences)
         foreign = Nothing(self._run, INSTALLATION)
         await foreign.check()
         async with self.store.read() as tx:
             host = await tx.hosts.get(self.host_id)
         with Doorbell(self._run / "bell") as bell:
             async with mortal() as tasks:
-                equipment = {BackendKind.LXC: kit, BackendKind.NOTHING: Equipment(foreign, foreign, foreign)}
+                equipment = {
+                    BackendKind.LXC: kit,
+                    BackendKind.NOTHING: Equipment(foreign, foreign, foreign),
+                    **self.more,
+                }
                 performer = Performer(
                     self.store,
                     lambda: self.settings,

@@ -54,3 +54,11 @@ def test_two_vms_have_no_host_id_in_common() -> None:
 def test_a_vm_without_an_address_is_told_how_to_get_one() -> None:
     with pytest.raises(ConfigError, match="desk7 has no address"):
         describe(replace(VM, ip=None), PLAIN, DiId(3), Settings(NETWORK), OURS)
+
+
+def test_only_virtual_machines_ask_for_their_address() -> None:
+    machine = replace(VM, backend=BackendKind.KVM)
+    guest = describe(machine, PLAIN, DiId(3), Settings(NETWORK), OURS)
+    assert (guest.asks_dhcp, described().asks_dhcp) == (True, False)
+    without = Settings({**NETWORK, "vm.network.use_dhcp": "0"})
+    assert not describe(machine, PLAIN, DiId(3), without, OURS).asks_dhcp
