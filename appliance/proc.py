@@ -21,17 +21,21 @@ import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, TypeAlias
 
 from appliance.errors import HostError, MissingToolError, ToolError
 from appliance.threads import to_the_end
 
 logger = logging.getLogger(__name__)
 
+Child: TypeAlias = subprocess.Popen[bytes]
 DEFAULT_TIMEOUT_S = 60.0
+LONGEST_LINE = 4096
+UNLESS_ORPHANED = ("sh", "-c", 'test "$PPID" = "$0" && exec "$@"')
+"""Runs the words after the number of its parent, unless that has ended: then nobody would end them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +149,7 @@ def start(
     stderr: int,
     env: Mapping[str, str] | None = None,
     pass_fds: Sequence[int] = (),
-) -> subprocess.Popen[bytes]:
+) -> Child:
     """Start a command in a session of its own; the caller waits for it.
 
     :raises MissingToolError: there is no such program
@@ -165,6 +169,80 @@ def start(
         raise MissingToolError(f"the program {words[0]} is missing", hint="run scripts/setup") from exc
     except OSError as exc:
         raise HostError(f"the program {words[0]} cannot be started: {exc.strerror}") from exc
+
+
+async def attend(
+    argv: Sequence[str | Path],
+    *,
+    began: Callable[[Child], None],
+    heard: Callable[[str], None],
+    capabilities: Sequence[str],
+    env: Mapping[str, str] | None = None,
+) -> int:
+    """Run a child for as long as it lives, but no longer than this process or this call; returns its status.
+
+    `began` is given the child, and `heard` each line that it writes. It is root's and has the
+    `capabilities`, but can gain no other. The kernel kills it when the thread that called this ends,
+    whatever ended that: whoever comes after a killed daemon finds no child of it.
+
+    :raises MissingToolError: there is no such program
+    :raises HostError: it cannot be started
+    """
+    words = [str(word) for word in argv]
+    logger.debug("attend %s", shlex.join(words))
+    kept = ",".join(["-all", *(f"+{capability}" for capability in capabilities)])
+    bounds = ("--pdeathsig", "KILL", "--no-new-privs", "--inh-caps=-all", f"--bounding-set={kept}")
+    bound = ["setpriv", *bounds, *UNLESS_ORPHANED, str(os.getpid()), *words]
+    reader, writer = os.pipe2(os.O_CLOEXEC)
+    os.set_blocking(reader, False)
+    loop, lines = asyncio.get_running_loop(), _Lines(reader, heard)
+
+    def pass_on() -> None:
+        if not lines.read():
+            loop.remove_reader(reader)
+
+    try:
+        try:
+            process = start(bound, stdin=subprocess.DEVNULL, stdout=writer, stderr=writer, env=env)
+        finally:
+            os.close(writer)
+        loop.add_reader(reader, pass_on)
+        try:
+            began(process)
+            await ended(process.pid)
+        finally:
+            loop.remove_reader(reader)
+            if process.poll() is None:
+                kill_session(process.pid)
+                try:
+                    await to_the_end(ended(process.pid))
+                finally:
+                    process.wait()
+            lines.read()
+    finally:
+        os.close(reader)
+    return process.returncode
+
+
+class _Lines:
+    """What comes out of a pipe, line by line; a line without an end is cut."""
+
+    def __init__(self, reader: int, heard: Callable[[str], None]) -> None:
+        self._reader = reader
+        self._heard = heard
+        self._begun = b""
+
+    def read(self) -> bool:
+        """Pass on what is there; false if nothing will come any more."""
+        try:
+            data = os.read(self._reader, 1 << 16)
+        except BlockingIOError:
+            return True
+        *lines, rest = (self._begun + data).split(b"\n")
+        self._begun = rest[-LONGEST_LINE:]
+        for line in lines:
+            self._heard(line[-LONGEST_LINE:].decode(errors="replace"))
+        return data != b""
 
 
 async def ended(pid: int) -> None:

@@ -24,6 +24,7 @@ sys.path.insert(0, str(ROOT))
 from appliance import config  # noqa: E402, the check-out is put on the path above
 from appliance.config import Settings  # noqa: E402
 from appliance.errors import ApplianceError, ConfigError  # noqa: E402
+from appliance.model import BackendKind  # noqa: E402
 from appliance.storage.db import database_file  # noqa: E402
 from appliance.storage.paths import Paths  # noqa: E402
 
@@ -68,6 +69,7 @@ def render(place: Place, settings: Settings) -> dict[str, str]:
     build = fingerprint(place.checkout)
     runtime, writable = runtime_directories(paths.run), writable_paths(settings, paths)
     low_port = settings[config.L7R_PORT] < PRIVILEGED_PORTS
+    tells_addresses = settings[config.VM_HYPERVISOR] is BackendKind.KVM
     for path in (place.checkout, place.config, paths.root, settings[config.POOL_FILE], *writable):
         check_writable_in_unit(path)
     units = {
@@ -80,7 +82,7 @@ def render(place: Place, settings: Settings) -> dict[str, str]:
             build=build,
             runtime_directories=" ".join(runtime),
             writable=" ".join(map(str, writable)),
-            port_capability=" CAP_NET_BIND_SERVICE" if low_port else "",
+            port_capability=" CAP_NET_BIND_SERVICE" if low_port or tells_addresses else "",
         )
     }
     if settings[config.POOL_FILE].exists():

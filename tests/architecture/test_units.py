@@ -118,8 +118,11 @@ class TestService:
         assert unit["RuntimeDirectory"] == "lxc"
         assert unit["RequiresMountsFor"] == "/srv/qvd"
 
-    def test_may_open_a_low_port_if_it_is_told_to(self, place: Place, settings: Settings) -> None:
-        low = Settings({**settings.written, "l7r.port": "443"})
+    @pytest.mark.parametrize(("key", "value"), [("l7r.port", "443"), ("vm.hypervisor", "kvm")])
+    def test_may_open_a_low_port_if_it_has_to(
+        self, place: Place, settings: Settings, key: str, value: str
+    ) -> None:
+        low = Settings({**settings.written, key: value})
 
         assert "CAP_NET_BIND_SERVICE" in directives(render(place, low)[SERVICE])["CapabilityBoundingSet"]
         usual = directives(render(place, settings)[SERVICE])["CapabilityBoundingSet"]
