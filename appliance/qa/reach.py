@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 from appliance import config, proc
 from appliance.config import Settings
 from appliance.errors import ConflictError
-from appliance.model import BackendKind, Vm
+from appliance.model import BackendKind, Vm, VmState
 from appliance.qa.context import Context
 from appliance.qa.verbs import Argument, Given, Verb
 
@@ -75,22 +76,39 @@ def reachable(vm: Vm) -> str:
 
 async def vnc(context: Context, given: Given) -> None:
     """`qa vm vnc`."""
+    from appliance.storage.paths import Paths
+
     vm = await one_vm(context)
+    socket = shown(vm, context.settings[config.NODENAME], Paths(context.settings).vnc(vm.id))
+    proc.become(vnc_command(socket, context.invocation.more), hint="apt-get install tigervnc-viewer")
+
+
+def shown(vm: Vm, here: str, socket: Path) -> Path:
+    """The socket at which the screen of a VM is shown.
+
+    :raises ConflictError: it has none, or not on this host
+    """
     if vm.backend is not BackendKind.KVM:
         raise ConflictError(
             f"{vm.name} runs on {vm.backend}, which has no screen of its own",
             hint="qa vm console attaches to its console, a client to its desktop",
         )
-    async with context.database() as store, store.read() as tx:
-        screen = await tx.vms.screen(vm.id)
-    if screen is None:
-        raise ConflictError(f"{vm.name} is {vm.runtime.vm_state}, and shows no screen")
-    proc.become(vnc_command(*screen, context.invocation.more), hint="install a VNC viewer, such as tigervnc")
+    if vm.runtime.vm_state is VmState.STOPPED:
+        raise ConflictError(
+            f"{vm.name} is stopped, and shows no screen", hint=f"qa vm start -f name={vm.name}"
+        )
+    if vm.host is not None and vm.host != here:
+        raise ConflictError(
+            f"{vm.name} runs on {vm.host}, and its screen is shown there only", hint=f"use qa on {vm.host}"
+        )
+    if not socket.is_socket():
+        raise ConflictError(f"{vm.name} is {vm.runtime.vm_state}, and shows no screen yet")
+    return socket
 
 
-def vnc_command(address: str, port: int, more: Sequence[str]) -> list[str]:
-    """How the viewer is called."""
-    return ["vncviewer", f"{address}::{port}", *more]
+def vnc_command(socket: Path, more: Sequence[str]) -> list[str]:
+    """How the viewer is called; TigerVNC's takes a socket for an address that has a slash."""
+    return ["vncviewer", str(socket), *more]
 
 
 VERBS = (
@@ -119,7 +137,7 @@ VERBS = (
     ),
     Verb(
         "vnc",
-        "Becomes vncviewer on the screen of one VM that runs on kvm.",
+        "Becomes vncviewer (TigerVNC) on the screen of one VM that runs on kvm, on this host.",
         vnc,
         more="ARGUMENTS OF VNCVIEWER",
         filters=True,

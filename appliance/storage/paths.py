@@ -111,6 +111,10 @@ class Paths:
         """The same for a virtual machine's: beside the others, so that it only changes its name."""
         return self.overlays / f"{vm_id}-{at:%Y%m%dT%H%M%SZ}.qcow2"
 
+    def vnc(self, vm_id: VmId) -> Path:
+        """The socket at which a virtual machine shows its screen; nowhere else."""
+        return self.run / "kvm" / str(vm_id) / "vnc"
+
     def console_log(self, vm_id: VmId) -> Path:
         """The boot messages of a VM's guest."""
         return self.consoles / f"{vm_id}.log"

@@ -148,17 +148,6 @@ class Vms:
         rows = await self._connection.execute(select(vm_counters).where(vm_counters.c.vm_id.in_(ids)))
         return {VmId(row.vm_id): Runs(attempts=row.run_attempts, ok=row.run_ok) for row in rows}
 
-    async def screen(self, vm_id: VmId) -> tuple[str, int] | None:
-        """Where the screen of a VM is shown: the address of its host (trap T19), and the port."""
-        row = (
-            await self._connection.execute(
-                select(hosts.c.address, vm_runtimes.c.vm_vnc_port)
-                .join(hosts, hosts.c.id == vm_runtimes.c.host_id)
-                .where(vm_runtimes.c.vm_id == vm_id, vm_runtimes.c.vm_vnc_port.is_not(None))
-            )
-        ).one_or_none()
-        return None if row is None else (row.address, row.vm_vnc_port)
-
     async def addresses(self) -> dict[str, str]:
         """Every address that is given away, with the name of its VM."""
         rows = await self._connection.execute(select(vms.c.ip, vms.c.name).where(vms.c.ip.is_not(None)))

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
 import pytest
 from sqlalchemy import update
 
+from appliance import config
 from appliance.model import VmState
 from appliance.storage.schema import vm_runtimes
 from tests.support.qa import Installation
@@ -99,22 +103,48 @@ def test_a_program_that_is_not_there_is_named(qa: Installation) -> None:
     assert err == "Error: ssh cannot be run: No such file or directory (install openssh-client)\n"
 
 
-def test_vnc_shows_the_screen_of_a_kvm_guest_at_its_host(qa: Installation) -> None:
-    path = witness(qa.directory, "vncviewer")
+@contextmanager
+def on_kvm(qa: Installation) -> Iterator[Path]:
+    """The VM is one of kvm, and shows its screen at the socket that is the value."""
 
-    async def on_kvm() -> None:
+    async def move() -> None:
         async with qa.write() as tx:
             await tx.connection.exec_driver_sql("UPDATE osfs SET backend = 'kvm'")
 
-    asyncio.run(on_kvm())
-    process = start(qa, "vm", "vnc", "-f", "name=web-1", PATH=path)
-    assert process.communicate(timeout=60)[1] == "Error: web-1 is running, and shows no screen\n"
-    runs(qa, vm_vnc_port=5907)
-    process = start(qa, "vm", "vnc", "-f", "name=web-1", "--", "-viewonly", PATH=path)
-    out, _ = process.communicate(timeout=60)
-    assert process.returncode == 7
-    address = qa.listed("host")[0]["address"]
-    assert out.splitlines() == [str(process.pid), f"{address}::5907", "-viewonly"]
+    asyncio.run(move())
+    place = qa.settings[config.PATH_RUN] / "kvm" / "1" / "vnc"
+    place.parent.mkdir(parents=True)
+    with socket.socket(socket.AF_UNIX) as screen:
+        screen.bind(str(place))
+        yield place
+
+
+def test_vnc_shows_the_screen_of_a_kvm_guest_at_its_socket(qa: Installation) -> None:
+    path = witness(qa.directory, "vncviewer")
+    with on_kvm(qa) as place:
+        process = start(qa, "vm", "vnc", "-f", "name=web-1", "--", "-ViewOnly", PATH=path)
+        out, _ = process.communicate(timeout=60)
+        assert process.returncode == 7
+        assert out.splitlines() == [str(process.pid), str(place), "-ViewOnly"]
+        place.unlink()
+        process = start(qa, "vm", "vnc", "-f", "name=web-1", PATH=path)
+        assert process.communicate(timeout=60)[1] == "Error: web-1 is running, and shows no screen yet\n"
+
+
+def test_a_viewer_that_is_not_there_is_named(qa: Installation) -> None:
+    (empty := qa.directory / "empty").mkdir()
+    with on_kvm(qa):
+        process = start(qa, "vm", "vnc", "-f", "name=web-1", PATH=str(empty))
+        said = "Error: vncviewer cannot be run: No such file or directory (apt-get install tigervnc-viewer)\n"
+        assert process.communicate(timeout=60)[1] == said
+
+
+def test_ssh_reaches_a_kvm_guest_as_any_other(qa: Installation) -> None:
+    path = witness(qa.directory, "ssh")
+    with on_kvm(qa):
+        process = start(qa, "vm", "ssh", "-f", "name=web-1", "--", "uptime", PATH=path)
+        out, _ = process.communicate(timeout=60)
+        assert (process.returncode, out.splitlines()[-2:]) == (7, ["127.0.0.77", "uptime"])
 
 
 COMPLETE = """
