@@ -21,7 +21,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -33,7 +33,7 @@ NETWORK = "10.44.0"
 PORT = 8443
 BELONGS = "QVD_TRIAL"
 """In the environment of every process that a trial starts: the trial's directory."""
-TOOLS = re.compile(r"lxc-.+|qvd-appliance|qvd-client|nxproxy")
+TOOLS = re.compile(r"lxc-.+|qemu-system-.+|dnsmasq|qvd-appliance|qvd-client|nxproxy")
 """Programs that are a trial's if they work below its directory."""
 MONITOR = "[lxc monitor] "
 PIVOTS = ("lxc.pivot", "*/lxc.pivot")
@@ -76,6 +76,7 @@ class Trial:
         self.password_file = self.directory / "password"
         self.certificate = self.directory / "server.pem"
         self.marker = self.directory / "installation"
+        self.libvirt = self.directory / "libvirt"
         self.claimed = self.directory / ".trial"
         self.settings = settings or {}
         self.environment = {**os.environ, BELONGS: str(self.directory)}
@@ -275,14 +276,16 @@ class Trial:
         """A user with a password."""
         self.qa("user", "add", f"login={login}", "password-file=-", stdin=password + "\n")
 
-    def furnish(self, archive: Path, *, vm: str = "desk1", memory: int = 512) -> None:
-        """A user with a password, an OSF, the image and a desktop."""
+    def furnish(
+        self, archive: Path, *, vm: str = "desk1", memory: int = 512, policy: Sequence[str] = ()
+    ) -> None:
+        """A user with a password, an OSF, the image and a desktop; `policy` is what else the OSF says."""
         password = secrets.token_urlsafe(12)
         descriptor = os.open(self.password_file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(descriptor, "w") as file:
             file.write(password + "\n")
         self.add_user(LOGIN, password)
-        self.qa("osf", "add", "name=small", f"memory={memory}")
+        self.qa("osf", "add", "name=small", f"memory={memory}", *policy)
         self.qa("di", "add", f"path={archive}", "osf=small")
         self.qa("vm", "add", f"name={vm}", f"user={LOGIN}", "osf=small")
 
@@ -426,7 +429,8 @@ class Trial:
         self.remove_cgroups()
         for left in self.files():
             left.unlink(missing_ok=True)
-        shutil.rmtree(self.run, ignore_errors=True)
+        for folder in (self.run, self.libvirt):
+            shutil.rmtree(folder, ignore_errors=True)
 
     def processes(self) -> Iterator[int]:
         """Every process that this trial started, and every tool of its guests; never ourselves."""
@@ -451,7 +455,8 @@ class Trial:
         """Remove the empty control groups that guests killed from outside leave behind."""
         if not self.marker.exists():
             return
-        ours = re.compile(rf"/lxc\.(payload|monitor)\.qvd-{self.marker.read_text()}-\d+(-\d+)?(/|$)")
+        guest = rf"qvd-{self.marker.read_text()}-\d+"
+        ours = re.compile(rf"/(lxc\.(payload|monitor)\.{guest}(-\d+)?|qemu-\d+-{guest}\.libvirt-qemu)(/|$)")
         for directory, _, _ in os.walk("/sys/fs/cgroup", topdown=False):
             if ours.search(directory):
                 with contextlib.suppress(OSError):

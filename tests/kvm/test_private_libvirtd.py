@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from scripts.private_libvirtd import PrivateLibvirtd
-from scripts.trial import TrialError
+from scripts.trial import Trial, TrialError
 from tests.support import netns
 
 pytestmark = pytest.mark.kvm
@@ -58,9 +58,7 @@ def wait_for(condition: Callable[[], object]) -> None:
 
 
 def test_guests_are_in_the_namespace_and_outlive_it_until_the_end(directory: Path, inside: str) -> None:
-    subprocess.run(
-        ["ip", "-n", inside, "tuntap", "add", "dev", "tap7", "mode", "tap", "vnet_hdr"], check=True
-    )
+    make_tap(inside)
     name = f"qvdt-{secrets.token_hex(4)}"
     before = {path for place in HOSTS for path in Path(place).rglob("*")}
     with PrivateLibvirtd(directory, inside) as libvirtd:
@@ -78,6 +76,33 @@ def test_guests_are_in_the_namespace_and_outlive_it_until_the_end(directory: Pat
     assert not directory.exists()
     assert not groups(name)
     assert {path for place in HOSTS for path in Path(place).rglob("*")} == before
+
+
+def test_a_trial_that_comes_after_one_that_was_killed_ends_its_libvirtd_and_guests(directory: Path) -> None:
+    trial = Trial(directory)
+    try:
+        trial.lay_out(pool_size="256M")
+        name = f"qvd-{trial.marker.read_text()}-1"
+        libvirtd = PrivateLibvirtd(trial.libvirt, trial.netns, environment=trial.environment)
+        libvirtd.start()
+        make_tap(trial.netns)
+        virsh(libvirtd, "create", "/dev/stdin", stdin=DOMAIN.format(name=name, screen=trial.run / "vnc"))
+        (guest,) = libvirtd.guests()
+    finally:
+        Trial(directory).tear_down()
+    assert libvirtd.process is not None
+    libvirtd.process.wait(10)
+    wait_for(lambda: not Path(f"/proc/{guest}").exists())
+    assert not groups(name)
+    assert not trial.libvirt.exists()
+    assert not trial.claimed.exists()
+
+
+def make_tap(inside: str) -> None:
+    """The port of a guest."""
+    subprocess.run(
+        ["ip", "-n", inside, "tuntap", "add", "dev", "tap7", "mode", "tap", "vnet_hdr"], check=True
+    )
 
 
 def groups(name: str) -> list[Path]:

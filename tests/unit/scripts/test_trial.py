@@ -16,6 +16,8 @@ from scripts.trial import Trial, TrialError, is_tool
         "[lxc monitor] /d/run/lxc qvd-1-1",
         "/r/.venv/bin/python /r/.venv/bin/qvd-appliance run --config /d/node.conf",
         "nxproxy -S localhost:40",
+        "/usr/bin/qemu-system-x86_64 -name guest=qvd-1-1 -blockdev file:/d/storage/1.qcow2",
+        "dnsmasq --keep-in-foreground --dhcp-hostsfile=/d/run/dhcp-hostsfile",
     ],
 )
 def test_tools(line: str) -> None:
