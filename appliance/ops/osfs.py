@@ -2,12 +2,45 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 
 from appliance.errors import ConflictError, NotFoundError, UsageError, few
 from appliance.filters import Filter
 from appliance.model import BackendKind, Osf
 from appliance.storage.store import Tx
+
+CARRIED = frozenset({"memory", "cpus", "backend"})
+"""Columns of which hosts have only so much to give."""
+RAM_UNIT = 1000 * 1024
+"""Bytes in a unit of `hosts.usable_ram`: QVD counts in thousands of kB."""
+MIB = 1 << 20
+
+
+def memory_mib(usable_ram: float) -> float:
+    """The memory of a host, in the unit of people."""
+    return usable_ram * RAM_UNIT / MIB
+
+
+def too_much(osf: Osf, *, has_mib: float, has_cpus: int) -> str | None:
+    """Why a host with so much (0: unknown) cannot carry a VM of `osf`; a container takes what there is."""
+    if osf.backend is not BackendKind.KVM:
+        return None
+    if 0 < has_mib < osf.memory_mib:
+        return f"a VM of {osf.name} takes {osf.memory_mib} MiB of memory, of {has_mib:.0f} that a host has"
+    if 0 < has_cpus < (osf.cpus or 0):
+        return f"a VM of {osf.name} takes {osf.cpus:g} processors, of {has_cpus} that a host has"
+    return None
+
+
+async def _check_carried(tx: Tx, osfs: Sequence[Osf]) -> None:
+    """Whether the largest host can carry VMs; the processors of others than this one are not known."""
+    hosts = await tx.hosts.find()
+    has_mib = max((memory_mib(host.usable_ram or 0) for host in hosts), default=0.0)
+    has_cpus = (os.cpu_count() or 0) if len(hosts) == 1 else 0
+    for osf in osfs:
+        if reason := too_much(osf, has_mib=has_mib, has_cpus=has_cpus):
+            raise ConflictError(reason, hint="choose less")
 
 
 async def add(
@@ -25,7 +58,7 @@ async def add(
 ) -> Osf:
     """A new OSF.
 
-    :raises ConflictError: the name is taken
+    :raises ConflictError: the name is taken, or no host can carry one of its VMs
     """
     await _check_name(tx, name)
     osf_id = await tx.osfs.add(
@@ -39,13 +72,16 @@ async def add(
         root_mib=root_mib,
     )
     await tx.log.append(by=by, what="osf add", object=f"osf {osf_id}", now=name)
-    return await tx.osfs.get(osf_id)
+    added = await tx.osfs.get(osf_id)
+    await _check_carried(tx, [added])
+    return added
 
 
 async def edit(tx: Tx, osfs: Sequence[Osf], columns: Mapping[str, object], *, by: str) -> int:
     """Overwrite columns of OSFs, all or none; a VM follows at its next start. Returns how many.
 
-    :raises ConflictError: the name is taken, or the backend of an OSF with DIs would change
+    :raises ConflictError: the name is taken, the backend of an OSF with DIs would change, or no host can
+        carry what VMs would get
     """
     if "name" in columns:
         if len(osfs) > 1:
@@ -60,6 +96,8 @@ async def edit(tx: Tx, osfs: Sequence[Osf], columns: Mapping[str, object], *, by
                     hint="make another OSF",
                 )
     await tx.osfs.edit([osf.id for osf in osfs], columns)
+    if CARRIED & columns.keys():
+        await _check_carried(tx, [await tx.osfs.get(osf.id) for osf in osfs])
     for osf in osfs:
         for key, value in columns.items():
             await tx.log.append(by=by, what=f"osf edit {key}", object=f"osf {osf.id}", now=str(value))

@@ -18,9 +18,6 @@ from appliance.storage.properties import Owner
 
 E = TypeVar("E", bound=StrEnum)
 
-RAM_UNIT = 1000 * 1024
-"""Bytes in a unit of `hosts.usable_ram`: QVD counts in thousands of kB."""
-
 COLUMNS: tuple[Column[Osf], ...] = (
     Column("Id", lambda osf: osf.id),
     Column("Name", lambda osf: osf.name),
@@ -156,7 +153,7 @@ def _warn(context: Context, osf: Osf, hosts: Sequence[Host]) -> None:
         context.note(f"Warning: VMs of {osf.name} get no home disk: set user_storage_size=")
     elif osf.user_storage_mib is None and osf.backend is not BackendKind.NOTHING:
         context.note(f"Warning: homes of {osf.name} have no limit: set user_storage_size=")
-    has = max((host.usable_ram or 0 for host in hosts), default=0) * RAM_UNIT // MIB
+    has = max((osfs.memory_mib(host.usable_ram or 0) for host in hosts), default=0.0)
     if 0 < has < osf.memory_mib:
         context.note(
             f"Warning: a VM may use {osf.memory_mib} MiB of memory, and no host has more than {has:.0f}"

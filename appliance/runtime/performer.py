@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -29,7 +30,7 @@ from appliance.errors import ApplianceError, BackendError, ImageError
 from appliance.filters import Filter
 from appliance.log import facts
 from appliance.model import NO_DI, BackendKind, InstallationId, KeptKind, VmId, VmState
-from appliance.ops import failures
+from appliance.ops import failures, osfs
 from appliance.runtime import vma_monitor
 from appliance.runtime.actions import (
     AdoptGuest,
@@ -53,6 +54,7 @@ from appliance.runtime.actions import (
 )
 from appliance.runtime.backend import Backend, Disks, Fences, GuestSpec
 from appliance.runtime.blame import HOST, Blame, backoff_s, blame_of
+from appliance.runtime.capacity import measured
 from appliance.runtime.events import (
     ActionFailed,
     Done,
@@ -280,6 +282,10 @@ class Performer:
         async with self._store.write(lasting=False) as tx:
             vm = await tx.vms.get(order.vm_id)
             osf = await tx.osfs.get(vm.osf_id)
+            if reason := osfs.too_much(
+                osf, has_mib=osfs.memory_mib(measured()[1]), has_cpus=os.cpu_count() or 0
+            ):
+                raise BackendError(reason, hint=f"qa osf edit memory= cpus= -f name={osf.name}")
             di_id = vm.next_di_id
             if di_id is None and disks.needs_image:
                 raise ImageError(

@@ -189,6 +189,21 @@ async def test_a_start_for_which_this_host_has_no_backend_waits_until_it_is_call
     assert (vm.runtime.waits_for, await host.alarms()) == (None, [])
 
 
+async def test_a_machine_that_is_larger_than_the_host_is_never_made(host: Rig) -> None:
+    host.more = {BackendKind.KVM: Equipment(host.backend, host.backend, host.backend)}
+    async with host.store.write() as tx:
+        await tx.connection.execute(update(osfs).values(backend=BackendKind.KVM, memory=1 << 30))
+    async with host.hkd():
+        await host.wish("start", ONE)
+        vm = await host.until(ONE, lambda vm: vm.runtime.vm_phase == Phase.WAITING)
+        assert "takes 1073741824 MiB of memory, of " in str(vm.runtime.failure)
+        assert vm.runtime.failure_cause is FailureCause.HOST
+        assert "clone_root" not in calls(host)
+        async with host.store.write() as tx:
+            await tx.connection.execute(update(osfs).values(memory=1))
+        await host.until_state(ONE, VmState.RUNNING)
+
+
 async def test_a_start_that_the_host_failed_is_tried_again_until_it_runs(host: Rig) -> None:
     host.backend.fail("launch", BackendError("no more ptys"))
     launching = host.backend.hold("clone_root", after=1)

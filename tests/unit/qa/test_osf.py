@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 
 import pytest
 
@@ -117,3 +118,37 @@ def test_what_may_not_have_been_meant_is_told(qa: Installation) -> None:
     assert "no limit" in qa.ok("osf", "add", "name=a", "backend=lxc").err
     assert qa.ok("osf", "add", "name=b", "backend=lxc", "user_storage_size=1g", "memory=7g").err == ""
     assert "no host has more than 8000" in qa.ok("osf", "edit", "memory=16g", "-f", "name=b").err
+
+
+def test_a_virtual_machine_that_no_host_can_carry_is_refused_with_numbers(qa: Installation) -> None:
+    async def measure() -> None:
+        async with qa.write() as tx:
+            await tx.hosts.measure(HostId(1), usable_cpu=1.0, usable_ram=8192.0)
+
+    asyncio.run(measure())
+    most = os.cpu_count()
+    said = qa("osf", "add", "name=a", "backend=kvm", "memory=8001")
+    assert said.status == 1
+    assert "a VM of a takes 8001 MiB of memory, of 8000 that a host has" in said.err
+    assert qa.listed("osf") == []
+    qa.ok("osf", "add", "name=a", "backend=kvm", "memory=8000", f"cpus={most}")
+    said = qa("osf", "edit", f"cpus={most}.5", "-f", "name=a")
+    assert f"a VM of a takes {most}.5 processors, of {most} that a host has" in said.err
+    qa.ok("osf", "add", "name=b", "backend=lxc", "memory=16g")
+    assert qa("osf", "edit", "backend=kvm", "-f", "name=b").status == 1
+    assert [(osf["memory_bytes"], osf["backend"]) for osf in qa.listed("osf")] == [
+        (8000 * MIB, "kvm"),
+        (16 * 1024 * MIB, "lxc"),
+    ]
+
+
+def test_what_the_host_has_may_shrink_without_anything_else_being_refused(qa: Installation) -> None:
+    qa.ok("osf", "add", "name=a", "backend=kvm", "memory=8g")
+
+    async def measure() -> None:
+        async with qa.write() as tx:
+            await tx.hosts.measure(HostId(1), usable_cpu=1.0, usable_ram=4096.0)
+
+    asyncio.run(measure())
+    qa.ok("osf", "edit", "name=b", "-f", "name=a")
+    assert qa("osf", "edit", "memory=6g", "-f", "name=b").status == 1
