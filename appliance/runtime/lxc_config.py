@@ -15,8 +15,10 @@ from enum import Enum
 from pathlib import Path
 from typing import Literal
 
-from appliance.model import SUBID_COUNT, InstallationId, VmId
+from appliance.model import SUBID_COUNT
 from appliance.runtime.backend import GuestSpec
+from appliance.runtime.names import name as name
+from appliance.runtime.names import vm_of as vm_of
 from appliance.storage.paths import Paths
 
 Version = Literal[1, 2]
@@ -119,17 +121,6 @@ class Limit:
     version: Version
     file: str
     value: str
-
-
-def name(installation: InstallationId, vm_id: VmId) -> str:
-    """The container's name."""
-    return f"qvd-{installation}-{vm_id}"
-
-
-def vm_of(installation: InstallationId, container: str) -> VmId | None:
-    """The VM whose container has this name; None if it is not one of this installation."""
-    match = re.fullmatch(rf"qvd-{re.escape(installation)}-([1-9][0-9]*)", container)
-    return VmId(int(match[1])) if match else None
 
 
 def limits(guest: GuestSpec, layout: CgroupLayout) -> tuple[Limit, ...]:

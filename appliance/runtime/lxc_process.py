@@ -11,15 +11,16 @@ from __future__ import annotations
 
 import re
 import stat
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 
 from appliance.model import InstallationId, VmId
 from appliance.runtime import lxc_config
-
-PROC = Path("/proc")
+from appliance.runtime.processes import PROC, children, pids
+from appliance.runtime.processes import command as command
+from appliance.runtime.processes import parent as parent
+from appliance.runtime.processes import program as program
+from appliance.runtime.processes import started as started
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +42,7 @@ def find_all(installation: InstallationId) -> dict[VmId, Found]:
     """Every guest of the installation of which a process is left."""
     found: dict[VmId, Found] = {}
     keepers: dict[VmId, int] = {}
-    for pid in _pids():
+    for pid in pids():
         words = command(pid)
         if not words and program(pid) is None:
             continue  # the kernel's own, or about to be gone
@@ -70,45 +71,6 @@ def init_of(monitor: int) -> int | None:
         if started(child) is not None and _inner_pids(child)[-1:] == ["1"]:
             return child
     return None
-
-
-def children(pid: int) -> list[int]:
-    """The child processes of a single-threaded process."""
-    with suppress(OSError):
-        return [int(word) for word in (PROC / str(pid) / "task" / str(pid) / "children").read_text().split()]
-    return []
-
-
-def parent(pid: int) -> int | None:
-    """The parent of a process; None if there is no such process."""
-    fields = _stat(pid)
-    return int(fields[1]) if fields else None
-
-
-def started(pid: int) -> int | None:
-    """When a process started, in clock ticks since boot (proc(5), field 22)."""
-    fields = _stat(pid)
-    return int(fields[19]) if fields else None
-
-
-def program(pid: int) -> str | None:
-    """The name of the file that a process executes, links resolved; None if it is gone."""
-    with suppress(OSError):
-        return (PROC / str(pid) / "exe").readlink().name
-    return None
-
-
-def command(pid: int) -> list[str]:
-    """The words of a process's command line; empty if it has none or is gone."""
-    with suppress(OSError):
-        return (PROC / str(pid) / "cmdline").read_text(errors="replace").split("\0")[:-1]
-    return []
-
-
-def _pids() -> Iterator[int]:
-    for entry in PROC.iterdir():
-        if entry.name.isdigit():
-            yield int(entry.name)
 
 
 def _named(installation: InstallationId, words: list[str]) -> VmId | None:
@@ -145,12 +107,4 @@ def _inner_pids(pid: int) -> list[str]:
         for line in (PROC / str(pid) / "status").read_text(errors="replace").splitlines():
             if line.startswith("NSpid:"):
                 return line.split()[1:]
-    return []
-
-
-def _stat(pid: int) -> list[str]:
-    """The fields of /proc/PID/stat after the name; empty if the process is gone or a zombie."""
-    with suppress(OSError):
-        fields = (PROC / str(pid) / "stat").read_text(errors="replace").rpartition(")")[2].split()
-        return [] if fields[0] in "ZX" else fields
     return []
