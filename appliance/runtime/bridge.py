@@ -6,9 +6,11 @@ Calls block for a moment and are made in a thread. This is the one module that i
 from __future__ import annotations
 
 import errno
+import fcntl
 import logging
 import os
 import socket
+import struct
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -46,6 +48,10 @@ HARDENED = {
 """What the bridge does with what guests send, whatever this host does elsewhere."""
 MAC_PREFIX = "02:51:56"
 """By this a bridge of ours is known: a locally administered address that no card has."""
+TUN_DEVICE = Path("/dev/net/tun")
+TUNSETIFF, TUNSETPERSIST = 0x400454CA, 0x400454CB
+IFF_TAP, IFF_NO_PI, IFF_VNET_HDR = 0x0002, 0x1000, 0x4000
+"""Of a tap as QEMU wants it: whole frames, with the header by which checksums are left to the host."""
 UNICAST, LOCAL_TABLE = 1, 255
 """Of routes: those that lead somewhere; the table of the host's own addresses (rtnetlink(7))."""
 
@@ -102,6 +108,15 @@ async def surroundings() -> Surroundings:
 async def attach(link: str, bridge: str) -> None:
     """Make a link a port of the bridge, up, and isolated from the other guests' ports."""
     await _told(f"{link} cannot be put on the bridge {bridge}", _attach, link, bridge)
+
+
+async def tap(link: str, bridge: str) -> None:
+    """Make a persistent tap for a virtual machine unless it is there, and a port of it as `attach` does.
+
+    :raises NetworkError: the kernel refuses, or something else has the name
+    """
+    await _told(f"the tap {link} cannot be made", _make_tap, link)
+    await attach(link, bridge)
 
 
 async def isolate(link: str) -> None:
@@ -223,6 +238,22 @@ def _attach(link: str, bridge: str) -> None:
     with IPRoute() as ip:
         ip.link("set", index=_index(link), master=_index(bridge), state="up")
     _isolate(link)
+
+
+def _make_tap(link: str) -> None:
+    with IPRoute() as ip:
+        index = _index(ip, link)
+        if index is not None:
+            if _kind(ip, index) != "tun":
+                raise NetworkError(f"{link} exists and is not a tap", hint=f"ip link del {link}")
+            return
+    request = struct.pack("16sH22x", link.encode(), IFF_TAP | IFF_NO_PI | IFF_VNET_HDR)
+    descriptor = os.open(TUN_DEVICE, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        fcntl.ioctl(descriptor, TUNSETIFF, request)
+        fcntl.ioctl(descriptor, TUNSETPERSIST, 1)
+    finally:
+        os.close(descriptor)
 
 
 def _isolate(link: str) -> None:
