@@ -396,6 +396,9 @@ PATH_STORAGE_TRASH = declare(
     "path.storage.trash", path, "${path.storage.root}/trash", "Deleted things, for a while."
 )
 PATH_RUN_LXC = declare("path.run.lxc", path, "${path.run}/lxc", "Configurations of containers.")
+PATH_RUN_KVM = declare(
+    "path.run.kvm", path, "${path.run}/kvm", "Sockets and domains of virtual machines; at most 80 characters."
+)
 PATH_SSL = declare(
     "path.l7r.ssl", path, "${path.run}/l7r/ssl", "Where the TLS files are written (mode 0700)."
 )
@@ -512,6 +515,21 @@ L7R_MAX_STRANGERS = declare(
 )
 
 VM_HYPERVISOR = declare("vm.hypervisor", backend, "lxc", "Backend of an OSF that names none.")
+KVM_ACCEL = declare(
+    "vm.kvm.accel",
+    choice("auto", "kvm", "tcg"),
+    "auto",
+    "What runs the processors of virtual machines: kvm, by this host's own; tcg, by software, several times"
+    " slower; auto for kvm if a trial at start shows that guests run on it, else tcg.",
+)
+KVM_CPUS = declare("vm.kvm.cpus", count, "2", "Processors of a virtual machine whose OSF does not say.")
+KVM_URI = declare("vm.kvm.uri", str, "qemu:///system", "Where libvirtd is reached.")
+KVM_TIMEOUT = declare(
+    "internal.hkd.kvm.timeout.libvirt", seconds, "10", "Longest wait for an answer of libvirtd."
+)
+KVM_TIMEOUT_START = declare(
+    "internal.hkd.kvm.timeout.start", seconds, "45", "Longest wait until libvirtd has started a domain."
+)
 VM_STARTING_MAX = declare("hkd.vm.starting.max", count, "6", "How many VMs may boot at once.")
 VM_HEAVY_MAX = declare("internal.hkd.max_heavy", count, "10", "How many VMs may be stopped at once.")
 VM_OVERLAY_PERSISTENT = declare(

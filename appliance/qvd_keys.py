@@ -13,7 +13,7 @@ QVD_KEYS = frozenset(
     command.dhcpd l7r.auth.plugin.default.salt l7r.auth.mode l7r.loadbalancer.plugin
     l7r.loadbalancer.plugin.default.weight.ram l7r.loadbalancer.plugin.default.weight.cpu
     l7r.loadbalancer.plugin.default.weight.random hkd.pid_file
-    vm.lxc.unionfs.type vm.kvm.virtio vm.kvm.cpus vm.kvm.accel vm.vnc.redirect vm.vnc.opts
+    vm.lxc.unionfs.type vm.kvm.virtio vm.vnc.redirect vm.vnc.opts
     vm.serial.redirect vm.serial.capture vm.lxc.home.per.user vm.kvm.home.drive.index
     internal.vm.network.dhcp-hostsfile internal.vm.port.x
     internal.hkd.cluster.node.timeout internal.hkd.agent.ticker.timeout internal.hkd.lock.path

@@ -17,6 +17,8 @@ AT_START = (
     "path.",
     "storage.pool.",
     "vm.hypervisor",
+    "vm.kvm.",
+    "internal.hkd.kvm.timeout.",
     "vm.network.bridge",
     "vm.network.gateway",
     "vm.network.netmask",

@@ -29,6 +29,7 @@ class Paths:
         self.trash = settings[config.PATH_STORAGE_TRASH]
         self.run = settings[config.PATH_RUN]
         self.lxc = settings[config.PATH_RUN_LXC]
+        self.kvm = settings[config.PATH_RUN_KVM]
         self.ssl = settings[config.PATH_SSL]
         self.control = settings[config.PATH_CONTROL]
         self.cgroup = settings[config.PATH_CGROUP]
@@ -111,9 +112,25 @@ class Paths:
         """The same for a virtual machine's: beside the others, so that it only changes its name."""
         return self.overlays / f"{vm_id}-{at:%Y%m%dT%H%M%SZ}.qcow2"
 
+    def sockets(self, vm_id: VmId) -> Path:
+        """Where a virtual machine offers its serial line and its screen; its QEMU may write there."""
+        return self.kvm / str(vm_id)
+
+    def serial(self, vm_id: VmId) -> Path:
+        """The serial line of a virtual machine, a Unix socket."""
+        return self.sockets(vm_id) / "serial"
+
     def vnc(self, vm_id: VmId) -> Path:
-        """The socket at which a virtual machine shows its screen; nowhere else."""
-        return self.run / "kvm" / str(vm_id) / "vnc"
+        """The screen of a virtual machine by VNC, a Unix socket."""
+        return self.sockets(vm_id) / "vnc"
+
+    def domain(self, vm_id: VmId) -> Path:
+        """What libvirt was told last about a virtual machine."""
+        return self.kvm / f"{vm_id}.xml"
+
+    def line_lock(self, vm_id: VmId) -> Path:
+        """Locked by whoever holds the serial line of a virtual machine."""
+        return self.kvm / f"{vm_id}.line"
 
     def console_log(self, vm_id: VmId) -> Path:
         """The boot messages of a VM's guest."""
