@@ -8,19 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
 import socket
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
 from appliance.errors import BackendError
-from appliance.runtime import lxc_command
+from appliance.runtime import console_log, lxc_command
 from appliance.threads import in_thread
 
 GETTY = 1
-TAIL_BYTES = 1 << 16
-ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|[\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\)?|[ -/]*[0-~])")
 
 
 class Line:
@@ -77,12 +73,4 @@ def tail(log: Path, lines: int) -> str:
 
     LXC moves a full log aside and begins another, so the lines before its first are in the other file.
     """
-    content = b""
-    for part in (log.with_name(f"{log.name}.1"), log):
-        with suppress(OSError), part.open("rb") as stream:
-            stream.seek(max(0, part.stat().st_size - TAIL_BYTES))
-            content += stream.read()
-    text = content[-TAIL_BYTES:].decode(errors="replace")
-    plain = ESCAPES.sub("", text.replace("\r\n", "\n").replace("\r", "\n"))
-    harmless = "".join(char for char in plain if char.isprintable() or char in "\n\t")
-    return "\n".join([line for line in harmless.splitlines() if line.strip()][-lines:])
+    return console_log.tail((log.with_name(f"{log.name}.1"), log), lines)

@@ -20,10 +20,11 @@ from pathlib import Path
 BUILD = Path(__file__).resolve().parents[2] / "build" / "tiny-vm"
 GRUB = Path("/usr/lib/grub/i386-pc")
 BUSYBOX = Path("/bin/busybox")
-MODULES = """
-virtio_ring virtio virtio_pci_legacy_dev virtio_pci_modern_dev virtio_pci virtio_blk
-failover net_failover virtio_net evdev button
-""".split()
+MODULES = (
+    *("virtio_ring", "virtio", "virtio_pci_legacy_dev", "virtio_pci_modern_dev", "virtio_pci", "virtio_blk"),
+    *("failover", "net_failover", "virtio_net", "evdev", "button"),
+)
+FOLDERS = ("bin", "dev", "etc", "etc/acpi", "etc/acpi/PWRF", "modules", "proc", "sys")
 BOOTED = "the tiny guest has booted"
 PROMPT = "tiny# "
 INIT = f"""\
@@ -131,7 +132,7 @@ def _build(work: Path, package: Path, image: Path) -> None:
 def _archive(package: Path) -> Iterator[bytes]:
     """The initrd as a cpio archive in the format newc."""
     (modules,) = (package / "lib" / "modules").iterdir()
-    yield from (_entry(f, 0o040755) for f in "bin dev etc etc/acpi etc/acpi/PWRF modules proc sys".split())
+    yield from (_entry(f, 0o040755) for f in FOLDERS)
     yield _entry("dev/console", 0o020600, device=(5, 1))
     yield _entry("init", 0o100755, INIT.encode())
     yield _entry("bin/busybox", 0o100755, BUSYBOX.read_bytes())
