@@ -45,7 +45,7 @@ TERM_S = 3.0
 """How long a QEMU may take to write out its disks' tables when it is told to end."""
 FORGET_S = 5.0
 RESUME_S = 10.0
-LOG_BYTES = 1 << 20
+LOG_BYTES = 1 << 17
 LONGEST_SOCKET = 107
 """What the kernel takes as the path of a Unix socket."""
 TOOLS = (kvm_accel.QEMU, "qemu-img")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from appliance.errors import BackendError, HostError, ImageError, PoolFullError, VolumeError
@@ -9,6 +10,9 @@ from appliance.runtime.kvm_domain import DiskFiles
 from appliance.storage import image_lock
 
 FULL = "No space left"
+NODE = re.compile(r'-blockdev \{.*?"node-name":"libvirt-(\d+)-(?:format|storage)"')
+QEMU_HEAD = re.compile(r"\S+T\S+Z qemu-system-\S+: ")
+"""The time and the program before what a QEMU says."""
 
 
 def check_unused(files: DiskFiles) -> None:
@@ -32,15 +36,26 @@ def check_unused(files: DiskFiles) -> None:
 
 
 def blamed(error: BackendError, files: DiskFiles) -> HostError | ImageError:
-    """Why a domain did not start: the image's fault, or the storage's, by the file that QEMU names."""
-    said = error.message
+    """Why a domain did not start, by what QEMU complains of: the image's fault, or the storage's."""
+    said = QEMU_HEAD.sub("", error.message)
     if FULL in said:
         return PoolFullError.of(said)
-    if str(files.base) in said:
-        return ImageError(said)
-    if any(str(disk) in said for disk in _written(files)):
-        return VolumeError(said, hint="qa vm start tries again; a kept root may have to be given up")
-    return error
+    node = NODE.search(said)
+    reason = said.rpartition("}: ")[2]
+    culprit = _nodes(files).get(int(node[1])) if node else None
+    if culprit is None:
+        culprit = next((disk for disk in (files.base, *_written(files)) if str(disk) in said), None)
+    if culprit is None:
+        return error
+    if culprit == files.base:
+        return ImageError(f"the image {culprit} cannot be used: {reason}", hint="qa di add it anew")
+    return VolumeError(f"the disk {culprit} cannot be used: {reason}")
+
+
+def _nodes(files: DiskFiles) -> dict[int, Path]:
+    """libvirt numbers the files of all disks, from the last disk on and in each from the top on."""
+    last = [] if files.home is None else [files.home]
+    return dict(enumerate([*last, files.overlay, files.base], start=1))
 
 
 def ended_at_once() -> BackendError:

@@ -23,6 +23,8 @@ _start:
   movw %ax, %ds
   movw %ax, %ss
   movw $0x7c00, %sp
+  movw %ax, 0x22
+  movw $tick, 0x20        # the timer is ours: the firmware would read what is typed
   movw $0x602, %dx        # PM1 enable: the power button tells us
   movw $0x100, %ax
   outw %ax, %dx
@@ -72,6 +74,12 @@ write:
   movw $0x3f8, %dx
   outb %al, %dx
   ret
+tick:
+  pushw %ax
+  movb $0x20, %al
+  outb %al, $0x20
+  popw %ax
+  iret
 text: .asciz "{BOOTED}\\r\\n"
 .org 510
 .word 0xaa55

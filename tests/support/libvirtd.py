@@ -26,20 +26,23 @@ mkdir -p /run/libvirt
 for place in run var/lib var/cache etc var/log; do mount --bind "$1/$place" "/$place/libvirt"; done
 exec setpriv --pdeathsig KILL libvirtd -f /etc/libvirt/libvirtd.conf -p /run/libvirt/libvirtd.pid
 """
-REAPER = """
+PARENT = """
 import ctypes, os, signal, sys
 libc = ctypes.CDLL(None)
 libc.prctl(1, signal.SIGKILL)
 libc.prctl(36, 1)
-print(os.spawnvp(os.P_NOWAIT, sys.argv[1], sys.argv[1:]), flush=True)
-try:
-    while True:
-        os.wait()
-except ChildProcessError:
-    pass
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+for order in sys.stdin:
+    pid = os.fork()
+    if pid == 0:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        os.dup2(os.open("/dev/null", os.O_RDWR), 0)
+        os.execvp(sys.argv[1], sys.argv[1:])
+    print(pid, flush=True)
 """
-"""The parent of libvirtd, and of its orphans: libvirtd waits until a QEMU that ended is gone from the table
-of processes, and whoever has number 1 here may take seconds over that."""
+"""Starts libvirtd whenever it is given a line, from outside of its namespaces, and is the parent of its
+orphans. The kernel takes those off the table of processes at once: libvirtd waits for that when a QEMU has
+ended, and whoever has number 1 here may take seconds over it."""
 LIBVIRTD = """\
 auth_unix_rw = "none"
 unix_sock_rw_perms = "0700"
@@ -61,35 +64,38 @@ class Libvirtd:
     """The daemon, which may be killed and started again; domains outlive that."""
 
     def __init__(self, namespace: str, folder: Path) -> None:
-        self._namespace = namespace
         self._folder = folder
         self._pid: int | None = None
-        self._reapers: list[subprocess.Popen[bytes]] = []
+        begin = [str(IN_NETNS), namespace, "sh", "-c", BEGIN, "sh", str(folder)]
+        words = [sys.executable, "-I", "-S", "-c", PARENT, *begin]
+        self._parent = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
     @property
     def uri(self) -> str:
         """Where it is reached, from any network namespace."""
         return f"qemu:///system?socket={self._socket}"
 
-    @property
-    def log(self) -> str:
-        """What it complained about."""
+    def log(self, domain: str | None = None) -> str:
+        """What it complained about, or what a domain's QEMU did."""
+        name = "libvirtd.log" if domain is None else f"qemu/{domain}.log"
         with suppress(OSError):
-            return (self._folder / "var/log/libvirtd.log").read_text()
+            return (self._folder / "var/log" / name).read_text()
         return ""
 
     def start(self) -> None:
-        """Start it; returns when it accepts connections."""
-        begin = [str(IN_NETNS), self._namespace, "sh", "-c", BEGIN, "sh", str(self._folder)]
-        words = [sys.executable, "-I", "-S", "-c", REAPER, *begin]
-        reaper = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
-        self._reapers.append(reaper)
-        assert reaper.stdout is not None
-        self._pid = int(reaper.stdout.readline())
+        """Start it unless it runs; returns when it accepts connections."""
+        if self._pid is not None:
+            return
+        parent = self._parent
+        assert parent.stdin is not None
+        assert parent.stdout is not None
+        parent.stdin.write(b"start\n")
+        parent.stdin.flush()
+        self._pid = int(parent.stdout.readline())
         deadline = time.monotonic() + LONGEST_S
         while not self._answers():
-            assert Path(f"/proc/{self._pid}").exists(), f"libvirtd ended: {self.log}"
-            assert time.monotonic() < deadline, f"libvirtd does not answer: {self.log}"
+            assert Path(f"/proc/{self._pid}").exists(), f"libvirtd ended: {self.log()}"
+            assert time.monotonic() < deadline, f"libvirtd does not answer: {self.log()}"
             time.sleep(0.02)
 
     def signal(self, number: int) -> None:
@@ -109,9 +115,8 @@ class Libvirtd:
     def close(self) -> None:
         """Kill it, and let go of what it left."""
         self.kill()
-        for reaper in self._reapers:
-            reaper.kill()
-            reaper.communicate()
+        self._parent.kill()
+        self._parent.communicate()
 
     @property
     def _socket(self) -> Path:

@@ -8,7 +8,7 @@ from typing import NoReturn
 
 import pytest
 
-from appliance.threads import in_thread, to_the_end
+from appliance.threads import Crew, in_thread, to_the_end, within
 
 
 async def test_a_cancellation_waits_for_the_thread() -> None:
@@ -52,3 +52,42 @@ async def test_a_failure_after_the_cancellation_is_not_reported_as_lost() -> Non
     go_on.set()
     with pytest.raises(asyncio.CancelledError):
         await task
+
+
+async def test_a_crew_does_more_than_it_has_threads_for() -> None:
+    crew = Crew("test", 2)
+    results = [await within(10, future) for future in [crew.submit(lambda n=n: n * n) for n in range(9)]]  # type: ignore[misc]
+    assert results == [n * n for n in range(9)]
+    with pytest.raises(ZeroDivisionError):
+        await within(10, crew.submit(lambda: 1 // 0))
+    crew.close()
+
+
+async def test_who_waits_for_a_crew_is_let_go_in_time_and_what_was_not_begun_is_not_done() -> None:
+    crew, may_end, done = Crew("test", 1), threading.Event(), threading.Event()
+    begun = threading.Event()
+
+    def hang() -> None:
+        begun.set()
+        may_end.wait(10)
+
+    with pytest.raises(TimeoutError):
+        await within(0.05, crew.submit(hang))
+    assert begun.is_set()
+    with pytest.raises(TimeoutError):
+        await within(0.05, crew.submit(done.set))
+    may_end.set()
+    await within(10, crew.submit(lambda: None))
+    assert not done.is_set()
+    crew.close()
+
+
+async def test_a_cancellation_waits_for_a_crew_and_not_for_ever() -> None:
+    crew, may_end = Crew("test", 1), threading.Event()
+    task = asyncio.ensure_future(within(0.05, crew.submit(lambda: may_end.wait(10))))
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    may_end.set()
+    crew.close()
