@@ -86,16 +86,16 @@ class Cgroups:
         :raises BackendError: processes of an earlier run live in one
         """
         for top in self._leftovers(container):
-            for group in (*_deepest_first(top), top):
-                try:
-                    group.rmdir()
-                except FileNotFoundError:
-                    continue
-                except OSError as exc:
-                    raise BackendError(
-                        f"processes of an earlier run of {container} still live in {group}",
-                        hint="end them: their numbers are in cgroup.procs there",
-                    ) from exc
+            _remove(top, container)
+
+    def sweep_domain(self, domain: str) -> None:
+        """Remove the groups of a domain whose QEMU ended while libvirtd was away, and which it forgets.
+
+        :raises BackendError: processes live in one
+        """
+        for hierarchy in self._hierarchies():
+            for top in (hierarchy / "machine").glob(f"qemu-*-{domain}.libvirt-qemu"):
+                _remove(top, domain)
 
     def _leftovers(self, container: str) -> Iterator[Path]:
         ours = re.compile(rf"lxc\.(payload|monitor)\.{re.escape(container)}(-[0-9]+)?")
@@ -130,6 +130,19 @@ class Cgroups:
         if self._version("memory") == 1:
             return (self._mount / "memory" / "memory.memsw.limit_in_bytes").exists()
         return any(self._unified().glob("*/memory.swap.max"))
+
+
+def _remove(top: Path, guest: str) -> None:
+    for group in (*_deepest_first(top), top):
+        try:
+            group.rmdir()
+        except FileNotFoundError:
+            continue
+        except OSError as exc:
+            raise BackendError(
+                f"processes of an earlier run of {guest} still live in {group}",
+                hint="end them: their numbers are in cgroup.procs there",
+            ) from exc
 
 
 def _lines(file: Path) -> list[str]:

@@ -28,6 +28,7 @@ from appliance.log import facts
 from appliance.model import NO_DI, InstallationId, Mark, Usage, VmId
 from appliance.runtime import bridge, console_log, kvm_accel, kvm_domain, kvm_launch, kvm_process, names
 from appliance.runtime.backend import Departure, GuestSpec, Sighting
+from appliance.runtime.cgroups import Cgroups
 from appliance.runtime.kvm_console import Line
 from appliance.runtime.kvm_domain import DiskFiles, Platform
 from appliance.runtime.kvm_watch import Watch
@@ -183,12 +184,7 @@ class Kvm:
             await bridge.tap(guest.interface, guest.bridge)
             xml = await in_thread(self._paths.domain(vm_id).read_text)
             try:
-                await self._link.create(xml)
-            except AwayError:
-                raise
-            except BackendError as exc:
-                raise kvm_launch.blamed(exc, files) from exc
-            try:
+                await self._create(xml, files)
                 await self._verify(guest, self._platform)
                 if (pid := await self._find(vm_id)) is None:
                     raise kvm_launch.ended_at_once()
@@ -239,6 +235,7 @@ class Kvm:
                 raise BackendError(f"VM {vm_id} still runs, as process {pid}", hint="kill it first")
             if interface := self._interface(vm_id):
                 await bridge.remove(interface)
+            await in_thread(Cgroups(self._paths.cgroup).sweep_domain, self._name(vm_id))
             await in_thread(self._clear, vm_id)
             await in_thread(shutil.rmtree, self._paths.sockets(vm_id), ignore_errors=True)
             for file in (self._paths.domain(vm_id), self._paths.line_lock(vm_id)):
@@ -314,6 +311,7 @@ class Kvm:
             await asyncio.shield(watch.done)
 
     async def _kill_now(self, vm_id: VmId) -> None:
+        """End what a failed launch left: a libvirtd that dies while it starts a domain leaves a QEMU."""
         try:
             if (pid := await self._find(vm_id)) is not None:
                 with self._followed(vm_id, pid) as watch:
@@ -336,6 +334,14 @@ class Kvm:
             if self._timers.monotonic() > begun + FORGET_S / 2:
                 await self._link.destroy(name)
             await self._timers.sleep(LOOK_S)
+
+    async def _create(self, xml: str, files: DiskFiles) -> None:
+        try:
+            await self._link.create(xml)
+        except AwayError:
+            raise
+        except BackendError as exc:
+            raise kvm_launch.blamed(exc, files) from exc
 
     async def _verify(self, guest: GuestSpec, platform: Platform) -> None:
         wanted, found = kvm_domain.limits(guest, platform), await self._link.limits(self._name(guest.vm_id))

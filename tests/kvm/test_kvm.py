@@ -19,12 +19,13 @@ from appliance.clock import SystemClock
 from appliance.config import KVM_URI, Settings
 from appliance.errors import BackendError, ImageError, VolumeError
 from appliance.model import VmId
-from appliance.runtime import bridge, kvm_domain, names, processes
+from appliance.runtime import bridge, kvm_domain, kvm_process, names, processes
 from appliance.runtime.backend import Departure, GuestSpec
 from appliance.runtime.console import Consoles
 from appliance.runtime.kvm import LOG_BYTES, Kvm
 from appliance.runtime.kvm_domain import Limits
 from appliance.runtime.libvirt_link import AwayError, Link
+from tests.support import kvm_rig
 from tests.support.boot_sector import BOOTED
 from tests.support.contract import ONE, Rig
 from tests.support.kvm_rig import Site
@@ -54,6 +55,12 @@ class Bench:
 
     async def until_departed(self) -> None:
         await self.until(lambda: bool(self.departed))
+
+    async def until_begun(self) -> None:
+        """Until there is a QEMU, of which libvirtd does not speak yet."""
+        async with asyncio.timeout(LONGEST_S):
+            while not kvm_process.find_all(self.site.paths, self.site.installation):
+                await asyncio.sleep(0.001)
 
     async def qemu(self) -> int:
         pid = (await self.backend.survey())[ONE].init_pid
@@ -95,7 +102,15 @@ def alive(site: Site) -> Iterator[Libvirtd]:
 
 
 @pytest.fixture
-async def bench(site: Site) -> AsyncIterator[Bench]:
+def clean(site: Site, alive: Libvirtd) -> Iterator[None]:
+    """Nothing is left of a guest that was removed, whoever was away meanwhile."""
+    yield
+    asyncio.run(kvm_rig.clear(site))
+    assert traces(site.installation) == []
+
+
+@pytest.fixture
+async def bench(site: Site, clean: None) -> AsyncIterator[Bench]:
     await site.connect()
     async with at_work(site) as bench:
         yield bench
@@ -199,6 +214,31 @@ async def test_what_starts_when_nobody_waits_any_longer_is_ended(bench: Bench) -
                 await asyncio.sleep(0.02)
     finally:
         link.close()
+
+
+async def test_a_libvirtd_that_dies_while_it_starts_a_guest_leaves_none(
+    bench: Bench, alive: Libvirtd
+) -> None:
+    await _prepared(bench)
+    launching = asyncio.ensure_future(bench.backend.launch(ONE))
+    await bench.until_begun()
+    alive.kill()
+    with pytest.raises(BackendError):
+        await launching
+    assert await bench.backend.survey() == {}
+    alive.start()
+    await bench.rig.start()
+
+
+async def test_a_cancelled_launch_leaves_no_guest(bench: Bench) -> None:
+    await _prepared(bench)
+    launching = asyncio.ensure_future(bench.backend.launch(ONE))
+    await bench.until_begun()
+    launching.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await launching
+    assert await bench.backend.survey() == {}
+    await bench.rig.start()
 
 
 async def test_a_guest_that_ignores_its_button_is_killed(bench: Bench, images: dict[str, Path]) -> None:

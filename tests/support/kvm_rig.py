@@ -141,11 +141,12 @@ def site(libvirtd: Libvirtd, image: Path) -> Iterator[Site]:
     try:
         yield made
     finally:
-        asyncio.run(_clear(made))
+        asyncio.run(clear(made))
         shutil.rmtree(run)
 
 
-async def _clear(site: Site) -> None:
+async def clear(site: Site) -> None:
+    """Remove every guest of the installation."""
     backend = site.backend()
     for vm_id in kvm_process.find_all(site.paths, site.installation):
         await backend.kill(vm_id)

@@ -24,13 +24,11 @@ set -e
 mount --make-rprivate /
 mkdir -p /run/libvirt
 for place in run var/lib var/cache etc var/log; do mount --bind "$1/$place" "/$place/libvirt"; done
-exec setpriv --pdeathsig KILL libvirtd -f /etc/libvirt/libvirtd.conf -p /run/libvirt/libvirtd.pid
+exec libvirtd -f /etc/libvirt/libvirtd.conf -p /run/libvirt/libvirtd.pid
 """
 PARENT = """
-import ctypes, os, signal, sys
-libc = ctypes.CDLL(None)
-libc.prctl(1, signal.SIGKILL)
-libc.prctl(36, 1)
+import ctypes, os, signal, sys, time
+ctypes.CDLL(None).prctl(36, 1)
 signal.signal(signal.SIGCHLD, signal.SIG_IGN)
 for order in sys.stdin:
     pid = os.fork()
@@ -39,10 +37,18 @@ for order in sys.stdin:
         os.dup2(os.open("/dev/null", os.O_RDWR), 0)
         os.execvp(sys.argv[1], sys.argv[1:])
     print(pid, flush=True)
+while children := open(f"/proc/self/task/{os.getpid()}/children").read().split():
+    for child in children:
+        try:
+            os.kill(int(child), signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+    time.sleep(0.01)
 """
 """Starts libvirtd whenever it is given a line, from outside of its namespaces, and is the parent of its
 orphans. The kernel takes those off the table of processes at once: libvirtd waits for that when a QEMU has
-ended, and whoever has number 1 here may take seconds over it."""
+ended, and whoever has number 1 here may take seconds over it. When nobody gives lines any more, it kills
+all."""
 LIBVIRTD = """\
 auth_unix_rw = "none"
 unix_sock_rw_perms = "0700"
@@ -113,9 +119,7 @@ class Libvirtd:
             self._pid = None
 
     def close(self) -> None:
-        """Kill it, and let go of what it left."""
-        self.kill()
-        self._parent.kill()
+        """Kill it, and whatever it started."""
         self._parent.communicate()
 
     @property

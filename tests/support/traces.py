@@ -30,9 +30,8 @@ def _processes(word: str) -> list[str]:
 
 
 def _groups(word: str) -> list[str]:
-    return [f"cgroup {path}" for path in CGROUPS.glob(f"*/*{word}*")] + [
-        f"cgroup {path}" for path in CGROUPS.glob(f"*{word}*")
-    ]
+    places = (f"*{word}*", f"*/*{word}*", f"*/machine/*{word}*")
+    return [f"cgroup {path}" for place in places for path in CGROUPS.glob(place)]
 
 
 def _mounts(word: str) -> list[str]:
