@@ -25,6 +25,7 @@ from appliance.config import (
     HKD_STOPPING_VMS,
     LOG_FILENAME,
     LOG_LEVEL,
+    NETWORK_DHCP,
     NODENAME,
     VM_HYPERVISOR,
     VM_STARTING_MAX,
@@ -45,11 +46,14 @@ from appliance.ops.drain import drain
 from appliance.ops.images import sweep_unfinished
 from appliance.ops.settings import in_force
 from appliance.runtime import host_shutdown, preflight
-from appliance.runtime.backend import ConsoleLine
+from appliance.runtime.addressing import AddressedFences
+from appliance.runtime.backend import ConsoleLine, Fences
 from appliance.runtime.bridge import converge, spec
 from appliance.runtime.console import Consoles
+from appliance.runtime.dhcp import Dhcp
 from appliance.runtime.firewall import Firewall
 from appliance.runtime.hkd import Hkd
+from appliance.runtime.kvm import Kvm
 from appliance.runtime.lxc import Lxc
 from appliance.runtime.machine import Phase, VmMachine
 from appliance.runtime.nothing import Nothing
@@ -111,6 +115,8 @@ class Appliance:
         """Whether whoever told us to stop wants the guests to stop as well."""
         self._ends = False
         self._around = around
+        self._firewall: Firewall | None = None
+        self._dhcp: Dhcp | None = None
 
     async def run(self) -> None:
         """Serve until told to stop; guests go on running afterwards."""
@@ -183,9 +189,10 @@ class Appliance:
                     wishes = tasks.create_task(hkd.serve_wishes(), name="wishes")
                     tasks.create_task(hkd.tick(), name="ticker")
                     self._look_after_storage(tasks, equipment, supervisor)
-                    for kit in equipment.values():
-                        if isinstance(kit.fences, Firewall):
-                            tasks.create_task(kit.fences.keep(self._clock), name="firewall")
+                    if self._firewall is not None:
+                        tasks.create_task(self._firewall.keep(self._clock), name="firewall")
+                    if self._dhcp is not None:
+                        tasks.create_task(self._dhcp.run(), name="addresses")
                     beats = show_life(self._manager, supervisor, self._store, self._clock)
                     tasks.create_task(beats, name="watchdog")
                     logger.info("appliance runs", extra=facts(host=self._host.name, id=self._installation))
@@ -237,15 +244,40 @@ class Appliance:
         nothing = Nothing(self._paths.run, self._installation)
         await nothing.check()
         equipment = {BackendKind.NOTHING: Equipment(nothing, nothing, nothing)}
-        if BackendKind.LXC in kinds:
-            lxc = Lxc(self._paths, self._installation)
-            disks = BtrfsDisks(self._paths, self._installation, policy=policy(self._settings))
+        containers, machines = BackendKind.LXC in kinds, BackendKind.KVM in kinds
+        if not (containers or machines):
+            return equipment
+        if containers:
+            lxc, subvolumes = self._lxc()
             await lxc.check()
+            await subvolumes.check()
+        if machines:
+            kvm, disks = self._kvm()
+            await kvm.check()
             await disks.check()
-            await preflight.check(self._settings)
-            await converge(spec(self._settings))
-            equipment[BackendKind.LXC] = Equipment(lxc, disks, Firewall(self._settings))
+        await preflight.check(self._settings)
+        firewall = self._firewall = Firewall(self._settings)
+        fences: Fences = firewall
+        if machines and self._settings[NETWORK_DHCP]:
+            self._dhcp = Dhcp(self._settings, self._paths.run, self._clock)
+            await self._dhcp.check()
+            fences = AddressedFences(firewall, self._dhcp)
+        await converge(spec(self._settings))
+        if containers:
+            equipment[BackendKind.LXC] = Equipment(lxc, subvolumes, fences)
+        if machines:
+            equipment[BackendKind.KVM] = Equipment(kvm, disks, fences)
         return equipment
+
+    def _lxc(self) -> tuple[Lxc, BtrfsDisks]:
+        limits = policy(self._settings)
+        return Lxc(self._paths, self._installation), BtrfsDisks(
+            self._paths, self._installation, policy=limits
+        )
+
+    def _kvm(self) -> tuple[Kvm, Qcow2Disks]:
+        disks = Qcow2Disks(self._paths, self._installation, policy=policy(self._settings))
+        return Kvm(self._paths, self._installation, self._settings, disks.files), disks
 
     async def _order_off(self, supervisor: Supervisor, kinds: Collection[BackendKind]) -> None:
         await host_shutdown.order_off(

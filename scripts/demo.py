@@ -31,7 +31,7 @@ from scripts.trial import (
 )
 
 VM = "desk1"
-LIBVIRT_URI = "vm.kvm.libvirt.uri"
+LIBVIRT_URI = "vm.kvm.uri"
 """The setting that says which libvirt runs the virtual machines."""
 LOCAL_DISPLAY = re.compile(r"(unix)?:\d+(\.\d+)?$")
 

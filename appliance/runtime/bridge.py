@@ -241,12 +241,12 @@ def _attach(link: str, bridge: str) -> None:
 
 
 def _make_tap(link: str) -> None:
-    with IPRoute() as ip:
-        index = _index(ip, link)
-        if index is not None:
+    index = _index(link)
+    if index is not None:
+        with IPRoute() as ip:
             if _kind(ip, index) != "tun":
                 raise NetworkError(f"{link} exists and is not a tap", hint=f"ip link del {link}")
-            return
+        return
     request = struct.pack("16sH22x", link.encode(), IFF_TAP | IFF_NO_PI | IFF_VNET_HDR)
     descriptor = os.open(TUN_DEVICE, os.O_RDWR | os.O_CLOEXEC)
     try:

@@ -3,7 +3,7 @@
 This is the one module that imports libvirt. Its calls block, some for as long as libvirtd does not answer,
 so they are made by a crew of threads of their own, and nobody waits for one beyond its limit. Events do not
 come by libvirt's adapter to asyncio: whatever thread makes a call would change the loop's descriptors and
-timers behind its back, which neither loop allows (ADR 12). libvirt's own event loop runs in one thread of
+timers behind its back, which neither loop allows (ADR 13). libvirt's own event loop runs in one thread of
 this process instead, and what it tells is handed to our loop.
 
 When libvirtd goes, calls fail at once, guests run on, and the link dials until it is back. What happened
