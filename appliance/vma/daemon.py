@@ -39,9 +39,21 @@ def run(conf: Conf, listener: socket.socket) -> int:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     files.replace(conf["vma.pid_file"], f"{os.getpid()}\n")
     say(f"listening on port {listener.getsockname()[1]}")
+    _tell_init("READY=1")
     loop.run()
     files.remove(conf["vma.pid_file"])
     return 0
+
+
+def _tell_init(state: str) -> None:
+    """Say so to systemd, if it wants to know (sd_notify); the desktops inherit no such duty."""
+    place = os.environ.pop("NOTIFY_SOCKET", "")
+    if place:
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+                sock.sendto(state.encode(), "\0" + place[1:] if place.startswith("@") else place)
+        except OSError as exc:
+            say(f"init does not listen: {exc.strerror}")
 
 
 def _power_off(loop: Loop, conf: Conf) -> None:

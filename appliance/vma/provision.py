@@ -14,9 +14,9 @@ import os
 import pwd
 import re
 import stat
-import subprocess
-from typing import Callable, Iterator, Mapping, NamedTuple, Optional, Sequence, Tuple
+from typing import Callable, Mapping, NamedTuple, Optional, Sequence, Tuple
 
+from appliance.vma import home_drive, tools
 from appliance.vma.conf import Conf
 from appliance.vma.files import say
 from appliance.vma.hooks import Hooks
@@ -178,7 +178,7 @@ def ensure(conf: Conf, hooks: Hooks, params: Mapping[str, str], busy: Callable[[
     if not os.path.lexists(want.home):
         busy()
         if not hooks.run_provisioning("mount_home", params):
-            mount_home_drive(conf)
+            _mount_homes(conf)
     accounts = Accounts()
     plan = decide(want, accounts, owner_of(want.home))
     if plan.new_user:
@@ -288,56 +288,15 @@ def _copy(source: str, target: str, uid: int, gid: int) -> None:
     os.chown(target, uid, gid, follow_symlinks=False)
 
 
-# -- the home drive of virtual machines --------------------------------------------------------------------
-
-
-def mount_home_drive(conf: Conf) -> None:
-    """Mount the second disk where homes are; partition and format it if blank. No such disk: nothing."""
-    drive, place = conf["vma.user.home.drive"], conf["vma.user.home.path"]
-    if not drive or not _is_block(drive) or os.path.ismount(place):
-        return
-    os.makedirs(place, exist_ok=True)
-    partition = drive + ("p1" if drive[-1].isdigit() else "1")
-    if not _is_block(partition):
-        if _signature(drive):
-            raise ProvisionError(f"{drive} is neither blank nor does it have a first partition")
-        _run(["sfdisk", "--quiet", drive], "type=83\n")
-        _run(["udevadm", "settle", f"--exit-if-exists={partition}", "--timeout=10"], needed=False)
-    if not _signature(partition):
-        _run([f"mkfs.{conf['vma.user.home.fs']}", partition])
-    _run(["mount", "-o", "nosuid,nodev", partition, place])
-
-
-def _is_block(path: str) -> bool:
+def _mount_homes(conf: Conf) -> None:
     try:
-        return stat.S_ISBLK(os.stat(path).st_mode)
-    except OSError:
-        return False
+        home_drive.mount(conf["vma.user.home.drive"], conf["vma.user.home.path"], conf["vma.user.home.fs"])
+    except (home_drive.DriveError, tools.ToolError) as exc:
+        raise ProvisionError(str(exc)) from exc
 
 
-def _signature(device: str) -> bool:
-    """Whether the device holds anything that blkid knows; it must be able to tell."""
-    done = subprocess.run(["blkid", "-p", device], capture_output=True, env=_ENV, check=False)
-    if done.returncode not in (0, 2):
-        raise ProvisionError(f"cannot tell what {device} holds: blkid ended with status {done.returncode}")
-    return done.returncode == 0
-
-
-_ENV = {"PATH": "/usr/local/sbin:/usr/sbin:/sbin:/usr/local/bin:/usr/bin:/bin", "LC_ALL": "C"}
-
-
-def _run(argv: Sequence[str], stdin: str = "", needed: bool = True) -> None:
-    """Run a tool of the guest. Raises ProvisionError with the last line of its complaint."""
+def _run(argv: Sequence[str]) -> None:
     try:
-        done = subprocess.run(argv, input=stdin, text=True, capture_output=True, env=_ENV, check=False)
-    except OSError as exc:
-        if needed:
-            raise ProvisionError(f"{argv[0]}: {exc.strerror}") from exc
-        return
-    if needed and done.returncode != 0:
-        raise ProvisionError(f"{argv[0]} failed: {_last_line(done.stderr) or f'status {done.returncode}'}")
-
-
-def _last_line(text: str) -> str:
-    lines: Iterator[str] = (line.strip() for line in reversed(text.splitlines()))
-    return next((line for line in lines if line), "")
+        tools.run(argv)
+    except tools.ToolError as exc:
+        raise ProvisionError(str(exc)) from exc

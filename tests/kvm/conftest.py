@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -13,6 +15,9 @@ from tests.support import kvm_rig, netns
 from tests.support.boot_sector import sector_image
 from tests.support.kvm_rig import Site
 from tests.support.libvirtd import Libvirtd, libvirtd
+
+ROOT = Path(__file__).resolve().parents[2]
+IMAGE = ROOT / "build" / "desktop.qcow2"
 
 
 def pytest_asyncio_loop_factories(
@@ -52,3 +57,11 @@ def site(network: Libvirtd, images: dict[str, Path]) -> Iterator[Site]:
     """An installation whose guests are quick."""
     with kvm_rig.site(network, images["quick"]) as made:
         yield made
+
+
+@pytest.fixture(scope="session")
+def kvm_image() -> Path:
+    """The small KVM desktop image; built if its inputs have changed."""
+    built = [sys.executable, str(ROOT / "images" / "build_kvm.py"), str(IMAGE)]
+    subprocess.run(built, check=True, timeout=1800)
+    return IMAGE

@@ -9,7 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from images.build_lxc import BuildError, archive_lines, digest, overlay_tar, release_epoch
+from images.debian import (
+    BuildError,
+    Root,
+    archive_lines,
+    digest,
+    mmdebstrap_command,
+    overlay_tar,
+    release_epoch,
+)
 
 LISTS = "/var/lib/apt/lists"
 TARGETS = f"""\
@@ -57,13 +65,13 @@ def lay(directory: Path, mode: int) -> Path:
 
 def test_the_overlay_does_not_depend_on_umask_or_age(tmp_path: Path) -> None:
     extra = {"usr/lib/qvd/qvd-vma.pyz": b"zip"}
-    strict = overlay_tar(lay(tmp_path / "a", 0), extra, epoch=1000)
-    lax = overlay_tar(lay(tmp_path / "b", 0o077), extra, epoch=1000)
+    strict = overlay_tar([lay(tmp_path / "a", 0)], extra, epoch=1000)
+    lax = overlay_tar([lay(tmp_path / "b", 0o077)], extra, epoch=1000)
     assert strict == lax
 
 
 def test_the_overlay_is_roots(tmp_path: Path) -> None:
-    packed = overlay_tar(lay(tmp_path / "a", 0), {"usr/lib/qvd/qvd-vma.pyz": b"zip"}, epoch=1000)
+    packed = overlay_tar([lay(tmp_path / "a", 0)], {"usr/lib/qvd/qvd-vma.pyz": b"zip"}, epoch=1000)
     with tarfile.open(fileobj=io.BytesIO(packed)) as tar:
         entries = {entry.name: entry for entry in tar.getmembers()}
     assert list(entries) == sorted(entries)
@@ -82,3 +90,23 @@ def test_the_overlay_is_roots(tmp_path: Path) -> None:
 def test_inputs_cannot_be_shifted_into_one_another() -> None:
     assert digest([b"ab", b"c"]) != digest([b"a", b"bc"])
     assert digest([b"ab", b"c"]) == digest([b"ab", b"c"])
+
+
+def test_a_later_overlay_wins(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "motd").write_text(name)
+    packed = overlay_tar([tmp_path / "a", tmp_path / "b"], {}, epoch=0)
+    with tarfile.open(fileobj=io.BytesIO(packed)) as tar:
+        file = tar.extractfile("motd")
+        assert file is not None
+        assert file.read() == b"b"
+
+
+def test_the_command_makes_what_the_recipe_says(tmp_path: Path) -> None:
+    root = Root(packages=["a", "b"], overlays=(), extra={}, finish="true;", form="directory")
+    command = mmdebstrap_command(root, tmp_path / "list", tmp_path / "o v.tar", tmp_path / "tree")
+    assert "--format=directory" in command
+    assert "--include=a,b" in command
+    assert f"--customize-hook=tar-in '{tmp_path}/o v.tar' /" in command
+    assert any(word.startswith("--customize-hook=true; ") for word in command)
