@@ -30,6 +30,8 @@ FOREIGN = {
     "wipefs -q -a /dev/vdb; echo secret | dd of=/dev/vdb bs=1k seek=9 2>&1": "is not blank",
 }
 BLANK = "head -c 1M /dev/zero >/dev/vdb"
+INTERRUPTED = "addpart /dev/vdb 1 2048 40000; mkfs.ext4 -q -F /dev/vdb1"
+"""What an attempt that was killed before it wrote the partition table has left."""
 DELETED_MIB = 20
 
 
@@ -45,6 +47,7 @@ def test_a_machine_from_boot_to_power_off_and_its_home_in_the_next(kvm_image: Pa
         for make, reason in FOREIGN.items():
             assert_is_left_alone(guest, make, reason)
         guest.shell(BLANK)
+        guest.shell(INTERRUPTED)
         open_desktop(guest)
         assert guest.shell("findmnt -n -o SOURCE,FSTYPE /home").split() == ["/dev/vdb1", "ext4"]
         assert guest.shell("stat -c '%u %g %a' /home/alice") == "2001 2001 700"
@@ -58,7 +61,9 @@ def test_a_machine_from_boot_to_power_off_and_its_home_in_the_next(kvm_image: Pa
     with QemuGuest(tmp_path, overlay(kvm_image, tmp_path / "fresh.qcow2"), home=home) as guest:
         guest.boots()
         guest.says("login:", "# ")
+        guest.shell("tune2fs -E force_fsck /dev/vdb1")
         open_desktop(guest)
+        assert guest.shell("tune2fs -l /dev/vdb1 | grep state:").split() == ["Filesystem", "state:", "clean"]
         assert guest.shell("cat /home/alice/file; stat -c %u /home/alice/file").split() == ["kept", "2001"]
         assert int(guest.shell("df -m --output=size /home | tail -n 1")) > 100
         assert guest.call("poweroff") == 0

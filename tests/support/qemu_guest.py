@@ -163,15 +163,14 @@ class QemuGuest:
         """Run a command in the shell on the serial line; what it prints. AssertionError if it fails."""
         assert self._line is not None
         since = len(self.serial())
-        self._line.sendall(f"{command}; echo end-of-$((40 + 2))-$?.\n".encode())
-        end = re.compile(r"end-of-42-(\d+)\.")
-        self.until(f"the end of {command!r}", lambda: bool(end.search(self.serial(), since)), limit_s)
-        said = self.serial()[since:]
-        done = end.search(said)
+        # Computed marks: the line shows the command too, and twice if it came before the prompt.
+        self._line.sendall(f"echo begin-$((40 + 2)); {command}; echo end-of-$((40 + 2))-$?.\n".encode())
+        marked = re.compile(r"begin-42\r?\n(.*)end-of-42-(\d+)\.", re.DOTALL)
+        self.until(f"the end of {command!r}", lambda: bool(marked.search(self.serial(), since)), limit_s)
+        done = marked.search(self.serial(), since)
         assert done is not None
-        _, _, output = said[: done.start()].partition("\n")
-        text = _ESCAPES.sub("", output).replace("\r", "").strip()
-        assert done[1] == "0", f"{command}: {text}"
+        text = _ESCAPES.sub("", done[1]).replace("\r", "").strip()
+        assert done[2] == "0", f"{command}: {text}"
         return text
 
     def _read_line(self) -> None:
