@@ -54,6 +54,7 @@ from appliance.runtime.dhcp import Dhcp
 from appliance.runtime.firewall import Firewall
 from appliance.runtime.hkd import Hkd
 from appliance.runtime.kvm import Kvm
+from appliance.runtime.libvirt_link import AwayError
 from appliance.runtime.lxc import Lxc
 from appliance.runtime.machine import Phase, VmMachine
 from appliance.runtime.nothing import Nothing
@@ -253,7 +254,12 @@ class Appliance:
             await subvolumes.check()
         if machines:
             kvm, disks = self._kvm()
-            await kvm.check()
+            try:
+                await kvm.check()
+            except AwayError as exc:  # containers need no libvirtd, and guests that run do without
+                logger.error(
+                    "virtual machines cannot be started until libvirtd answers", extra=facts(error=exc)
+                )
             await disks.check()
         await preflight.check(self._settings)
         firewall = self._firewall = Firewall(self._settings)
@@ -270,10 +276,8 @@ class Appliance:
         return equipment
 
     def _lxc(self) -> tuple[Lxc, BtrfsDisks]:
-        limits = policy(self._settings)
-        return Lxc(self._paths, self._installation), BtrfsDisks(
-            self._paths, self._installation, policy=limits
-        )
+        subvolumes = BtrfsDisks(self._paths, self._installation, policy=policy(self._settings))
+        return Lxc(self._paths, self._installation), subvolumes
 
     def _kvm(self) -> tuple[Kvm, Qcow2Disks]:
         disks = Qcow2Disks(self._paths, self._installation, policy=policy(self._settings))
