@@ -22,8 +22,9 @@ from appliance.errors import ApplianceError, ConflictError, HostError, few
 from appliance.model import InstallationId
 from appliance.storage import marks, root_lock
 from appliance.storage.db import database_file
+from appliance.storage.image_lock import is_in_use
 from appliance.storage.paths import Paths
-from appliance.storage.qcow2 import HALF, KEPT, OVERLAY, is_open
+from appliance.storage.qcow2 import HALF, KEPT, OVERLAY
 from appliance.storage.root_lock import HeldError
 from appliance.storage.store import Store
 from appliance.storage.volumes import delete
@@ -112,7 +113,7 @@ def check_idle(settings: Settings, estate: Estate) -> None:
         if (match := LOCK.fullmatch(file.name)) and root_lock.is_locked(file):
             running.append(int(match[1]))
     for file in estate.roots:
-        if (match := OVERLAY.fullmatch(file.name)) and is_open(file):
+        if (match := OVERLAY.fullmatch(file.name)) and is_in_use(file):
             running.append(int(match[2]))
     if estate.installation is not None:
         running += _in_groups(paths.cgroup, estate.installation)

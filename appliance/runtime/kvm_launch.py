@@ -25,11 +25,7 @@ def check_unused(files: DiskFiles) -> None:
     if not files.base.is_file():
         raise ImageError(f"the image {files.base} is not there", hint="qa di list tells what is")
     for disk in _written(files):
-        try:
-            used = image_lock.is_in_use(disk)
-        except OSError as exc:
-            raise VolumeError(f"the disk {disk} cannot be opened: {exc.strerror}") from exc
-        if used:
+        if image_lock.is_in_use(disk):
             raise BackendError(f"another program has the disk {disk} open", hint=f"fuser {disk} tells which")
         if not disk.is_file():
             raise VolumeError(f"the disk {disk} is not there")

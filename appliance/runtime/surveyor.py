@@ -26,9 +26,9 @@ from appliance.runtime.supervisor import Supervisor
 from appliance.runtime.survey import Found, Plan, Rows, plan
 from appliance.runtime.traces import Places
 from appliance.storage import marks, quotas, subvolumes, volumes
+from appliance.storage.image_lock import is_in_use
 from appliance.storage.operations import Kind
 from appliance.storage.paths import Paths
-from appliance.storage.qcow2 import is_open
 from appliance.storage.root_lock import is_locked, locked
 from appliance.storage.store import Store
 from appliance.threads import in_thread
@@ -163,7 +163,7 @@ class Surveyor:
             return False
         if kept.kind is KeptKind.HOME and owned.get(mark.vm_id) == mark.vm_uuid:
             return False
-        if path.is_file() and is_open(path):
+        if path.is_file() and is_in_use(path):
             raise VolumeError(f"a guest still runs on {path}", hint="stop it first")
         if kept.kind is KeptKind.HOME:
             self._end_home(path, paths.root_lock(mark.vm_id))

@@ -8,12 +8,10 @@ name: one without a mark is never ours. How large a file's disk is its header sa
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import re
 import shutil
-import struct
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -25,7 +23,7 @@ from appliance import proc
 from appliance.clock import Calendar, SystemClock
 from appliance.errors import ImageError, MissingToolError, PoolFullError, ToolError, VolumeError
 from appliance.model import DiId, InstallationId, Mark, VmId
-from appliance.storage import marks, nocow, qcow2_header, subvolumes
+from appliance.storage import image_lock, marks, nocow, qcow2_header, subvolumes
 from appliance.storage.disk_image import NO_QEMU
 from appliance.storage.jail import limited
 from appliance.storage.paths import Paths
@@ -40,8 +38,6 @@ PROGRAMS = ("qemu-img", "qemu-io")
 MAKE_S = 60.0
 LONGEST_FILE = 1 << 40
 """Bytes; of tables alone, as no data is written when a disk is made or grows."""
-FLOCK = struct.Struct("hhqqi4x")
-"""struct flock of fcntl(2)."""
 OVERLAY = re.compile(r"([1-9][0-9]*)-([1-9][0-9]*)-overlay\.qcow2")
 """DI and VM."""
 KEPT = re.compile(r"([1-9][0-9]*)-[0-9]{8}T[0-9]{6}Z(?:-[0-9a-f]{8})?\.qcow2")
@@ -234,7 +230,7 @@ class Qcow2Disks:
 
     @staticmethod
     def _check_closed(root: Path) -> None:
-        if is_open(root):
+        if image_lock.is_in_use(root):
             raise VolumeError(f"a guest still runs on {root}", hint="stop it first")
 
     def _clear_way(self, mark: Mark, keep: bool) -> bool:
@@ -308,21 +304,6 @@ class Qcow2Disks:
         if vm_id not in self._told:
             self._told.add(vm_id)
             logger.warning("%s vm=%s", what, vm_id)
-
-
-def is_open(disk: Path) -> bool:
-    """Whether QEMU has a disk open to write: it locks bytes of each file for as long as it runs.
-
-    :raises VolumeError: it cannot be told
-    """
-    with explained(f"{disk} cannot be opened"):
-        descriptor = os.open(disk, os.O_RDWR | os.O_CLOEXEC)
-        try:
-            asked = FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
-            kind, *_ = FLOCK.unpack(fcntl.fcntl(descriptor, fcntl.F_OFD_GETLK, asked))
-            return bool(kind != fcntl.F_UNLCK)
-        finally:
-            os.close(descriptor)
 
 
 def bases_in_use(paths: Paths, di_ids: Sequence[DiId]) -> Mapping[DiId, list[Path]]:

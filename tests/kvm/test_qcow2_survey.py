@@ -22,9 +22,10 @@ from appliance.runtime.performer import Equipment, Performer
 from appliance.runtime.supervisor import Supervisor
 from appliance.runtime.surveyor import FOUND, HALF_S, Surveyor
 from appliance.signals import ChangeFeed
+from appliance.storage.image_lock import is_in_use
 from appliance.storage.migrate import upgrade
 from appliance.storage.paths import Paths
-from appliance.storage.qcow2 import Qcow2Disks, is_open
+from appliance.storage.qcow2 import Qcow2Disks
 from appliance.storage.schema import osfs
 from appliance.storage.store import Store
 from tests.support import disks as images
@@ -180,7 +181,7 @@ async def test_what_a_guest_has_open_is_not_removed(tmp_path: Path) -> None:
         root = await at.disks.clone_root(at.mark(NOBODY), keep=False)
         await at.give_up()
         with running(home), running(root):
-            assert is_open(home)
+            assert is_in_use(home)
             await at.surveyor.survey()
             assert home.exists()
             assert root.exists()
@@ -189,7 +190,7 @@ async def test_what_a_guest_has_open_is_not_removed(tmp_path: Path) -> None:
                 await at.disks.clone_root(at.mark(NOBODY), keep=False)
             with pytest.raises(VolumeError, match=r"cannot grow: Could not open .*lock"):
                 await at.disks.ensure_home(at.mark(NOBODY), size_mib=20)
-        assert not is_open(home)
+        assert not is_in_use(home)
         await at.surveyor.survey()
         assert not home.exists()
         assert not root.exists()
