@@ -15,9 +15,9 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Self
+from typing import IO, Protocol, Self
 from urllib.parse import quote
 
 from scripts.trial import BELONGS, IN_NETNS, ROOT, TrialError
@@ -53,6 +53,7 @@ if [ -e /dev/kvm ]; then
     mount --bind nothing /dev/kvm
     mount -o remount,bind,ro /dev/kvm
 fi
+$2
 exec libvirtd --config /etc/libvirt/libvirtd.conf --pid-file /run/libvirt/libvirtd.pid
 """
 GROUP = re.compile(r"/(qemu-\d+-[^/]*\.libvirt-qemu)")
@@ -62,8 +63,36 @@ READY_WITHIN_S = 60
 PATIENCE_S = 10
 
 
+class Process(Protocol):
+    """What is asked of a process, as `subprocess.Popen` answers."""
+
+    @property
+    def pid(self) -> int:
+        """Its number."""
+        ...
+
+    def poll(self) -> int | None:
+        """None for as long as it runs."""
+        ...
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for its end.
+
+        :raises subprocess.TimeoutExpired: it goes on
+        """
+        ...
+
+    def send_signal(self, number: int, /) -> None:
+        """Send it a signal."""
+        ...
+
+
 class PrivateLibvirtd:
     """One libvirtd, which may be killed and started again."""
+
+    qemu_conf = QEMU_CONF
+    before = ":"
+    """A command that runs first, where libvirtd will."""
 
     def __init__(self, directory: Path, netns: str, *, environment: Mapping[str, str] | None = None) -> None:
         """Its state is in `directory`; what it starts has the `environment`, by which others may know it.
@@ -75,7 +104,7 @@ class PrivateLibvirtd:
         self.socket = self.directory / "run" / "libvirt-sock"
         self.log = self.directory / "libvirtd.log"
         self.environment = {**os.environ, BELONGS: str(self.directory), **(environment or {})}
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: Process | None = None
         if len(os.fsencode(self.socket)) > LONGEST_SOCKET:
             raise TrialError(
                 f"{self.socket} is too long for a socket: choose a directory with a shorter name"
@@ -99,30 +128,35 @@ class PrivateLibvirtd:
         :raises TrialError: it ended, or did not answer in time
         """
         for name in PLACES:
-            (self.directory / name).mkdir(mode=0o700, parents=True, exist_ok=True)
+            (self.directory / name).mkdir(mode=0o711, parents=True, exist_ok=True)
         CACHE.mkdir(parents=True, exist_ok=True)
         (self.directory / "nothing").touch()
         (self.directory / "etc" / "libvirtd.conf").write_text(LIBVIRTD_CONF)
-        (self.directory / "etc" / "qemu.conf").write_text(QEMU_CONF)
+        (self.directory / "etc" / "qemu.conf").write_text(self.qemu_conf)
         self.socket.unlink(missing_ok=True)
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                [str(IN_NETNS), self.netns, "sh", "-euc", INSIDE, str(self.directory), str(CACHE)],
-                env=self.environment,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
+            inside = ["sh", "-euc", INSIDE, str(self.directory), str(CACHE), self.before]
+            self.process = self.launch([str(IN_NETNS), self.netns, *inside], log)
         until = time.monotonic() + READY_WITHIN_S
         while not self.answers():
             if self.process.poll() is not None or time.monotonic() > until:
                 raise TrialError(f"libvirtd did not start; it said:\n{self.log.read_text(errors='replace')}")
             time.sleep(0.05)
 
+    def launch(self, words: Sequence[str], log: IO[bytes]) -> Process:
+        """Start the process that becomes libvirtd."""
+        return subprocess.Popen(
+            words,
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+
     def answers(self) -> bool:
         """Whether it takes connections and knows QEMU."""
-        asked = ["virsh", "--quiet", "--connect", self.uri, "list", "--all", "--name"]
+        asked = ["virsh", "--quiet", "--connect", self.uri, "version"]
         return self.socket.exists() and (
             subprocess.run(asked, capture_output=True, check=False, timeout=READY_WITHIN_S).returncode == 0
         )
@@ -130,7 +164,7 @@ class PrivateLibvirtd:
     def kill(self) -> None:
         """kill -9 it; its guests go on."""
         assert self.process is not None
-        self.process.kill()
+        self.process.send_signal(signal.SIGKILL)
         self.process.wait()
         self.process = None
 
@@ -152,7 +186,7 @@ class PrivateLibvirtd:
                 groups |= {*GROUP.findall(Path(f"/proc/{pid}/cgroup").read_text())}
                 os.kill(pid, signal.SIGKILL)
         if self.process is not None:
-            self.process.terminate()
+            self.process.send_signal(signal.SIGTERM)
             try:
                 self.process.wait(PATIENCE_S)
             except subprocess.TimeoutExpired:

@@ -15,6 +15,7 @@ from tests.support import kvm_rig, netns
 from tests.support.boot_sector import sector_image
 from tests.support.kvm_rig import Site
 from tests.support.libvirtd import Libvirtd, libvirtd
+from tests.support.tiny_vm import tiny_image
 
 ROOT = Path(__file__).resolve().parents[2]
 IMAGE = ROOT / "build" / "desktop.qcow2"
@@ -42,6 +43,12 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The smallest guests, by kind."""
     folder = tmp_path_factory.mktemp("sectors")
     return {kind: sector_image(folder, kind) for kind in ("quick", "deaf", "flood")}
+
+
+@pytest.fixture(scope="session")
+def tiny() -> Path:
+    """The smallest Linux; made outside of the network namespace, as its kernel is downloaded."""
+    return tiny_image()
 
 
 @pytest.fixture

@@ -30,7 +30,7 @@ from tests.support.boot_sector import BOOTED
 from tests.support.contract import ONE, Rig
 from tests.support.kvm_rig import Site
 from tests.support.libvirtd import Libvirtd
-from tests.support.tiny_vm import PROMPT, tiny_image
+from tests.support.tiny_vm import PROMPT
 from tests.support.traces import traces
 
 pytestmark = pytest.mark.kvm
@@ -208,7 +208,7 @@ async def test_what_starts_when_nobody_waits_any_longer_is_ended(bench: Bench) -
         with pytest.raises(AwayError):
             await link.create(bench.site.paths.domain(ONE).read_text())
         async with asyncio.timeout(LONGEST_S):
-            while BEGUN not in bench.site.libvirtd.log(_name(bench.site)):
+            while BEGUN not in bench.site.libvirtd.log_of(_name(bench.site)):
                 await asyncio.sleep(0.02)
             while await bench.backend.survey() or await link.find(_name(bench.site)) is not None:
                 await asyncio.sleep(0.02)
@@ -395,8 +395,8 @@ async def test_the_tap_is_an_isolated_port_and_goes_with_the_guest(bench: Bench)
     assert not port.parent.exists()
 
 
-async def test_linux_boots_finds_its_disks_and_its_gateway_and_obeys(bench: Bench) -> None:
-    bench.site.disks.image = tiny_image()
+async def test_linux_boots_finds_its_disks_and_its_gateway_and_obeys(tiny: Path, bench: Bench) -> None:
+    bench.site.disks.image = tiny
     await bench.rig.start(bench.rig.guest(memory_mib=128, cpus=None))
     await bench.until_said(PROMPT.strip())
     descriptor = await bench.backend.console(ONE).open()

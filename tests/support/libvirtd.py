@@ -1,31 +1,21 @@
-"""A libvirtd of its own for tests, in a network namespace, with directories of its own."""
+"""The libvirtd of trials for tests: its parent takes orphans off the table of processes at once."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
-import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
-from tests.support.netns import IN_NETNS
+from scripts.private_libvirtd import PrivateLibvirtd
 
-CACHE = Path(__file__).resolve().parents[2] / "build" / "libvirt-cache"
-"""What libvirtd has found out about this host's QEMU: eight seconds of work, done once."""
-BEGIN = """
-set -e
-mount --make-rprivate /
-mkdir -p /run/libvirt
-for place in run var/lib var/cache etc var/log; do mount --bind "$1/$place" "/$place/libvirt"; done
-exec libvirtd -f /etc/libvirt/libvirtd.conf -p /run/libvirt/libvirtd.pid
-"""
 PARENT = """
 import ctypes, os, signal, sys, time
 ctypes.CDLL(None).prctl(36, 1)
@@ -35,7 +25,11 @@ for order in sys.stdin:
     if pid == 0:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         os.dup2(os.open("/dev/null", os.O_RDWR), 0)
-        os.execvp(sys.argv[1], sys.argv[1:])
+        log = os.open(sys.argv[1], os.O_WRONLY | os.O_APPEND)
+        os.dup2(log, 1)
+        os.dup2(log, 2)
+        os.setsid()
+        os.execvp(sys.argv[2], sys.argv[2:])
     print(pid, flush=True)
 while children := open(f"/proc/self/task/{os.getpid()}/children").read().split():
     for child in children:
@@ -49,107 +43,96 @@ while children := open(f"/proc/self/task/{os.getpid()}/children").read().split()
 orphans. The kernel takes those off the table of processes at once: libvirtd waits for that when a QEMU has
 ended, and whoever has number 1 here may take seconds over it. When nobody gives lines any more, it kills
 all."""
-LIBVIRTD = """\
-auth_unix_rw = "none"
-unix_sock_rw_perms = "0700"
-log_outputs = "3:file:/var/log/libvirt/libvirtd.log"
-"""
-QEMU = """\
-user = "root"
-group = "root"
-dynamic_ownership = 0
-remember_owner = 0
-security_driver = "none"
-stdio_handler = "file"
-"""
-CGROUPS = Path("/sys/fs/cgroup")
-LONGEST_S = 60.0
 
 
-class Libvirtd:
-    """The daemon, which may be killed and started again; domains outlive that."""
+class Grandchild:
+    """A process whose parent is not ours."""
 
-    def __init__(self, namespace: str, folder: Path) -> None:
-        self._folder = folder
-        self._pid: int | None = None
-        begin = [str(IN_NETNS), namespace, "sh", "-c", BEGIN, "sh", str(folder)]
-        words = [sys.executable, "-I", "-S", "-c", PARENT, *begin]
-        self._parent = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self._pidfd = os.pidfd_open(pid)
 
-    @property
-    def uri(self) -> str:
-        """Where it is reached, from any network namespace."""
-        return f"qemu:///system?socket={self._socket}"
+    def poll(self) -> int | None:
+        """None for as long as it runs."""
+        return 0 if select.select([self._pidfd], [], [], 0)[0] else None
 
-    def log(self, domain: str | None = None) -> str:
-        """What it complained about, or what a domain's QEMU did."""
-        name = "libvirtd.log" if domain is None else f"qemu/{domain}.log"
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for its end.
+
+        :raises subprocess.TimeoutExpired: it goes on
+        """
+        if not select.select([self._pidfd], [], [], timeout)[0]:
+            raise subprocess.TimeoutExpired("libvirtd", timeout or 0)
+        return 0
+
+    def send_signal(self, number: int, /) -> None:
+        """Send it a signal, if it is there."""
+        with suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self._pidfd, number)
+
+
+class Libvirtd(PrivateLibvirtd):
+    """The daemon, which may be killed, stopped and started again; its guests outlive that."""
+
+    def __init__(self, namespace: str, directory: Path) -> None:
+        super().__init__(directory, namespace)
+        self._parent: subprocess.Popen[bytes] | None = None
+
+    def log_of(self, domain: str) -> str:
+        """What a domain's QEMU did."""
         with suppress(OSError):
-            return (self._folder / "var/log" / name).read_text()
+            return (self.directory / "log" / "qemu" / f"{domain}.log").read_text()
         return ""
 
     def start(self) -> None:
-        """Start it unless it runs; returns when it accepts connections."""
-        if self._pid is not None:
-            return
-        parent = self._parent
-        assert parent.stdin is not None
-        assert parent.stdout is not None
-        parent.stdin.write(b"start\n")
-        parent.stdin.flush()
-        self._pid = int(parent.stdout.readline())
-        deadline = time.monotonic() + LONGEST_S
-        while not self._answers():
-            assert Path(f"/proc/{self._pid}").exists(), f"libvirtd ended: {self.log()}"
-            assert time.monotonic() < deadline, f"libvirtd does not answer: {self.log()}"
-            time.sleep(0.02)
+        """Start it unless it runs."""
+        if self.process is None:
+            super().start()
+
+    def launch(self, words: Sequence[str], log: IO[bytes]) -> Grandchild:
+        """Have it started by the parent."""
+        if self._parent is None:
+            parent = [sys.executable, "-I", "-S", "-c", PARENT, log.name, *words]
+            self._parent = subprocess.Popen(
+                parent, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=self.environment
+            )
+        assert self._parent.stdin is not None
+        assert self._parent.stdout is not None
+        self._parent.stdin.write(b"start\n")
+        self._parent.stdin.flush()
+        return Grandchild(int(self._parent.stdout.readline()))
 
     def signal(self, number: int) -> None:
         """Send it a signal."""
-        if self._pid is not None:
-            os.kill(self._pid, number)
+        if self.process is not None:
+            self.process.send_signal(number)
 
     def kill(self) -> None:
-        """Kill it, if it runs, and nothing else."""
-        if self._pid is not None:
-            pidfd = os.pidfd_open(self._pid)
-            os.kill(self._pid, signal.SIGKILL)
-            select.select([pidfd], [], [], LONGEST_S)
-            os.close(pidfd)
-            self._pid = None
+        """kill -9 it, if it runs; its guests go on."""
+        if self.process is not None:
+            super().kill()
 
-    def close(self) -> None:
-        """Kill it, and whatever it started."""
-        self._parent.communicate()
+    def remove(self) -> None:
+        """End it and all that it started, and remove its state."""
+        try:
+            super().remove()
+        finally:
+            if self._parent is not None:
+                self._parent.communicate()
 
-    @property
-    def _socket(self) -> Path:
-        return self._folder / "run" / "libvirt-sock"
 
-    def _answers(self) -> bool:
-        with socket.socket(socket.AF_UNIX) as attempt, suppress(OSError):
-            attempt.connect(str(self._socket))
-            return True
-        return False
+class DebianLibvirtd(Libvirtd):
+    """The same as Debian ships it: QEMU is `libvirt-qemu`'s, and a daemon of its own writes its logs."""
+
+    qemu_conf = ""
+    before = "virtlogd --daemon --pid-file /run/libvirt/virtlogd.pid"
 
 
 @contextmanager
-def libvirtd(namespace: str) -> Iterator[Libvirtd]:
-    """A libvirtd in a namespace; it and its directories go at the end, its domains with the namespace."""
-    folder = Path(tempfile.mkdtemp(prefix="qvdt-lv-"))
-    daemon = Libvirtd(namespace, folder)
-    try:
-        for name in ("run", "var/lib", "var/log", "etc"):
-            (folder / name).mkdir(parents=True)
-        CACHE.mkdir(parents=True, exist_ok=True)
-        (folder / "var/cache").symlink_to(CACHE)
-        (folder / "etc" / "libvirtd.conf").write_text(LIBVIRTD)
-        (folder / "etc" / "qemu.conf").write_text(QEMU)
+def libvirtd(namespace: str, kind: type[Libvirtd] = Libvirtd) -> Iterator[Libvirtd]:
+    """A libvirtd in a namespace; it, its domains and its directory go at the end."""
+    with tempfile.TemporaryDirectory(prefix="qvdt-lv-") as folder, contextlib.ExitStack() as stack:
+        daemon = kind(namespace, Path(folder) / "libvirt")
+        stack.callback(daemon.remove)
         daemon.start()
         yield daemon
-    finally:
-        daemon.close()
-        for machines in CGROUPS.glob("*/machine"):
-            with suppress(OSError):  # other libvirtds may have guests there
-                machines.rmdir()
-        shutil.rmtree(folder, ignore_errors=True)
