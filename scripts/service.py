@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import hashlib
 import json
 import shutil
@@ -22,11 +23,13 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from appliance import config  # noqa: E402, the check-out is put on the path above
+from appliance.clock import SystemClock  # noqa: E402
 from appliance.config import Settings  # noqa: E402
 from appliance.errors import ApplianceError, ConfigError  # noqa: E402
 from appliance.model import BackendKind  # noqa: E402
 from appliance.storage.db import database_file  # noqa: E402
 from appliance.storage.paths import Paths  # noqa: E402
+from appliance.storage.store import Store  # noqa: E402
 
 TEMPLATES = ROOT / "packaging"
 SERVICE = "qvd-appliance.service"
@@ -34,6 +37,14 @@ RUN = Path("/run")
 PRIVILEGED_PORTS = 1024
 LXC_RUN = "lxc"
 """The folder of LXC's own locks below /run."""
+PROCESSES = "ProtectProc=invisible"
+DEVICES = "PrivateDevices=yes"
+MACHINES_PROCESSES = "# Not ProtectProc=: libvirtd starts QEMU, as another user, and the daemon looks for it."
+MACHINES_DEVICES = """\
+# For virtual machines, taps; and a trial guest tells whether KVM works.
+DevicePolicy=closed
+DeviceAllow=/dev/net/tun rw
+DeviceAllow=/dev/kvm rw"""
 
 NETWORKS = tuple(
     IPv4Network(network)
@@ -60,16 +71,22 @@ class Place:
         return self.checkout / ".venv" / "bin" / "qvd-appliance"
 
 
-def render(place: Place, settings: Settings) -> dict[str, str]:
+def render(place: Place, settings: Settings, *, machines: bool = False) -> dict[str, str]:
     """The units by name: the service, and the mount of its pool if there is one.
+
+    With `machines` the service can run virtual machines, as it can if they are what new OSFs get.
 
     :raises ConfigError: a path cannot stand in a unit
     """
     paths = Paths(settings)
     build = fingerprint(place.checkout)
     runtime, writable = runtime_directories(paths.run), writable_paths(settings, paths)
-    low_port = settings[config.L7R_PORT] < PRIVILEGED_PORTS
-    tells_addresses = settings[config.VM_HYPERVISOR] is BackendKind.KVM
+    machines = machines or settings[config.VM_HYPERVISOR] is BackendKind.KVM
+    capabilities = []
+    if machines or settings[config.L7R_PORT] < PRIVILEGED_PORTS:
+        capabilities.append("CAP_NET_BIND_SERVICE")
+    if machines:
+        capabilities += ["CAP_CHOWN", "CAP_KILL"]
     for path in (place.checkout, place.config, paths.root, settings[config.POOL_FILE], *writable):
         check_writable_in_unit(path)
     units = {
@@ -82,7 +99,10 @@ def render(place: Place, settings: Settings) -> dict[str, str]:
             build=build,
             runtime_directories=" ".join(runtime),
             writable=" ".join(map(str, writable)),
-            port_capability=" CAP_NET_BIND_SERVICE" if low_port or tells_addresses else "",
+            capabilities="".join(f" {capability}" for capability in capabilities),
+            wanted=" libvirtd.service" if machines else "",
+            processes=MACHINES_PROCESSES if machines else PROCESSES,
+            devices=MACHINES_DEVICES if machines else DEVICES,
         )
     }
     if settings[config.POOL_FILE].exists():
@@ -94,6 +114,24 @@ def render(place: Place, settings: Settings) -> dict[str, str]:
             build=build,
         )
     return units
+
+
+async def has_machines(settings: Settings) -> bool:
+    """Whether the database asks for virtual machines; false if there is none yet.
+
+    :raises ApplianceError: it cannot be read
+    """
+    url = settings[config.DATABASE_URL]
+    if not database_file(url).exists():
+        return False
+    store = await Store.open(url, SystemClock())
+    try:
+        async with store.read() as tx:
+            usual = settings.with_database(await tx.settings.all())[config.VM_HYPERVISOR]
+            kinds = {usual, *(osf.backend for osf in await tx.osfs.find())}
+    finally:
+        await store.close()
+    return BackendKind.KVM in kinds
 
 
 def filled(template: str, **values: object) -> str:
@@ -121,7 +159,7 @@ def writable_paths(settings: Settings, paths: Paths) -> list[Path]:
     wanted = {paths.root, *paths.storage, database_file(settings[config.DATABASE_URL]).parent}
     if file := settings[config.LOG_FILENAME]:
         wanted.add(file.parent)
-    for folder in (paths.run, paths.lxc, paths.control.parent, paths.ssl.parent):
+    for folder in (paths.run, paths.lxc, paths.kvm, paths.control.parent, paths.ssl.parent):
         if not folder.resolve().is_relative_to(RUN):
             wanted.add(folder)
     return sorted(path for path in wanted if not any(parent in wanted for parent in path.parents))
@@ -288,7 +326,9 @@ def main() -> int:
     try:
         if words.verb == "render":
             place = Place(checkout=ROOT, config=words.config.absolute())
-            for name in write_units(words.directory, render(place, config.read_file(words.config))):
+            settings = config.read_file(words.config)
+            units = render(place, settings, machines=asyncio.run(has_machines(settings)))
+            for name in write_units(words.directory, units):
                 print(name)
         elif chosen := write_configuration(words.config):
             print(chosen)

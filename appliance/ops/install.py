@@ -94,7 +94,7 @@ def make_directories(paths: Paths) -> list[str]:
             if not directory.is_dir():
                 directory.mkdir(mode=0o755 if directory == paths.run else 0o700, parents=True)
                 made.append(directory)
-            elif directory == paths.root and directory.stat().st_mode & 0o077:
+            elif directory == paths.root and directory.stat().st_mode & 0o067:
                 # A setuid file that a guest's root makes is setuid root on the host as well.
                 directory.chmod(0o700)
                 made.append(directory)

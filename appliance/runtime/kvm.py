@@ -34,7 +34,7 @@ from appliance.runtime.kvm_domain import DiskFiles, Platform
 from appliance.runtime.kvm_watch import Watch
 from appliance.runtime.libvirt_link import AwayError, Link, Seen, Told
 from appliance.runtime.processes import started
-from appliance.storage import root_lock
+from appliance.storage import admission, root_lock
 from appliance.storage.paths import Paths
 from appliance.threads import in_thread
 
@@ -78,7 +78,6 @@ class Kvm:
         self._files = files
         self._timers = timers or SystemClock()
         self._platform: Platform | None = None
-        self._qemu_owner = (0, 0)
         self._guests: dict[VmId, GuestSpec] = {}
         self._watches: dict[VmId, Watch] = {}
         self._lines: dict[VmId, Line] = {}
@@ -109,11 +108,11 @@ class Kvm:
         choice = await kvm_accel.choose(self._settings[config.KVM_ACCEL])
         if not kvm_domain.can_run(capabilities, choice.accel):
             raise BackendError(f"libvirtd runs no x86_64 guests by {choice.accel}", hint="run scripts/setup")
-        self._qemu_owner = kvm_domain.qemu_owner(capabilities)
-        self._platform = Platform(choice.accel, self._settings[config.KVM_CPUS])
+        owner = kvm_domain.qemu_owner(capabilities)
+        self._platform = Platform(choice.accel, self._settings[config.KVM_CPUS], owner)
         logger.info(
             "virtual machines can run",
-            extra=facts(by=choice.accel, because=choice.reason, version=version, user=self._qemu_owner[0]),
+            extra=facts(by=choice.accel, because=choice.reason, version=version, user=owner[0]),
         )
 
     async def survey(self) -> Mapping[VmId, Sighting]:
@@ -180,6 +179,7 @@ class Kvm:
                 raise BackendError(f"VM {vm_id} runs already, as process {pid}", hint="stop it first")
             await self._forgotten(vm_id)
             await in_thread(kvm_launch.check_unused, files)
+            await in_thread(self._admit, files, self._platform)
             await in_thread(self._clear, vm_id)
             await bridge.tap(guest.interface, guest.bridge)
             xml = await in_thread(self._paths.domain(vm_id).read_text)
@@ -444,7 +444,8 @@ class Kvm:
             paths.kvm.mkdir(parents=True, exist_ok=True)
             paths.kvm.chmod(0o711)
             sockets.mkdir(mode=0o700, exist_ok=True)
-            os.chown(sockets, *self._qemu_owner)
+            os.chown(sockets, *platform.owner)
+            admission.let_through(paths, platform.owner, sockets)
             paths.consoles.mkdir(mode=0o700, parents=True, exist_ok=True)
             text = kvm_domain.render(guest, self._files(guest.mark), paths, platform)
             domain = paths.domain(guest.vm_id)
@@ -452,6 +453,10 @@ class Kvm:
             domain.write_text(text)
         except (OSError, ValueError) as exc:
             raise BackendError(f"the domain of VM {guest.vm_id} cannot be written: {exc}") from exc
+
+    def _admit(self, files: DiskFiles, platform: Platform) -> None:
+        written = kvm_launch.written(files)
+        admission.admit(self._paths, platform.owner, reads=[files.base], writes=written)
 
     def _clear(self, vm_id: VmId) -> None:
         log = self._paths.console_log(vm_id)

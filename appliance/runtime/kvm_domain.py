@@ -21,6 +21,7 @@ from xml.etree import ElementTree as Xml
 from appliance.model import DiId, InstallationId, Mark, VmId
 from appliance.runtime.backend import GuestSpec
 from appliance.runtime.names import name
+from appliance.storage.admission import Owner
 from appliance.storage.paths import Paths
 
 METADATA = "urn:qvd-appliance:vm:1"
@@ -63,6 +64,8 @@ class Platform:
     """`kvm` or `tcg`."""
     cpus: int
     """Processors of a guest for which nobody says."""
+    owner: Owner = (0, 0)
+    """As whom libvirtd lets QEMU run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +129,9 @@ def render(guest: GuestSpec, files: DiskFiles, paths: Paths, platform: Platform)
     for kind in ("suspend-to-mem", "suspend-to-disk"):
         Xml.SubElement(sleeping, kind, enabled="no")
     root.append(_devices(guest, files, paths))
+    # Static, so that libvirt gives no file away: whose they are is ours to say (`storage.admission`).
+    label = Xml.SubElement(root, "seclabel", type="static", model="dac", relabel="no")
+    _text(label, "label", "+{}:+{}".format(*platform.owner))
     Xml.register_namespace("qvd", METADATA)
     Xml.indent(root)
     return Xml.tostring(root, encoding="unicode") + "\n"
@@ -171,7 +177,7 @@ def kept(domain: str) -> Kept | None:
     return Kept(mark, root.findtext("uuid", ""), target.attrib.get("dev", ""))
 
 
-def qemu_owner(capabilities: str) -> tuple[int, int]:
+def qemu_owner(capabilities: str) -> Owner:
     """User and group by which libvirtd lets QEMU run, from its capabilities; root if it does not say."""
     try:
         root = Xml.fromstring(capabilities)  # noqa: S314, from libvirtd

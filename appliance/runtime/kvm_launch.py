@@ -24,7 +24,7 @@ def check_unused(files: DiskFiles) -> None:
     """
     if not files.base.is_file():
         raise ImageError(f"the image {files.base} is not there", hint="qa di list tells what is")
-    for disk in _written(files):
+    for disk in written(files):
         if image_lock.is_in_use(disk):
             raise BackendError(f"another program has the disk {disk} open", hint=f"fuser {disk} tells which")
         if not disk.is_file():
@@ -40,7 +40,7 @@ def blamed(error: BackendError, files: DiskFiles) -> HostError | ImageError:
     reason = said.rpartition("}: ")[2]
     culprit = _nodes(files).get(int(node[1])) if node else None
     if culprit is None:
-        culprit = next((disk for disk in (files.base, *_written(files)) if str(disk) in said), None)
+        culprit = next((disk for disk in (files.base, *written(files)) if str(disk) in said), None)
     if culprit is None:
         return error
     if culprit == files.base:
@@ -61,5 +61,6 @@ def ended_at_once() -> BackendError:
     )
 
 
-def _written(files: DiskFiles) -> list[Path]:
+def written(files: DiskFiles) -> list[Path]:
+    """The disks to which the guest writes."""
     return [files.overlay] if files.home is None else [files.overlay, files.home]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
+from pathlib import Path
 
 from appliance.model import InstallationId, VmId
 from appliance.runtime import names, processes
@@ -52,12 +53,17 @@ def memory_bytes(pid: int) -> int | None:
 
 
 def _is_ours(paths: Paths, vm_id: VmId, pid: int) -> bool:
-    if not (processes.program(pid) or "").startswith("qemu-system-") or processes.started(pid) is None:
+    if not _is_qemu(processes.command(pid)) or processes.started(pid) is None:
         return False
     owners = {0}
     with suppress(OSError):
         owners.add(paths.sockets(vm_id).stat().st_uid)
     return processes.owner(pid) in owners
+
+
+def _is_qemu(words: list[str]) -> bool:
+    """By its first word: which file a process of another user executes, the kernel need not tell us."""
+    return bool(words) and Path(words[0]).name.startswith("qemu-system-")
 
 
 def _after(option: str, words: list[str]) -> str:

@@ -183,7 +183,8 @@ class Qcow2Disks:
         with explained(f"disks cannot be kept below {self._paths.root}"):
             self._count()
             for folder in (self._paths.overlays, self._paths.homes):
-                if folder.stat().st_mode & 0o077:  # else nothing is written: the pool may be full
+                # QEMU may have been let through. Nothing is written without need: the pool may be full.
+                if folder.stat().st_mode & 0o067:
                     folder.chmod(0o700)
                 nocow.set_up(folder)
                 for file in folder.iterdir():

@@ -73,7 +73,15 @@ IMPLEMENTED = {
     *("ProtectHome", "BindReadOnlyPaths", "PrivateTmp", "PrivateMounts", "PrivateDevices"),
     *("CapabilityBoundingSet", "ProtectKernelModules", "ProtectClock", "SystemCallFilter"),
     *("SystemCallErrorNumber", "SystemCallArchitectures", "RestrictAddressFamilies", "RestrictRealtime"),
-    *("LockPersonality", "UMask", "LimitNOFILE", "RuntimeDirectory", "RuntimeDirectoryMode"),
+    *(
+        "DevicePolicy",
+        "DeviceAllow",
+        "LockPersonality",
+        "UMask",
+        "LimitNOFILE",
+        "RuntimeDirectory",
+        "RuntimeDirectoryMode",
+    ),
 }
 ELSEWHERE = {
     *("Type", "NotifyAccess", "ExecStart", "WatchdogSec", "TimeoutStartSec", "TimeoutStopSec", "Restart"),
@@ -162,8 +170,9 @@ def cover(unit: dict[str, list[str]]) -> None:
             path.mkdir(parents=True, exist_ok=True)
             mount("--rbind", f"{kept}/{number}", str(path))
             unmount(Path(kept) / str(number))
-    _private_devices()
-    mount("-t", "proc", "-o", "hidepid=invisible,nosuid,nodev,noexec", "proc", "/proc")
+    _private_devices([Path(word) for word in unit.get("DeviceAllow", []) if word.startswith("/")])
+    if "ProtectProc" in unit:
+        mount("-t", "proc", "-o", "hidepid=invisible,nosuid,nodev,noexec", "proc", "/proc")
     for path in writable:
         mount("--rbind", str(path), str(path))
     api = [Path("/proc"), Path("/sys"), Path("/dev"), Path("/tmp"), Path("/var/tmp")]
@@ -187,7 +196,8 @@ def _kept_aside(place: Path, paths: list[Path]) -> None:
         mount("--rbind", str(path), str(place / str(number)))
 
 
-def _private_devices() -> None:
+def _private_devices(allowed: list[Path]) -> None:
+    """The devices of every sandbox and those allowed. A policy leaves the others in sight, and closed."""
     fresh = Path(tempfile.mkdtemp(prefix="sandbox-dev.", dir="/run"))
     mount("-t", "tmpfs", "-o", "mode=755,nosuid,noexec", "tmpfs", str(fresh))
     mask = os.umask(0)
@@ -200,6 +210,12 @@ def _private_devices() -> None:
             mount("--rbind", f"/dev/{name}", str(fresh / name))
     for name, target in LINKS.items():
         (fresh / name).symlink_to(target)
+    for device in allowed:
+        if device.exists():
+            there = fresh / device.relative_to("/dev")
+            there.parent.mkdir(exist_ok=True)
+            there.touch()
+            mount("--bind", str(device), str(there))
     mount("--rbind", str(fresh), "/dev")
     unmount(fresh)
     fresh.rmdir()

@@ -18,7 +18,7 @@ from tests.support.machines import GUEST
 
 GOLDEN = Path(__file__).parents[2] / "golden"
 PATHS = Paths(Settings({"path.storage.root": "/pool", "path.run": "/run/qvd"}))
-SLOW, FAST = Platform("tcg", 2), Platform("kvm", 2)
+SLOW, FAST = Platform("tcg", 2), Platform("kvm", 2, (64055, 64055))
 UUID = "7b0d3f0e-0c4b-4a4e-9d0a-1f2e3d4c5b6a"
 
 
