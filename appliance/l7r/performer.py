@@ -45,6 +45,8 @@ logger = logging.getLogger(__name__)
 FOLLOW_CONNECTED_S = 30.0
 GUEST_CLOSE_S = 5.0
 RELEASE_TRIES = 5
+LISTENS_WITHIN_S, DIALS_AGAIN_S = 2.0, 0.05
+"""How long an nxagent that says that it listens may refuse connections, and how often it is tried."""
 OUR_FAULT = "the server has a problem, about which its log says more"
 
 
@@ -239,12 +241,26 @@ class Performer:
         failure: str | None = None
         try:
             async with asyncio.timeout(self._settings[config.L7R_TIMEOUT_VMA]):
-                self._guest = await dial(row.vm_address, row.vm_x_port)
+                self._guest = await self._reach(row.vm_address, row.vm_x_port)
         except TimeoutError:
             failure = "no answer in time"
         except OSError as exc:
             failure = exc.strerror or str(exc)
         return machine.Dialed(at=self._clock.monotonic(), failure=failure)
+
+    async def _reach(self, address: str, port: int) -> Peer:
+        """Connect to nxagent. It says that it listens shortly before it does; on a slow guest we are first.
+
+        :raises OSError: it cannot be reached
+        """
+        begun = self._clock.monotonic()
+        while True:
+            try:
+                return await dial(address, port)
+            except ConnectionRefusedError:
+                if self._clock.monotonic() - begun > LISTENS_WITHIN_S:
+                    raise
+            await self._clock.sleep(DIALS_AGAIN_S)
 
     async def _commit(self) -> Event:
         async with self._services.store.write() as tx:

@@ -7,6 +7,7 @@ The X session follows protocol.md 4.5 closely enough for a broker to go wrong wi
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Self
@@ -60,6 +61,10 @@ class Guest:
     @property
     def x_port(self) -> int:
         return int(self._servers[1].sockets[0].getsockname()[1])
+
+    async def listen_at(self, sock: socket.socket) -> None:
+        """Be reached as nxagent at one more port."""
+        self._servers.append(await asyncio.start_server(self._nxagent, sock=sock))
 
     def hang_up(self) -> None:
         """End the NX connection from the guest's side."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from pathlib import Path
 
 import pytest
@@ -148,7 +149,25 @@ async def test_x_that_never_listens(tmp_path: Path) -> None:
         assert guest.connections + guest.strays == 0
 
 
-async def test_an_x_port_that_is_closed_is_dialled_once(tmp_path: Path) -> None:
+async def test_x_that_listens_a_moment_after_it_says_so(tmp_path: Path) -> None:
+    async with installation(tmp_path) as node:
+        guest = await node.guest(7)
+        late = socket.socket()
+        late.bind(("127.0.0.1", 0))
+        await node.set_row(7, vm_x_port=late.getsockname()[1])
+        client = await node.client()
+        asking = asyncio.ensure_future(client.connect(7))
+        async with asyncio.timeout(10):
+            while "nx_attempts" not in await node.counters():
+                await asyncio.sleep(0.02)
+        await guest.listen_at(late)
+        reply, _ = await asking
+        assert reply.status == 101
+        assert guest.strays == 0
+        assert (await node.counters())["nx_attempts"] == 1
+
+
+async def test_an_x_port_that_stays_closed_is_refused(tmp_path: Path) -> None:
     async with installation(tmp_path) as node:
         await node.guest(7)
         await node.set_row(7, vm_x_port=1)
