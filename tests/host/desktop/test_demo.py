@@ -4,109 +4,31 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shlex
-import signal
 import stat
 import subprocess
-import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
 from scripts.demo import nxagent_is_shown, show_desktop
-from scripts.trial import BIN, LOGIN, ROOT, Trial, TrialError, end, loop_devices, read_picture
+from scripts.trial import BIN, Trial, TrialError, end, loop_devices
+from tests.support.demo import Demo, assert_seen, making_demos, soon
 from tests.support.desktop import Screen
-from tests.support.footprint import footprint, remains, remove_pivots
+from tests.support.footprint import footprint, remove_pivots
 from tests.support.images import Variants
 
 pytestmark = [pytest.mark.host, pytest.mark.timeout(300)]
 
-MILESTONES = ["asked", "VM started", "VMA answered", "X listening", "101", "first picture", "desktop read"]
 HOLD_KEYS = ["HOST", "PORT", "LOGIN", "PASSWORD", "VM", "NETNS", "CONFIG", "CERT"]
-
-
-@dataclass(slots=True)
-class Demo:
-    """Runs of `scripts/demo` in one directory, with temporary files of their own."""
-
-    directory: Path
-    temporary: Path
-    running: list[subprocess.Popen[str]] = field(default_factory=list)
-
-    @property
-    def output(self) -> Path:
-        """What the demo says."""
-        return self.directory.with_suffix(".out")
-
-    @property
-    def hold_file(self) -> Path:
-        return self.directory / "hold.env"
-
-    def start(self, *words: str, display: str | None = None) -> subprocess.Popen[str]:
-        """Start the demo; its output goes to a file."""
-        environment = {**os.environ, "TMPDIR": str(self.temporary)}
-        environment.pop("DISPLAY", None)
-        if display is not None:
-            environment["DISPLAY"] = display
-        with self.output.open("w") as told:
-            demo = subprocess.Popen(
-                [str(ROOT / "scripts" / "demo"), "--dir", str(self.directory), *words],
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=told,
-                stderr=told,
-                text=True,
-                start_new_session=True,
-            )
-        self.running.append(demo)
-        return demo
-
-    def await_hold(self, demo: subprocess.Popen[str]) -> None:
-        """Wait until the desktop is held for others."""
-        soon(lambda: self.hold_file.exists() or demo.poll() is not None, 120)
-        assert self.hold_file.exists(), self.output.read_text()
-
-    def end(self, demo: subprocess.Popen[str], limit_s: float = 120) -> str:
-        """Wait for the end; what it said."""
-        status = demo.wait(limit_s)
-        said = self.output.read_text()
-        assert status == 0, f"the demo ended with {status}:\n{said}"
-        return said
-
-    def once(self, *, display: str | None = None) -> str:
-        """`scripts/demo --once`, to a good end."""
-        return self.end(self.start("--once", display=display))
-
-    def remains(self) -> list[str]:
-        """What is left of it."""
-        return remains(self.directory, self.temporary)
-
-    def sweep(self) -> None:
-        """End what still runs."""
-        for demo in self.running:
-            if demo.poll() is None:
-                os.killpg(demo.pid, signal.SIGKILL)
-                demo.wait()
-        Trial(self.directory).sweep()
 
 
 @pytest.fixture
 def demos(tmp_path: Path, image: Path) -> Iterator[Callable[[str], Demo]]:
     """Makes demos; ends them."""
-    made: list[Demo] = []
-
-    def make(name: str) -> Demo:
-        temporary = tmp_path / f"{name}-tmp"
-        temporary.mkdir()
-        made.append(Demo(tmp_path / name, temporary))
-        return made[-1]
-
-    yield make
-    for demo in made:
-        demo.sweep()
+    with making_demos(tmp_path) as make:
+        yield make
 
 
 @pytest.fixture
@@ -115,28 +37,6 @@ def viewer(tmp_path: Path) -> Iterator[Trial]:
     with Trial(tmp_path / "viewer") as made:
         made.directory.mkdir()
         yield made
-
-
-def soon(condition: Callable[[], object], limit_s: float = 60) -> bool:
-    """Whether `condition` comes to hold."""
-    until = time.monotonic() + limit_s
-    while not condition():
-        if time.monotonic() > until:
-            return False
-        time.sleep(0.05)
-    return True
-
-
-def assert_seen(demo: Demo, said: str) -> None:
-    """The whole time line was told, and the picture shows who is where."""
-    told = re.findall(r"^ +(\d+\.\d\d)  (.+)$", said, re.MULTILINE)
-    assert [name for _, name in told] == MILESTONES, said
-    seconds = [float(number) for number, _ in told]
-    assert seconds[0] == 0
-    assert seconds == sorted(seconds)
-    text = read_picture(demo.directory / "desktop.png")
-    assert LOGIN in text
-    assert "desk1" in text
 
 
 def test_from_nothing_and_again(demos: Callable[[str], Demo], viewer: Trial) -> None:
