@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
+from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import parse_qs, urlsplit
 
 from appliance import config
 from appliance.config import mib
@@ -17,6 +19,7 @@ from appliance.qa.verbs import Argument, Given, Verb
 from appliance.storage.properties import Owner
 
 E = TypeVar("E", bound=StrEnum)
+LIBVIRT_SOCKET = "/run/libvirt/libvirt-sock"
 
 COLUMNS: tuple[Column[Osf], ...] = (
     Column("Id", lambda osf: osf.id),
@@ -153,11 +156,24 @@ def _warn(context: Context, osf: Osf, hosts: Sequence[Host]) -> None:
         context.note(f"Warning: VMs of {osf.name} get no home disk: set user_storage_size=")
     elif osf.user_storage_mib is None and osf.backend is not BackendKind.NOTHING:
         context.note(f"Warning: homes of {osf.name} have no limit: set user_storage_size=")
+    if osf.backend is BackendKind.KVM and not _libvirtd_listens(context.settings[config.KVM_URI]):
+        context.note(
+            "Warning: no libvirtd is seen on this host, and VMs of "
+            f"{osf.name} need one where they run: run scripts/setup, then systemctl enable --now libvirtd"
+        )
     has = max((osfs.memory_mib(host.usable_ram or 0) for host in hosts), default=0.0)
     if 0 < has < osf.memory_mib:
         context.note(
             f"Warning: a VM may use {osf.memory_mib} MiB of memory, and no host has more than {has:.0f}"
         )
+
+
+def _libvirtd_listens(uri: str) -> bool:
+    """Whether the socket of a libvirtd of this host is there; of others nothing is known."""
+    parts = urlsplit(uri)
+    if parts.scheme != "qemu" or parts.netloc:
+        return True
+    return Path(parse_qs(parts.query).get("socket", [LIBVIRT_SOCKET])[0]).exists()
 
 
 async def list_(context: Context, given: Given) -> None:

@@ -212,7 +212,8 @@ class Performer:
             return self._equipment[order.backend]
         except KeyError:
             raise BackendError(
-                f"this host has no backend {order.backend}", hint="see backend= of the VM's OSF"
+                f"this host has no backend {order.backend}: no OSF had it when the daemon began",
+                hint="run scripts/setup --service again, or restart the daemon; desktops run on",
             ) from None
 
     def _comes_up(self, vm_id: VmId) -> bool:

@@ -128,6 +128,26 @@ class TestService:
         usual = directives(render(place, settings)[SERVICE])["CapabilityBoundingSet"]
         assert "CAP_NET_BIND_SERVICE" not in usual
 
+    @pytest.mark.parametrize("usual", [True, False])
+    def test_reaches_virtual_machines_if_there_are_any(
+        self, place: Place, settings: Settings, tmp_path: Path, usual: bool
+    ) -> None:
+        chosen = Settings({**settings.written, **({"vm.hypervisor": "kvm"} if usual else {})})
+        units = render(place, chosen, machines=not usual)
+        unit, without = directives(units[SERVICE]), directives(render(place, settings)[SERVICE])
+
+        assert unit["DeviceAllow"].split() == ["/dev/net/tun", "rw", "/dev/kvm", "rw"]
+        assert unit["DevicePolicy"] == "closed"
+        assert "libvirtd.service" in unit["Wants"]
+        assert {"CAP_CHOWN", "CAP_KILL"} <= {*unit["CapabilityBoundingSet"].split()}
+        assert not {"PrivateDevices", "ProtectProc"} & unit.keys()
+        assert not {"CAP_CHOWN", "CAP_KILL"} & {*without["CapabilityBoundingSet"].split()}
+        assert without["PrivateDevices"] == "yes"
+        assert without["ProtectProc"] == "invisible"
+        assert "libvirtd.service" not in without["Wants"]
+        write_units(tmp_path / "system", units)
+        assert analyze("verify", str(tmp_path / "system" / SERVICE)) == ""
+
     def test_is_the_same_until_the_program_changes(self, tmp_path: Path, settings: Settings) -> None:
         (tmp_path / "appliance").mkdir()
         module = tmp_path / "appliance" / "module.py"

@@ -42,7 +42,7 @@ def virtual_host() -> Iterator[tuple[str, Libvirtd]]:
 def images(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The smallest guests, by kind."""
     folder = tmp_path_factory.mktemp("sectors")
-    return {kind: sector_image(folder, kind) for kind in ("quick", "deaf", "flood")}
+    return {kind: sector_image(folder, kind) for kind in ("quick", "deaf", "flood", "count")}
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,8 @@
 """The quickest virtual machines: one sector that the firmware loads, running half a second after its launch.
 
 Each says BOOTED on the serial line. The one called `quick` sends back what is typed and powers off when its
-power button is pressed; `deaf` does not mind the button; `flood` says the letter x without end.
+power button is pressed; `deaf` does not mind the button; `flood` says the letter x without end; `count` adds
+one to a number on its disk, says it, and goes on as `quick`.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ from pathlib import Path
 
 SECTOR = 512
 BOOTED = "a sector has booted"
-KINDS = ("quick", "deaf", "flood")
 SOURCE = f"""
 .code16
 .globl _start
@@ -32,9 +32,22 @@ _start:
 say:
   lodsb
   testb %al, %al
-  jz main
+  jz count_up
   call write
   jmp say
+count_up:
+.ifdef count
+  xorw %ax, %ax
+  movw %ax, %es
+  movb $2, %ah            # read
+  call disk
+  incb 0x8000
+  movb $3, %ah            # write
+  call disk
+  movb 0x8000, %al
+  addb $'0', %al
+  call write
+.endif
 main:
 .ifdef flood
   movb $'x', %al
@@ -63,6 +76,18 @@ pressed:
   outw %ax, %dx
 .endif
   jmp main
+.ifdef count
+disk:
+  movb $1, %al            # one sector, the second one
+  movw $0x8000, %bx
+  movw $2, %cx
+  movw $0x80, %dx         # of the first disk
+  int $0x13
+  jnc 1f
+  movb $'?' - '0', 0x8000
+1:
+  ret
+.endif
 write:
   pushw %ax
 1:

@@ -122,9 +122,12 @@ class Libvirtd(PrivateLibvirtd):
 
 
 class DebianLibvirtd(Libvirtd):
-    """The same as Debian ships it: QEMU is `libvirt-qemu`'s, and a daemon of its own writes its logs."""
+    """The same as Debian ships it: QEMU is `libvirt-qemu`'s, and a daemon of its own writes its logs.
 
-    qemu_conf = ""
+    Only a /dev of its own QEMU does not get: what covers /dev/kvm cannot be moved there.
+    """
+
+    qemu_conf = "namespaces = [ ]\n"
     before = "virtlogd --daemon --pid-file /run/libvirt/virtlogd.pid"
 
 

@@ -53,6 +53,20 @@ def test_who_gets_no_home_disk_is_told(qa: Installation) -> None:
 
 
 @pytest.mark.parametrize(
+    ("uri", "told"),
+    [
+        ("qemu:///system?socket=/nowhere", True),
+        ("qemu:///system?socket=/", False),
+        ("qemu+ssh://far/system", False),
+    ],
+)
+def test_machines_without_a_libvirtd_are_warned_of(qa: Installation, uri: str, told: bool) -> None:
+    qa.ok("config", "set", f"vm.kvm.uri={uri}")
+    said = qa.ok("osf", "add", "name=big", "backend=kvm", "memory=1").err
+    assert ("no libvirtd is seen on this host" in said) is told
+
+
+@pytest.mark.parametrize(
     ("text", "size"), [("512", 512), ("512m", 512), ("2G", 2048), ("1t", 2**20), ("2048k", 2), ("1GiB", 1024)]
 )
 def test_a_number_means_mib(text: str, size: int) -> None:
