@@ -252,8 +252,17 @@ def _disks(files: DiskFiles) -> Iterator[Xml.Element]:
 
 def _disk(file: Path, device: str, serial: str, *, boot: bool) -> Xml.Element:
     disk = Xml.Element("disk", type="file", device="disk")
+    # Whatever keeps the host from writing, the guest waits. Left to itself, QEMU lets it wait for room in the
+    # pool, and tells it that its disk is broken when the quota of all guests is used up.
     Xml.SubElement(
-        disk, "driver", name="qemu", type="qcow2", cache="writeback", discard="unmap", detect_zeroes="unmap"
+        disk,
+        "driver",
+        name="qemu",
+        type="qcow2",
+        cache="writeback",
+        discard="unmap",
+        detect_zeroes="unmap",
+        error_policy="stop",
     )
     Xml.SubElement(disk, "source", file=_path(file))
     Xml.SubElement(disk, "target", dev=device, bus="virtio")
