@@ -11,12 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from appliance.model import InstallationId, VmId
-from appliance.runtime import lxc_config, lxc_process
+from appliance.runtime import lxc_process, names
 from scripts.trial import LOGIN, Display, Trial, end, output, read_picture, take_picture, type_text
 from tests.support.traces import traces
 
 SEEN_WITHIN_S = 60
 APPEARS_WITHIN_S = 15
+SLOWLY = 10
+"""How many times as long an emulated guest may take."""
 FAR = "%24"
 """Where answers are printed: nxagent may resume with its window beyond the display's left edge."""
 PROGRAMS = {"nxagent", "openbox", "xterm", "bash"}
@@ -30,6 +32,8 @@ class Screen:
     display: Display
     client: subprocess.Popen[bytes]
     log: Path
+    patience: int = 1
+    """How many times as long as a container the guest may take."""
 
     def text(self) -> str:
         """What can be read on the display now."""
@@ -47,7 +51,7 @@ class Screen:
             return all(word in seen for word in words)
 
         try:
-            self.trial.wait_for(f"{words} on {self.display.name}", readable, limit_s)
+            self.trial.wait_for(f"{words} on {self.display.name}", readable, limit_s * self.patience)
         except Exception as exc:
             raise AssertionError(f"{exc}\nread: {seen!r}\nclient: {self.log.read_text()}") from exc
         return seen
@@ -95,7 +99,7 @@ class Screen:
 
 @dataclass(frozen=True, slots=True)
 class Init:
-    """A guest's first process, identified for good: pids are reused, pairs of these are not."""
+    """A guest's first process: its init, or its QEMU. Pids are reused, pairs of these are not."""
 
     pid: int
     started: int
@@ -108,13 +112,14 @@ class Desk:
     trial: Trial
     vm: str
     numbers: Iterator[int] = itertools.count()  # noqa: RUF009
+    patience: int = 1
 
     def open(self, vm: str | None = None, *, login: str = LOGIN, netns: str | None = None) -> Screen:
         """Connect to a VM from a display of its own."""
         log = self.trial.directory / f"client-{next(self.numbers)}.log"
         display = self.trial.open_display()
         client = self.trial.connect(display.name, "--vm", vm or self.vm, login=login, log=log, netns=netns)
-        return Screen(self.trial, display, client, log)
+        return Screen(self.trial, display, client, log, self.patience)
 
     def open_and_see(self, vm: str | None = None, *, login: str = LOGIN, netns: str | None = None) -> Screen:
         """Connect, and wait until the desktop tells who and where it is."""
@@ -128,11 +133,11 @@ class Desk:
 
     def inits(self, vm: str | None = None) -> list[Init]:
         """Every init that runs for a VM: there must never be two."""
-        return inits_of(self.container(vm))
+        return inits_of(self.guest(vm))
 
     def programs(self, vm: str | None = None) -> frozenset[tuple[str, int, int]]:
         """The programs that make the desktop of a VM, each by name, pid and start."""
-        group = rf"/lxc\.payload\.{self.container(vm)}(-\d+)?(/|$)"
+        group = rf"/lxc\.payload\.{self.guest(vm)}(-\d+)?(/|$)"
         found = set()
         for entry in Path("/proc").iterdir():
             if not entry.name.isdigit():
@@ -146,10 +151,10 @@ class Desk:
         assert {name for name, _, _ in found} == PROGRAMS, f"not a whole desktop: {found}"
         return frozenset(found)
 
-    def container(self, vm: str | None = None) -> str:
-        """The name of a VM's container."""
+    def guest(self, vm: str | None = None) -> str:
+        """The name of a VM's guest at its hypervisor."""
         identity = InstallationId(self.trial.marker.read_text())
-        return lxc_config.name(identity, VmId(int(str(self.row(vm)["id"]))))
+        return names.name(identity, VmId(int(str(self.row(vm)["id"]))))
 
     def init(self, vm: str | None = None) -> Init:
         """The one init of a VM."""
@@ -157,14 +162,15 @@ class Desk:
         return one
 
 
-def inits_of(container: str) -> list[Init]:
-    """Every process that is the init of a container of this name."""
+def inits_of(guest: str) -> list[Init]:
+    """Every first process of guests of this name."""
     found = []
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():
             continue
         with contextlib.suppress(OSError):
-            if is_init(entry, container) and (started := lxc_process.started(int(entry.name))) is not None:
+            ours = is_init(entry, guest) or is_qemu(entry, guest)
+            if ours and (started := lxc_process.started(int(entry.name))) is not None:
                 found.append(Init(int(entry.name), started))
     return found
 
@@ -178,6 +184,14 @@ def is_init(process: Path, container: str) -> bool:
         re.search(rf"/lxc\.payload\.{container}(-\d+)?(/|$)", (process / "cgroup").read_text(), re.MULTILINE)
         is not None
     )
+
+
+def is_qemu(process: Path, machine: str) -> bool:
+    """Whether a process is the QEMU of a virtual machine."""
+    words = (process / "cmdline").read_text(errors="replace").split("\0")
+    if not Path(words[0]).name.startswith("qemu-system-") or "-name" not in words:
+        return False
+    return words[words.index("-name") + 1].partition(",")[0] == f"guest={machine}"
 
 
 def leftovers(trial: Trial, installation: str) -> list[str]:

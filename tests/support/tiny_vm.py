@@ -1,8 +1,9 @@
 """The smallest virtual machine that boots by itself: GRUB, Debian's cloud kernel, and busybox in an initrd.
 
 Its qcow2 image is made once, without a loop device, into `build/` (ignored by git), and made anew when this
-file changes. The guest says BOOTED on its serial line, gives a shell there, powers off when its power button
-is pressed, and listens to nothing else. It knows its disks by their serials.
+files change. The guest says BOOTED on its serial line, gives a shell there, and powers off when its power
+button is pressed. It knows its disks by their serials. If it is told an address by DHCP, it has the agent and
+the graphical session of the quick guest: a VM with it runs.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from tests.support import quick_guest
+
 BUILD = Path(__file__).resolve().parents[2] / "build" / "tiny-vm"
 GRUB = Path("/usr/lib/grub/i386-pc")
 BUSYBOX = Path("/bin/busybox")
@@ -24,7 +27,7 @@ MODULES = (
     *("virtio_ring", "virtio", "virtio_pci_legacy_dev", "virtio_pci_modern_dev", "virtio_pci", "virtio_blk"),
     *("failover", "net_failover", "virtio_net", "evdev", "button"),
 )
-FOLDERS = ("bin", "dev", "etc", "etc/acpi", "etc/acpi/PWRF", "modules", "proc", "sys")
+FOLDERS = ("bin", "dev", "etc", "etc/acpi", "etc/acpi/PWRF", "home", "modules", "proc", "run", "sys")
 BOOTED = "the tiny guest has booted"
 PROMPT = "tiny# "
 INIT = f"""\
@@ -37,10 +40,28 @@ echo '#!/bin/sh
 poweroff -f' >/etc/acpi/PWRF/00000080
 chmod 755 /etc/acpi/PWRF/00000080
 acpid -l /dev/null
+{quick_guest.SERVERS}
+ip link set lo up
+udhcpc -f -q -t 1000 -T 1 -i eth0 -s /bin/addressed >/dev/null 2>&1 &
 export PS1='{PROMPT}'
 echo {BOOTED} >/dev/ttyS0
 while :; do setsid cttyhack sh </dev/ttyS0 >/dev/ttyS0 2>&1; done
 """
+PROGRAMS = {
+    "init": INIT,
+    "bin/addressed": """\
+#!/bin/sh
+case $1 in
+deconfig) ip link set "$interface" up ;;
+bound)
+    ifconfig "$interface" "$ip" netmask "$subnet"
+    ip route add default via "$router"
+    hostname "$hostname" ;;
+esac
+""",
+    "bin/vma": quick_guest.VMA.replace("kill -USR2 1", "poweroff -f"),
+    "bin/xsession": quick_guest.XSESSION,
+}
 GRUB_CONFIG = """\
 set root=(hd0,msdos1)
 linux /vmlinuz console=ttyS0 quiet nokaslr mitigations=off net.ifnames=0 panic=-1
@@ -57,7 +78,8 @@ def tiny_image() -> Path:
 
     :raises OSError: something that it is made of is not there
     """
-    inputs = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:16]
+    told = Path(__file__).read_bytes() + Path(quick_guest.__file__).read_bytes()
+    inputs = hashlib.sha256(told).hexdigest()[:16]
     image = BUILD / f"tiny-{inputs}.qcow2"
     BUILD.mkdir(parents=True, exist_ok=True)
     with (BUILD / "lock").open("w") as lock:
@@ -134,7 +156,8 @@ def _archive(package: Path) -> Iterator[bytes]:
     (modules,) = (package / "lib" / "modules").iterdir()
     yield from (_entry(f, 0o040755) for f in FOLDERS)
     yield _entry("dev/console", 0o020600, device=(5, 1))
-    yield _entry("init", 0o100755, INIT.encode())
+    for path, program in PROGRAMS.items():
+        yield _entry(path, 0o100755, program.encode())
     yield _entry("bin/busybox", 0o100755, BUSYBOX.read_bytes())
     for applet in _output(str(BUSYBOX), "--list").split():
         if applet != "busybox":

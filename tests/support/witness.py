@@ -95,7 +95,7 @@ class XPort:
 
     def __init__(self, desk: Desk) -> None:
         self.most = 0
-        self._container = desk.container()
+        self._container = desk.guest()
         self._netns = desk.trial.netns
         self._over = threading.Event()
         self._looking = threading.Thread(target=self._look, name="port 4100")

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import random
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,13 +10,10 @@ import pytest
 
 from scripts.trial import BIN, IN_NETNS, Trial, command, output
 from tests.support.desktop import Desk, leftovers
+from tests.support.survival import killed_at_moments, outlives
 from tests.support.witness import database
 
 pytestmark = [pytest.mark.host, pytest.mark.timeout(300)]
-
-STARTING = ("starting/queued", "starting/cloning", "starting/launching", "starting/awaiting-vma")
-STOPPING = ("stopping/shutting-down", "stopping/cleaning")
-JITTER_S = 0.06
 
 
 @pytest.fixture
@@ -50,13 +45,6 @@ def execute(desk: Desk, statement: str) -> None:
         assert connection.execute(statement).rowcount == 1
 
 
-def phase(desk: Desk) -> str:
-    """Where the row says that the VM is."""
-    with database(desk) as connection:
-        ((found,),) = connection.execute("SELECT vm_phase FROM vm_runtimes").fetchall()
-    return str(found)
-
-
 def said(desk: Desk, begun: int) -> str:
     """What the daemon has said since its log was `begun` bytes long."""
     return desk.trial.log.read_bytes()[begun:].decode()
@@ -70,19 +58,7 @@ def stop(desk: Desk) -> None:
 
 @pytest.mark.parametrize("ending", [Trial.kill, Trial.stop])
 def test_a_desktop_outlives_the_daemon(desk: Desk, ending: Callable[[Trial], None]) -> None:
-    screen = desk.open_and_see()
-    screen.remember("endurance")
-    init, programs = desk.init(), desk.programs()
-    ending(desk.trial)
-    screen.ends_by_itself()
-    assert desk.init() == init
-    desk.trial.start()
-    assert desk.row()["vm_state"] == "running"
-    assert desk.row()["user_state"] == "disconnected"
-    again = desk.open_and_see()
-    again.recalls("endurance")
-    assert desk.init() == init
-    assert desk.programs() == programs
+    outlives(desk, ending)
 
 
 def test_a_daemon_in_another_network_namespace_takes_the_guest_along(desk: Desk) -> None:
@@ -186,32 +162,5 @@ def test_a_guest_that_runs_though_its_row_says_stopped_is_adopted_loudly(running
 
 
 def test_a_daemon_killed_at_any_moment_leaves_one_init_or_none(desk: Desk) -> None:
-    seed = random.randrange(1 << 32)
-    print(f"seed {seed}")
-    moments = random.Random(seed)
-    for starts_at, stops_at in zip(STARTING, STOPPING * 2, strict=True):
-        killed_at(desk, "start", starts_at, moments.uniform(0, JITTER_S))
-        desk.trial.wait_for_state(desk.vm, "running")
-        init = desk.init()
-        killed_at(desk, "stop", stops_at, moments.uniform(0, JITTER_S))
-        desk.trial.wait_for_state(desk.vm, "stopped")
-        assert desk.inits() == [], f"{init} was to stop"
+    for _ in killed_at_moments(desk):
         assert not (desk.trial.storage / "rootfs" / "1-fs").exists()
-
-
-def killed_at(desk: Desk, wish: str, reached: str, later_s: float) -> None:
-    """Make a wish, kill -9 the daemon when the row says that it is `reached` or past, begin again."""
-    phases = (*STARTING, "running/monitoring") if wish == "start" else (*STOPPING, "stopped")
-    awaited = phases[phases.index(reached) :]
-    asking = subprocess.Popen([BIN / "qa", "--config", desk.trial.config, "vm", wish, "--force"])
-    until = time.monotonic() + 20
-    while phase(desk) not in awaited and asking.poll() in (None, 0) and time.monotonic() < until:
-        time.sleep(0.002)
-    time.sleep(later_s)
-    at = phase(desk)
-    desk.trial.kill()
-    assert asking.wait(20) == 0
-    print(f"{wish}: killed {later_s:.3f} s after {reached}, at {at}")
-    assert len(desk.inits()) <= 1
-    desk.trial.start()
-    assert len(desk.inits()) <= 1
