@@ -2,32 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
-from contextlib import closing, suppress
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from scripts.trial import Trial
 from tests.support.desktop import leftovers
+from tests.support.failing import GRACE, full_pool, until_all
 from tests.support.quick_guest import mute_image, quick_image
 
 pytestmark = [pytest.mark.host, pytest.mark.timeout(300)]
-
-GRACE = "internal.hkd.vmhandler.vma.failed.max_time.on.starting"
-CHUNK = bytes(1 << 20)
-
-
-def until_all(trial: Trial, **wanted: object) -> list[dict[str, Any]]:
-    """Wait until every VM's row says so."""
-    trial.wait_for(
-        f"{wanted} everywhere",
-        lambda: all(wanted.items() <= vm.items() for vm in trial.listed("vm")),
-        limit_s=120,
-    )
-    return trial.listed("vm")
 
 
 def test_one_bad_image_under_ten_vms(trial: Trial, tmp_path: Path) -> None:
@@ -81,40 +66,5 @@ def test_a_full_pool_blocks_nobody_and_says_so(small: Trial, tmp_path: Path) -> 
     small.furnish(quick_image(tmp_path / "good.tar.gz"), vm="desk", memory=64)
     small.qa("vm", "start", "-f", "name=desk")
     small.wait_for_state("desk", "running")
-    small.qa("vm", "add", "name=more", "user=alice", "osf=small", "bulk=3")
-    greedy = fill(small.storage / "homefs" / "1-fs")
-
-    small.qa("vm", "start", "-f", "name=more-*")
-    small.wait_for("the reasons of three", lambda: len(waiting(small)) == 3)
-    for vm in waiting(small):
-        assert "the storage pool is full" in vm["failure"]
-        assert (vm["failure_cause"], vm["blocked"], vm["vm_state"]) == ("host", False, "starting")
-    told = [alarm for alarm in small.listed("alarm") if alarm["object"] == "pool"]
-    assert [alarm["kind"] for alarm in told] == ["host"]
-    assert "the storage pool is full" in told[0]["text"]
-    assert small.vm("desk")["vm_state"] == "running"
-
-    greedy.unlink()
-    os.sync()
-    until_all(small, vm_state="running", run=1, failure=None, waits_for=None)
-    assert [alarm for alarm in small.listed("alarm") if alarm["kind"] == "host"] == []
-
-
-def waiting(trial: Trial) -> list[dict[str, Any]]:
-    """The VMs that wait for room in the pool."""
-    return [vm for vm in trial.listed("vm") if vm["waits_for"] == "pool"]
-
-
-def fill(home: Path) -> Path:
-    """Write into a home until there is no room for any guest; the file to remove."""
-    file = home / "greedy"
-    with file.open("wb", buffering=0) as stream, suppress(OSError):
-        while True:
-            stream.write(os.urandom(1 << 16) + CHUNK)
-    for number in range(1000):
-        try:
-            with closing((home / f"small-{number}").open("wb", buffering=0)) as stream:
-                stream.write(os.urandom(8192))
-        except OSError:
-            return file
-    raise AssertionError("there is room without end")
+    with full_pool(small, small.storage / "homefs" / "1-fs", more=3):
+        assert small.vm("desk")["vm_state"] == "running"
