@@ -34,7 +34,7 @@ from tests.support.tiny_vm import PROMPT
 from tests.support.traces import traces
 
 pytestmark = pytest.mark.kvm
-LONGEST_S = 120.0
+LONGEST_S, LINUX_S = 60.0, 120.0
 BEGUN = "starting up libvirt"
 """The first line of the log of a QEMU."""
 
@@ -67,8 +67,8 @@ class Bench:
         assert pid is not None
         return pid
 
-    async def until_said(self, text: str) -> None:
-        async with asyncio.timeout(LONGEST_S):
+    async def until_said(self, text: str, limit_s: float = LONGEST_S) -> None:
+        async with asyncio.timeout(limit_s):
             while text not in await self.backend.console_tail(ONE, 50):
                 await asyncio.sleep(0.05)
 
@@ -325,15 +325,6 @@ async def test_a_foreign_domain_is_never_touched(bench: Bench) -> None:
         link.close()
 
 
-async def test_limits_are_read_back(bench: Bench) -> None:
-    await bench.rig.start(bench.rig.guest(cpus=1.5, memory_mib=80))
-    link = Link(bench.site.settings[KVM_URI], limit_s=10, start_limit_s=30)
-    try:
-        assert await link.limits(_name(bench.site)) == Limits(80, 2, 75_000)
-    finally:
-        link.close()
-
-
 async def test_the_console_has_one_holder_and_carries_both_ways(bench: Bench) -> None:
     await bench.rig.start()
     await bench.until_said(BOOTED)
@@ -357,16 +348,6 @@ async def test_the_console_has_one_holder_and_carries_both_ways(bench: Bench) ->
     other.close()
 
 
-async def test_the_screen_is_on_a_socket_and_nowhere_else(bench: Bench) -> None:
-    await bench.rig.start()
-    with socket.socket(socket.AF_UNIX) as screen:
-        screen.settimeout(LONGEST_S)
-        await asyncio.to_thread(screen.connect, str(bench.site.paths.vnc(ONE)))
-        assert (await asyncio.to_thread(screen.recv, 12)).startswith(b"RFB 003.008")
-    listening = subprocess.run(["ss", "-Hltn"], capture_output=True, text=True, check=True).stdout
-    assert listening == ""
-
-
 async def test_a_flood_is_drained_and_its_log_stays_small(bench: Bench, images: dict[str, Path]) -> None:
     bench.site.disks.image = images["flood"]
     log = bench.site.paths.console_log(ONE)
@@ -384,9 +365,11 @@ async def test_a_flood_is_drained_and_its_log_stays_small(bench: Bench, images: 
     assert list(log.parent.glob(f"{log.name}*")) == []
 
 
-async def test_the_tap_is_an_isolated_port_and_goes_with_the_guest(bench: Bench) -> None:
-    guest = await bench.rig.start()
+async def test_a_guest_has_what_it_was_given_and_it_goes_with_the_guest(bench: Bench) -> None:
+    guest = await bench.rig.start(bench.rig.guest(cpus=1.5, memory_mib=80))
     port = Path("/sys/class/net") / guest.interface / "brport"
+    await _has_its_limits(bench)
+    await _has_its_screen_on_a_socket_and_nowhere_else(bench)
     assert (port / "isolated").read_text().strip() == "1"
     assert (port / "bridge").resolve().name == guest.bridge
     await bench.backend.kill(ONE)
@@ -395,10 +378,27 @@ async def test_the_tap_is_an_isolated_port_and_goes_with_the_guest(bench: Bench)
     assert not port.parent.exists()
 
 
+async def _has_its_limits(bench: Bench) -> None:
+    link = Link(bench.site.settings[KVM_URI], limit_s=10, start_limit_s=30)
+    try:
+        assert await link.limits(_name(bench.site)) == Limits(80, 2, 75_000)
+    finally:
+        link.close()
+
+
+async def _has_its_screen_on_a_socket_and_nowhere_else(bench: Bench) -> None:
+    with socket.socket(socket.AF_UNIX) as screen:
+        screen.settimeout(LONGEST_S)
+        await asyncio.to_thread(screen.connect, str(bench.site.paths.vnc(ONE)))
+        assert (await asyncio.to_thread(screen.recv, 12)).startswith(b"RFB 003.008")
+    listening = subprocess.run(["ss", "-Hltn"], capture_output=True, text=True, check=True).stdout
+    assert listening == ""
+
+
 async def test_linux_boots_finds_its_disks_and_its_gateway_and_obeys(tiny: Path, bench: Bench) -> None:
     bench.site.disks.image = tiny
     await bench.rig.start(bench.rig.guest(memory_mib=128, cpus=None))
-    await bench.until_said(PROMPT.strip())
+    await bench.until_said(PROMPT.strip(), LINUX_S)
     descriptor = await bench.backend.console(ONE).open()
     try:
         await _typed(descriptor, "cat /sys/block/vda/serial; echo; cat /sys/block/vdb/serial", "os\r\nhome")

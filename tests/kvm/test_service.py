@@ -22,7 +22,7 @@ from scripts.trial import Trial
 from tests.support.boot_sector import BOOTED
 from tests.support.libvirtd import DebianLibvirtd
 
-pytestmark = pytest.mark.kvm
+pytestmark = [pytest.mark.kvm, pytest.mark.timeout(300)]
 
 ONE, NOBODY = VmId(1), 65534
 SHORT = {
@@ -85,6 +85,7 @@ def server(images: dict[str, Path]) -> Iterator[Server]:
                 trial.furnish(images["count"], memory=64, policy=["user_storage_size=16"])
                 yield Server(trial, libvirtd)
             finally:
+                trial.stop()
                 libvirtd.remove()
 
 
