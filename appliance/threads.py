@@ -97,6 +97,7 @@ async def within(limit_s: float, future: concurrent.futures.Future[T]) -> T:
         raise TimeoutError
     finally:
         if not here.done():
+            future.cancel()  # at once; what follows from `here` is told in the loop's next turn
             here.cancel()
         elif not here.cancelled():
             here.exception()
