@@ -395,6 +395,7 @@ async def _has_its_screen_on_a_socket_and_nowhere_else(bench: Bench) -> None:
     assert listening == ""
 
 
+@pytest.mark.timeout(600)  # the first who asks for a tiny guest waits until its kernel is there
 async def test_linux_boots_finds_its_disks_and_its_gateway_and_obeys(tiny: Path, bench: Bench) -> None:
     bench.site.disks.image = tiny
     await bench.rig.start(bench.rig.guest(memory_mib=128, cpus=None))
