@@ -246,8 +246,14 @@ def mount_points() -> list[Path]:
 
 
 def read_only(point: Path) -> None:
-    """Make one mount read-only, keeping its other flags; one that another mount covers stays."""
-    flags = os.statvfs(point).f_flag
+    """Make one mount read-only, keeping its other flags; one that another mount covers stays.
+
+    One that is gone by now, as others of this host come and go, needs nothing.
+    """
+    try:
+        flags = os.statvfs(point).f_flag
+    except FileNotFoundError:
+        return
     names = {os.ST_NOSUID: "nosuid", os.ST_NODEV: "nodev", os.ST_NOEXEC: "noexec"}
     kept = [name for flag, name in names.items() if flags & flag]
     mount("-o", ",".join(("remount", "bind", "ro", *kept)), str(point))
