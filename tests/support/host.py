@@ -41,7 +41,8 @@ class Rig:
         self.told_to_stop = asyncio.Event()
         self.latest: Hkd | None = None
         """The HKD that was begun last."""
-        self.fences: Fences = backend
+        self.fences: Fences | None = None
+        """Those of the backend, unless others are put here."""
         self.more: dict[BackendKind, Equipment] = {}
         """Backends of other kinds that the host has as well."""
         self._run = directory
@@ -67,7 +68,7 @@ class Rig:
     @contextlib.asynccontextmanager
     async def hkd(self) -> AsyncIterator[Supervisor]:
         """An HKD at work; leaving the block is its sudden death."""
-        kit = Equipment(self.backend, self.backend, self.fences)
+        kit = Equipment(self.backend, self.backend, self.fences or self.backend)
         foreign = Nothing(self._run, INSTALLATION)
         await foreign.check()
         async with self.store.read() as tx:
