@@ -33,6 +33,7 @@ PATIENCE_S = 20
 KNOCK_S = 4.0
 PAGE = 4096
 MS_REMOUNT = 32
+MADV_POPULATE_WRITE = 23
 
 T = TypeVar("T")
 PROBES: dict[str, Callable[[dict[str, Any]], str]] = {}
@@ -444,13 +445,16 @@ def fork_bomb(victims: dict[str, Any]) -> str:
 
 @probe
 def memory_hog(victims: dict[str, Any]) -> str:
-    """More memory than it may have."""
+    """More memory than it may have.
+
+    The kernel is asked for all of it at once. A program that touched page after page would at the limit
+    read its own code from the disk again and again, for ever: to the kernel that is progress.
+    """
     size = victims["memory_mib"] << 20
     reader, writer = os.pipe()
     if (child := os.fork()) == 0:
-        space = mmap.mmap(-1, size)
-        for offset in range(0, size, PAGE):
-            space[offset] = 1
+        signal.alarm(PATIENCE_S)
+        mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS).madvise(MADV_POPULATE_WRITE)
         os.write(writer, b"!")
         os._exit(0)
     os.close(writer)
