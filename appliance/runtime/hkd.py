@@ -91,7 +91,7 @@ class Hkd:
         cpu, ram = measured()
         sightings = await self._survey()
         async with self._store.write() as tx:
-            await self._read_settings(tx)
+            self._take_over(await tx.settings.all())
             reset = await tx.runtimes.reset_sessions(self._host.id)
             await tx.hosts.declare(self._host.id, HostState.STARTING, pid=None, boot_id=boot_id)
             await tx.hosts.claim(self._host.id)  # It was meant for a daemon that is gone.
@@ -144,8 +144,9 @@ class Hkd:
 
     async def declare(self, state: HostState, pid: int | None) -> None:
         """Write this host's state."""
-        async with self._store.write() as tx:
-            await tx.hosts.declare(self._host.id, state, pid=pid, boot_id=this_boot())
+        await self._store.at_once(
+            lambda tx: tx.hosts.declare(self._host.id, state, pid=pid, boot_id=this_boot())
+        )
 
     async def declare_ending(self, state: HostState, pid: int | None) -> None:
         """Write this host's state if the database takes it: no guest that is to end waits for that."""
@@ -188,22 +189,15 @@ class Hkd:
         while True:
             await self._clock.sleep(self._settings[HKD_TICK])
             try:
-                async with self._store.write() as tx:
-                    alive = await tx.hosts.tick(self._host.id)
-                if not alive:
+                if not await self._store.at_once(lambda tx: tx.hosts.tick(self._host.id)):
                     logger.error("the row of this host is gone", extra=facts(host=self._host.name))
             except StoreError as exc:
                 logger.error("no sign of life could be written", extra=facts(error=exc))
 
     async def _look(self) -> None:
         """Read the settings and claim the wishes."""
-        async with self._store.write() as tx:
-            await self._read_settings(tx)
-            order = await tx.hosts.claim(self._host.id)
-            claims = await tx.runtimes.claim(self._host.id)
-            for claim in claims:
-                if claim.vm_id in self._quarantined:
-                    await self._turn_down(tx, claim.vm_id, claim.run)
+        written, order, claims = await self._store.at_once(self._claimed)
+        self._take_over(written)
         for claim in claims:
             if claim.vm_id not in self._quarantined:
                 self._want(claim)
@@ -259,9 +253,17 @@ class Hkd:
                 found[vm_id] = (kind, sighting)
         return found
 
-    async def _read_settings(self, tx: Tx) -> None:
+    async def _claimed(self, tx: Tx) -> tuple[Mapping[str, str], HostCmd | None, list[Claim]]:
+        """The settings as they are written, and what is wished of this host and of its VMs."""
+        written, order = await tx.settings.all(), await tx.hosts.claim(self._host.id)
+        claims = await tx.runtimes.claim(self._host.id)
+        for claim in claims:
+            if claim.vm_id in self._quarantined:
+                await self._turn_down(tx, claim.vm_id, claim.run)
+        return written, order, claims
+
+    def _take_over(self, written: Mapping[str, str]) -> None:
         """Take over the settings of the database, unless one of them cannot be read."""
-        written = await tx.settings.all()
         if written == self._written:
             return
         self._written = written

@@ -152,8 +152,8 @@ class Performer:
             case RecordFailure(reason, blame):
                 await self._record_failure(order, reason, blame)
             case SaveState():
-                async with self._store.write(lasting=not self._comes_up(order.vm_id)) as tx:
-                    await self._save(tx, order.vm_id)
+                lasting = not self._comes_up(order.vm_id)
+                await self._store.at_once(lambda tx: self._save(tx, order.vm_id), lasting=lasting)
                 self._feed.announce(order.vm_id)
             case PrepareRoot():
                 return self._event(order, RootReady, guest=await self._prepare_root(order))
@@ -242,11 +242,14 @@ class Performer:
             tail = await self._kit(order).backend.console_tail(order.vm_id, CONSOLE_LINES)
         except ApplianceError as exc:
             tail = f"the console cannot be read: {exc}"
-        async with self._store.write() as tx:
+
+        async def record(tx: Tx) -> None:
             await self._save(tx, order.vm_id)
             await failures.record(
                 tx, order.vm_id, reason=reason, console=tail, cause=blame.cause, lacks=blame.lacks
             )
+
+        await self._store.at_once(record)
         self._feed.announce(order.vm_id)
         logger.warning(
             "run failed", extra=facts(vm=order.vm_id, cause=order.cause, blame=blame.cause, reason=reason)
@@ -280,23 +283,25 @@ class Performer:
 
     async def _prepare_root(self, order: Order) -> GuestSpec:
         settings, disks = self._settings(), self._kit(order).disks
-        async with self._store.write(lasting=False) as tx:
-            vm = await tx.vms.get(order.vm_id)
-            osf = await tx.osfs.get(vm.osf_id)
-            if reason := osfs.too_much(
-                osf, has_mib=osfs.memory_mib(measured()[1]), has_cpus=os.cpu_count() or 0
-            ):
-                raise BackendError(reason, hint=f"qa osf edit memory= cpus= -f name={osf.name}")
-            di_id = vm.next_di_id
-            if di_id is None and disks.needs_image:
-                raise ImageError(
-                    f"no image of OSF {vm.osf} carries the tag {vm.di_tag}",
-                    hint=f"qa di add path=FILE osf={vm.osf}, or qa di tag di_id=N tag={vm.di_tag}",
-                )
-            guest = describe(vm, osf, NO_DI if di_id is None else di_id, settings, self._installation)
-            await tx.runtimes.place(vm.id, placement(guest, settings))
+        guest = await self._store.at_once(lambda tx: self._place(tx, order, settings), lasting=False)
         await disks.clone_root(guest.mark, keep=guest.keep_root, limit_mib=guest.root_mib)
         await disks.ensure_home(guest.mark, size_mib=guest.home_mib)
+        return guest
+
+    async def _place(self, tx: Tx, order: Order, settings: Settings) -> GuestSpec:
+        """Resolve the tag of a VM, and say so in its row before anything is made."""
+        vm = await tx.vms.get(order.vm_id)
+        osf = await tx.osfs.get(vm.osf_id)
+        if reason := osfs.too_much(osf, has_mib=osfs.memory_mib(measured()[1]), has_cpus=os.cpu_count() or 0):
+            raise BackendError(reason, hint=f"qa osf edit memory= cpus= -f name={osf.name}")
+        di_id = vm.next_di_id
+        if di_id is None and self._kit(order).disks.needs_image:
+            raise ImageError(
+                f"no image of OSF {vm.osf} carries the tag {vm.di_tag}",
+                hint=f"qa di add path=FILE osf={vm.osf}, or qa di tag di_id=N tag={vm.di_tag}",
+            )
+        guest = describe(vm, osf, NO_DI if di_id is None else di_id, settings, self._installation)
+        await tx.runtimes.place(vm.id, placement(guest, settings))
         return guest
 
     async def _watch(self, order: Order, guest: GuestSpec, *, starting: bool) -> Event:

@@ -8,10 +8,10 @@ from typing import Any
 
 from sqlalchemy import Row, select, update
 from sqlalchemy.dialects.sqlite import insert
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from appliance.filters import Filter
 from appliance.model import Alarm, AlarmKind
+from appliance.storage.connection import Connection
 from appliance.storage.schema import alarms
 from appliance.storage.where import Keys, where
 
@@ -26,7 +26,7 @@ KEYS: Keys = {
 class Alarms:
     """The alarms."""
 
-    def __init__(self, connection: AsyncConnection, at: datetime) -> None:
+    def __init__(self, connection: Connection, at: datetime) -> None:
         self._connection = connection
         self._at = at
 

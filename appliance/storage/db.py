@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Any, Self
 
 import aiosqlite
-from sqlalchemy import URL, event, make_url
+from sqlalchemy import URL, Engine, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from appliance.errors import ConfigError, StoreError
 
@@ -23,7 +22,7 @@ BEGIN_WRITE = "BEGIN IMMEDIATE"
 
 
 def parse_url(url: str) -> URL:
-    """`database.url` as an asyncio URL.
+    """`database.url` as SQLAlchemy's.
 
     :raises ConfigError: it is not an SQLite URL
     """
@@ -33,7 +32,7 @@ def parse_url(url: str) -> URL:
         raise ConfigError(f"database.url = {url!r} is not a URL", hint="write sqlite:///PATH") from exc
     if parsed.get_backend_name() != "sqlite" or not parsed.database:
         raise ConfigError(f"database.url = {url!r} is not an SQLite URL", hint="write sqlite:///PATH")
-    return parsed.set(drivername="sqlite+aiosqlite")
+    return parsed.set(drivername="sqlite")
 
 
 def database_file(url: str) -> Path:
@@ -43,16 +42,16 @@ def database_file(url: str) -> Path:
     return Path(database)
 
 
-def make_engine(url: str, *, lasting: bool = True) -> AsyncEngine:
+def make_engine(url: str, *, lasting: bool = True) -> Engine:
     """An engine whose connections have foreign keys, WAL, and leave BEGIN to us.
 
     What is committed through it outlives a power cut if it is `lasting`; else only the end of any process.
     Its errors do not show the values of a statement: among them are keys and password hashes.
     """
-    engine = create_async_engine(parse_url(url), hide_parameters=True, pool_reset_on_return=None)
-    event.listen(engine.sync_engine, "connect", prepare_connection)
+    engine = create_engine(parse_url(url), hide_parameters=True, pool_reset_on_return=None, max_overflow=-1)
+    event.listen(engine, "connect", prepare_connection)
     if not lasting:
-        event.listen(engine.sync_engine, "connect", _do_not_wait_for_the_disk)
+        event.listen(engine, "connect", _do_not_wait_for_the_disk)
     return engine
 
 

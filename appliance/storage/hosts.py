@@ -8,11 +8,11 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Row, Select, delete, func, insert, null, select, update
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from appliance.errors import NotFoundError
 from appliance.filters import Filter
 from appliance.model import Host, HostCmd, HostId, HostState
+from appliance.storage.connection import Connection
 from appliance.storage.schema import host_counters, host_properties, host_runtimes, hosts, vm_runtimes
 from appliance.storage.where import Keys, property_of, where
 
@@ -45,7 +45,7 @@ class Counters:
 class Hosts:
     """The nodes."""
 
-    def __init__(self, connection: AsyncConnection, at: datetime) -> None:
+    def __init__(self, connection: Connection, at: datetime) -> None:
         self._connection = connection
         self._at = at
 

@@ -7,11 +7,11 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Row, delete, func, insert, select, update
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from appliance.errors import NotFoundError
 from appliance.filters import Filter
 from appliance.model import Di, DiId, OsfId
+from appliance.storage.connection import Connection
 from appliance.storage.schema import di_properties, di_tags, dis, osfs, tag_history, vm_runtimes
 from appliance.storage.where import Keys, property_of, through, where
 
@@ -30,7 +30,7 @@ KEYS: Keys = {
 class Images:
     """The disk images and their tags."""
 
-    def __init__(self, connection: AsyncConnection, at: datetime) -> None:
+    def __init__(self, connection: Connection, at: datetime) -> None:
         self._connection = connection
         self._at = at
 

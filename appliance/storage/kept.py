@@ -9,10 +9,10 @@ from typing import Any
 
 from sqlalchemy import Row, delete, or_, select, update
 from sqlalchemy.dialects.sqlite import insert
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from appliance.filters import Filter
 from appliance.model import Kept, KeptKind, VmId
+from appliance.storage.connection import Connection
 from appliance.storage.schema import kept
 from appliance.storage.where import Keys, where
 
@@ -28,7 +28,7 @@ KEYS: Keys = {
 class KeptThings:
     """What is kept."""
 
-    def __init__(self, connection: AsyncConnection, at: datetime) -> None:
+    def __init__(self, connection: Connection, at: datetime) -> None:
         self._connection = connection
         self._at = at
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 from datetime import datetime
 
 from sqlalchemy import insert
-from sqlalchemy.ext.asyncio import AsyncConnection
 
+from appliance.storage.connection import Connection
 from appliance.storage.schema import events
 
 
 class EventLog:
     """Who changed what, from what, to what."""
 
-    def __init__(self, connection: AsyncConnection, at: datetime) -> None:
+    def __init__(self, connection: Connection, at: datetime) -> None:
         self._connection = connection
         self._at = at
 

@@ -8,9 +8,9 @@ from datetime import datetime
 from enum import StrEnum
 
 from sqlalchemy import ColumnElement, Integer, cast, insert, select, true, update
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from appliance.filters import Filter
+from appliance.storage.connection import Connection
 from appliance.storage.schema import operations
 from appliance.storage.where import Keys, where
 
@@ -58,7 +58,7 @@ class Operation:
 class Operations:
     """The long work."""
 
-    def __init__(self, connection: AsyncConnection, at: datetime) -> None:
+    def __init__(self, connection: Connection, at: datetime) -> None:
         self._connection = connection
         self._at = at
 

@@ -6,11 +6,11 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from sqlalchemy import Row, bindparam, delete, insert, select, update
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from appliance.errors import NotFoundError
 from appliance.filters import Filter
 from appliance.model import BackendKind, Osf, OsfId
+from appliance.storage.connection import Connection
 from appliance.storage.schema import osf_properties, osfs
 from appliance.storage.where import Keys, property_of, where
 
@@ -30,7 +30,7 @@ KEYS: Keys = {
 class Osfs:
     """The flavours."""
 
-    def __init__(self, connection: AsyncConnection) -> None:
+    def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
     async def get(self, osf_id: OsfId) -> Osf:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from sqlalchemy import delete, insert, select
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from appliance.model import DiId, OsfId, UserId, VmId
+from appliance.storage.connection import Connection
 from appliance.storage.schema import (
     di_properties,
     host_properties,
@@ -50,7 +50,7 @@ _TABLES = {
 class Properties:
     """What people attached to things."""
 
-    def __init__(self, connection: AsyncConnection) -> None:
+    def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
     async def merged(

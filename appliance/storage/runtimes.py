@@ -9,7 +9,6 @@ from functools import cache
 from typing import Any
 
 from sqlalchemy import Update, and_, bindparam, case, false, func, literal, null, or_, select, update
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from appliance.model import (
     BackendKind,
@@ -23,6 +22,7 @@ from appliance.model import (
     VmId,
     VmState,
 )
+from appliance.storage.connection import Connection
 from appliance.storage.schema import di_tags, osfs, vm_counters, vm_runtimes, vms
 
 ROW = vm_runtimes.c
@@ -74,7 +74,7 @@ class Was:
 class Runtimes:
     """The runtime rows as the HKD writes them."""
 
-    def __init__(self, connection: AsyncConnection, at: datetime) -> None:
+    def __init__(self, connection: Connection, at: datetime) -> None:
         self._connection = connection
         self._at = at
 

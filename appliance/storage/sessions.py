@@ -13,10 +13,10 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Row, or_, select, update
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from appliance.model import DiId, HostId, SessionId, UserCmd, UserId, UserState, VmCmd, VmId, VmState
 from appliance.storage import schema
+from appliance.storage.connection import Connection
 
 RUNTIME = schema.vm_runtimes.c
 
@@ -67,7 +67,7 @@ COLUMNS = (
 class Sessions:
     """The session part of `vm_runtimes`, in one transaction."""
 
-    def __init__(self, connection: AsyncConnection, at: datetime) -> None:
+    def __init__(self, connection: Connection, at: datetime) -> None:
         self._connection = connection
         self._at = at
 

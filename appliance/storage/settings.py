@@ -7,10 +7,10 @@ from datetime import datetime
 
 from sqlalchemy import delete, insert, select
 from sqlalchemy.dialects.sqlite import insert as upsert
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from appliance.errors import StoreError
 from appliance.model import InstallationId
+from appliance.storage.connection import Connection
 from appliance.storage.schema import configs, installation, ssl_configs
 
 SSL_KEY = "l7r.ssl.key"
@@ -22,7 +22,7 @@ SSL_CRL = "l7r.ssl.crl"
 class SettingRows:
     """What the database says about the configuration."""
 
-    def __init__(self, connection: AsyncConnection) -> None:
+    def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
     async def all(self) -> dict[str, str]:

@@ -6,11 +6,11 @@ from collections.abc import Collection
 from typing import Any
 
 from sqlalchemy import Row, delete, func, insert, select, update
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from appliance.errors import ConflictError, NotFoundError
 from appliance.filters import Filter
 from appliance.model import FIRST_USER_UID, LAST_USER_UID, Secret, User, UserId, UserState
+from appliance.storage.connection import Connection
 from appliance.storage.schema import user_properties, users, vm_runtimes, vms
 from appliance.storage.where import Keys, property_of, where
 
@@ -38,7 +38,7 @@ NOT_YET = 2**31 - 1
 class Users:
     """The owners of desktops."""
 
-    def __init__(self, connection: AsyncConnection) -> None:
+    def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
     async def get(self, user_id: UserId) -> User:

@@ -25,7 +25,6 @@ from sqlalchemy import (
     select,
     update,
 )
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from appliance.errors import NotFoundError
 from appliance.filters import Filter
@@ -42,6 +41,7 @@ from appliance.model import (
     VmRuntime,
     VmState,
 )
+from appliance.storage.connection import Connection
 from appliance.storage.schema import (
     di_tags,
     dis,
@@ -91,7 +91,7 @@ class Runs:
 class Vms:
     """The desktops."""
 
-    def __init__(self, connection: AsyncConnection) -> None:
+    def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
     async def get(self, vm_id: VmId) -> Vm:

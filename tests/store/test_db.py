@@ -12,7 +12,7 @@ import pytest
 from appliance.errors import StoreError
 from appliance.storage.db import CommitWatch
 from appliance.storage.migrate import upgrade
-from appliance.storage.store import Store
+from appliance.storage.store import Store, Tx
 from tests.support.store import StillCalendar, fresh_store, url
 
 
@@ -72,13 +72,22 @@ async def test_a_watch_given_up_while_it_opens_leaves_no_thread(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("lasting", [True, False])
-async def test_a_writer_given_up_at_any_moment_leaves_no_lock(tmp_path: Path, lasting: bool) -> None:
+@pytest.mark.parametrize("at_once", [True, False])
+async def test_a_writer_given_up_at_any_moment_leaves_no_lock(
+    tmp_path: Path, lasting: bool, at_once: bool
+) -> None:
     async with fresh_store(tmp_path) as store:
 
+        async def work(tx: Tx) -> None:
+            await tx.settings.set({"a": "b"})
+            await tx.settings.all()
+
         async def write() -> None:
+            if at_once:
+                await store.at_once(work, lasting=lasting)
+                return
             async with store.write(lasting=lasting) as tx:
-                await tx.settings.set({"a": "b"})
-                await tx.settings.all()
+                await work(tx)
 
         for moment in range(60):
             writing = asyncio.create_task(write())
@@ -98,3 +107,29 @@ async def test_what_does_not_last_is_seen_by_everybody_at_once(tmp_path: Path) -
         with sqlite3.connect(tmp_path / "qvd.db") as other:
             assert other.execute("SELECT value FROM configs WHERE key = 'a'").fetchone() == ("b",)
         other.close()
+
+
+async def test_what_is_done_at_once_is_done_whole_or_not_at_all(tmp_path: Path) -> None:
+    async with fresh_store(tmp_path) as store:
+
+        async def half(tx: Tx) -> None:
+            await tx.settings.set({"a": "b"})
+            raise ValueError("no more")
+
+        async def elsewhere(tx: Tx) -> None:
+            await tx.settings.set({"a": "b"})
+            await asyncio.sleep(0)
+
+        async def whole(tx: Tx) -> str:
+            await tx.settings.set({"a": "c"})
+            return (await tx.settings.all())["a"]
+
+        with pytest.raises(ValueError, match="no more"):
+            await store.at_once(half)
+        with pytest.raises(RuntimeError, match="not the database"):
+            await store.at_once(elsewhere)
+        async with store.read() as tx:
+            assert await tx.settings.all() == {}
+        assert await store.at_once(whole) == "c"
+        async with store.read() as tx:
+            assert await tx.settings.all() == {"a": "c"}

@@ -33,7 +33,7 @@ async def test_vms_are_read_in_one_query_however_many(tmp_path: Path) -> None:
                 subid_slot=number,
             )
         asked: list[str] = []
-        connection = tx.connection.sync_connection
+        connection = tx.connection._connection
         event.listen(connection, "before_cursor_execute", lambda *args: asked.append(args[2]))
         assert len(await tx.vms.find()) == 49
         assert len(asked) == 1
