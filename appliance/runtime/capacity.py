@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from pathlib import Path
 
@@ -21,6 +22,7 @@ def usable_ram(meminfo: str) -> float:
     return int(total[1]) / 1000 if total else 0.0
 
 
+@functools.cache
 def measured() -> tuple[float, float]:
-    """This host's usable CPU and RAM."""
+    """This host's usable CPU and RAM, as they were when this was first asked."""
     return usable_cpu(Path("/proc/cpuinfo").read_text()), usable_ram(Path("/proc/meminfo").read_text())

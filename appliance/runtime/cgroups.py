@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -18,12 +19,18 @@ class Cgroups:
 
     def __init__(self, mount: Path) -> None:
         self._mount = mount
+        self._layout: CgroupLayout | None = None
 
     def layout(self) -> CgroupLayout:
-        """Which version limits what.
+        """Which version limits what. Looked at once, but for swap, which only a first group may show.
 
         :raises BackendError: a controller that limits guests is missing
         """
+        if self._layout is None or not self._layout.swap:
+            self._layout = self._found_layout()
+        return self._layout
+
+    def _found_layout(self) -> CgroupLayout:
         return CgroupLayout(
             memory=self._version("memory"),
             cpu=self._version("cpu"),
@@ -37,7 +44,10 @@ class Cgroups:
 
         :raises BackendError: it has none there, and so no limits
         """
-        for line in _lines(Path(f"/proc/{pid}/cgroup")):
+        return self._of(pid, controller, _lines(Path(f"/proc/{pid}/cgroup")))
+
+    def _of(self, pid: int, controller: str, groups: Sequence[str]) -> Path:
+        for line in groups:
             _, names, inside = line.split(":", 2)
             if controller in names.split(","):
                 return self._mount / controller / inside.lstrip("/")
@@ -48,9 +58,9 @@ class Cgroups:
 
     def unmet(self, pid: int, limits: Sequence[Limit]) -> list[str]:
         """The limits that are not in force for a process, each as a phrase; empty if all are."""
-        found = []
+        found, groups = [], _lines(Path(f"/proc/{pid}/cgroup"))
         for limit in limits:
-            where = self.of(pid, limit.controller) / limit.file
+            where = self._of(pid, limit.controller, groups) / limit.file
             try:
                 value = where.read_text().strip()
             except OSError as exc:
@@ -77,7 +87,7 @@ class Cgroups:
     def containers(self) -> set[str]:
         """The names of all containers that have, or had, groups here; also with the number of a later run."""
         group = re.compile(r"lxc\.(?:payload|monitor)\.((.+?)(?:-[0-9]+)?)")
-        names = {path.name for hierarchy in self._hierarchies() for path in hierarchy.iterdir()}
+        names = {path.name for hierarchy in self._hierarchies for path in hierarchy.iterdir()}
         return {part for name in names if (match := group.fullmatch(name)) for part in match.groups()}
 
     def sweep(self, container: str) -> None:
@@ -93,17 +103,18 @@ class Cgroups:
 
         :raises BackendError: processes live in one
         """
-        for hierarchy in self._hierarchies():
+        for hierarchy in self._hierarchies:
             for top in (hierarchy / "machine").glob(f"qemu-*-{domain}.libvirt-qemu"):
                 _remove(top, domain)
 
     def _leftovers(self, container: str) -> Iterator[Path]:
         ours = re.compile(rf"lxc\.(payload|monitor)\.{re.escape(container)}(-[0-9]+)?")
-        for hierarchy in self._hierarchies():
+        for hierarchy in self._hierarchies:
             for name in os.listdir(hierarchy):  # noqa: PTH208, a Path for each group takes ten times as long
                 if container in name and ours.fullmatch(name):
                     yield hierarchy / name
 
+    @functools.cached_property
     def _hierarchies(self) -> list[Path]:
         if self._is_pure():
             return [self._mount]

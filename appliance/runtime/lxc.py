@@ -136,9 +136,7 @@ class Lxc:
         container, folder = self._container(vm_id), self._folder(vm_id)
         with root_lock.locked(self._paths.root_lock(vm_id)) as lock:
             await self._sweep(vm_id, guest)
-            await in_thread(self._clear_logs, vm_id)
-            root, home = self._paths.rootfs(vm_id), self._paths.homefs(vm_id)
-            keeper = await lxc_launch.launch(container, lock=lock, folder=folder, root=root, home=home)
+            keeper = await lxc_launch.launch(container, lock=lock, folder=folder)
         try:
             found = await self._running(container, keeper)
             try:
@@ -187,7 +185,6 @@ class Lxc:
         with root_lock.locked(lock):
             await self._sweep(vm_id, self._guests.get(vm_id))
             await in_thread(shutil.rmtree, self._folder(vm_id), ignore_errors=True)
-            await in_thread(self._clear_logs, vm_id)
             lock.unlink(missing_ok=True)
         self._guests.pop(vm_id, None)
 
@@ -337,7 +334,7 @@ class Lxc:
         begun = self._timers.monotonic()
         while True:
             try:
-                await in_thread(self._cgroups.sweep, self._container(vm_id))
+                await in_thread(self._clear, vm_id)
                 break
             except BackendError:
                 # What was killed a moment ago is counted until the kernel has taken it apart.
@@ -370,12 +367,15 @@ class Lxc:
             self._paths.consoles.mkdir(mode=0o700, parents=True, exist_ok=True)
             (folder / "mark").write_bytes(marks.encoded(guest.mark))
             (folder / "interface").write_text(guest.interface)
+            (folder / "mounts").write_text(lxc_launch.view(root, self._paths.homefs(guest.vm_id)))
             (folder / "config").write_text(text)
             (folder / "seccomp").write_text(lxc_config.SECCOMP_PROFILE)
         except OSError as exc:
             raise BackendError(f"the configuration of VM {guest.vm_id} cannot be written: {exc}") from exc
 
-    def _clear_logs(self, vm_id: VmId) -> None:
+    def _clear(self, vm_id: VmId) -> None:
+        """Remove the groups and the logs of earlier runs."""
+        self._cgroups.sweep(self._container(vm_id))
         console = self._paths.console_log(vm_id)
         for file in (console, *console.parent.glob(f"{console.name}.*")):
             file.unlink(missing_ok=True)

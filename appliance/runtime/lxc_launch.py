@@ -22,7 +22,6 @@ from pathlib import Path
 from appliance import proc
 from appliance.errors import BackendError, ImageError
 from appliance.runtime import lxc_config
-from appliance.threads import in_thread
 
 DETACH = """
 exec 9<&0
@@ -43,10 +42,12 @@ EXEC_FAILED = "Failed to exec"
 LXC_ERROR = re.compile(r" ERROR .*? - \S+\.c:\w+:\d+ - (.*)")
 
 
-async def launch(container: str, *, lock: int, folder: Path, root: Path, home: Path) -> int:
-    """Start the keeper and its monitor, detached, with the configuration in `folder`; the keeper's number."""
+async def launch(container: str, *, lock: int, folder: Path) -> int:
+    """Start the keeper and its monitor, detached; the keeper's number.
+
+    In `folder` are the container's `config`, and its `view` as `mounts`.
+    """
     start_log, mounts = folder / "start.log", folder / "mounts"
-    await in_thread(mounts.write_text, view(root, home))
     monitor = ("lxc-start", "-F", "-n", container, "-P", lxc_config.VIEW, "-f", folder / "config")
     logging = ("-o", folder / "lxc.log", "-l", "WARN")
     keeper = ("sh", "-c", KEEPER, "sh", mounts, *monitor, *logging)

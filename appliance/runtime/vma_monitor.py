@@ -39,9 +39,10 @@ async def until_answer(place: Placement, settings: Settings, timers: Timers) -> 
 
 
 async def until_silence(place: Placement, settings: Settings, timers: Timers) -> float:
-    """Return after how many seconds of silence the VMA counts as dead."""
+    """Return after how many seconds of silence the VMA, heard a moment ago, counts as dead."""
     vma = VmaClient(place.address, place.vma_port, timeout_s=settings[VMA_TIMEOUT])
     heard, failures = timers.monotonic(), 0
+    await timers.sleep(settings[VMA_DELAY_OK])
     while True:
         try:
             answers = await _answers(vma)

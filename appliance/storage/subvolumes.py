@@ -1,7 +1,11 @@
-"""Subvolumes, made whole or not at all: the one place where the btrfs library is called."""
+"""Subvolumes, made whole or not at all: the one place where the btrfs library is called.
+
+It answers questions. What waits for the disk goes by `btrfs_calls`, which lets other threads go on.
+"""
 
 from __future__ import annotations
 
+import errno
 import uuid
 from collections.abc import Callable
 from contextlib import suppress
@@ -10,7 +14,7 @@ from pathlib import Path
 import btrfsutil
 
 from appliance.model import Mark
-from appliance.storage import marks
+from appliance.storage import btrfs_calls, marks
 
 
 def create(path: Path, mark: Mark | None = None, *, group: int | None = None) -> None:
@@ -18,7 +22,7 @@ def create(path: Path, mark: Mark | None = None, *, group: int | None = None) ->
 
     :raises OSError: it cannot be made; nothing stays behind
     """
-    _make(path, lambda fresh: btrfsutil.create_subvolume(str(fresh), **_entering(group)), mark)
+    _make(path, lambda fresh: btrfs_calls.create(fresh, group=group), mark)
 
 
 def snapshot(source: Path, path: Path, mark: Mark, *, group: int | None = None) -> None:
@@ -28,11 +32,7 @@ def snapshot(source: Path, path: Path, mark: Mark, *, group: int | None = None) 
 
     :raises OSError: it cannot be made; nothing stays behind
     """
-
-    def copy(fresh: Path) -> None:
-        btrfsutil.create_snapshot(str(source), str(fresh), **_entering(group))
-
-    _make(path, copy, mark)
+    _make(path, lambda fresh: btrfs_calls.snapshot(source, fresh, group=group), mark)
 
 
 def seal(path: Path) -> None:
@@ -48,8 +48,18 @@ def delete(path: Path) -> None:
 
     :raises OSError: it cannot be deleted
     """
-    if path.is_symlink() or path.exists():
-        btrfsutil.delete_subvolume(str(path), recursive=True)
+    if not path.is_symlink() and not path.exists():
+        return
+    try:
+        btrfs_calls.destroy(path)
+    except OSError as exc:
+        if exc.errno != errno.ENOTEMPTY:
+            raise
+        with btrfsutil.SubvolumeIterator(str(path), post_order=True) as inner:
+            names = [name for name, _ in inner]
+        for name in names:
+            btrfs_calls.destroy(path / name)
+        btrfs_calls.destroy(path)
 
 
 def is_top(path: Path) -> bool:
@@ -70,7 +80,7 @@ def commit(path: Path) -> None:
 
     :raises OSError: it cannot
     """
-    btrfsutil.sync(str(path))
+    btrfs_calls.sync(path)
 
 
 def is_btrfs(path: Path) -> bool:
@@ -80,14 +90,6 @@ def is_btrfs(path: Path) -> bool:
     except OSError:
         return False
     return True
-
-
-def _entering(group: int | None) -> dict[str, btrfsutil.QgroupInherit]:
-    if group is None:
-        return {}
-    inherit = btrfsutil.QgroupInherit()
-    inherit.add_group(group)
-    return {"qgroup_inherit": inherit}
 
 
 def _make(path: Path, make: Callable[[Path], object], mark: Mark | None) -> None:
