@@ -242,6 +242,8 @@ class Bare:
         command("ip", "link", "add", BARE_BRIDGE, "type", "bridge")
         command("ip", "address", "add", f"{BARE_NETWORK}.1/24", "dev", BARE_BRIDGE)
         command("ip", "link", "set", BARE_BRIDGE, "up")
+        for number in range(1, STORM + 1):
+            neighbour(*self._node(number), BARE_BRIDGE)
 
     async def storm(self, count: int) -> list[float]:
         """Start so many, six under way; how long each took since the first. Afterwards all are gone."""
@@ -278,9 +280,13 @@ class Bare:
         """Remove the bridge."""
         command("ip", "link", "del", BARE_BRIDGE)
 
+    @staticmethod
+    def _node(number: int) -> tuple[str, str]:
+        """The addresses of a guest."""
+        return f"{BARE_NETWORK}.{number + 9}", f"54:52:01:00:00:{number + 9:02x}"
+
     def _config(self, number: int, snapshot: Path) -> Path:
-        address, mac = f"{BARE_NETWORK}.{number + 9}", f"54:52:01:00:00:{number + 9:02x}"
-        neighbour(address, mac, BARE_BRIDGE)
+        address, mac = self._node(number)
         ids = f"0 {BARE_SUBID + 65_536 * number} 65536"
         lines = (
             f"lxc.uts.name = bare{number}",
