@@ -7,6 +7,7 @@ only when something that goes into it has changed; a build that fails leaves not
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import io
 import os
@@ -172,13 +173,22 @@ def digest(parts: Sequence[bytes]) -> str:
 def build(
     output: Path, root: Root, builders: Sequence[Path], target: str, pack: Callable[[Path, int], Path]
 ) -> None:
-    """Build `output`, unless it is there already and was built from the same inputs.
+    """Build `output`, unless it is there already and was built from the same inputs; one builder at a time.
 
     `builders` are the program's own files, which are inputs too. `pack` gets the root as `target` in a
     scratch directory, and the date of the image; it returns the file that becomes `output`.
 
     :raises BuildError: not root, a tool or the archive is missing, or a tool failed
     """
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with output.with_name(f".{output.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        _build(output, root, builders, target, pack)
+
+
+def _build(
+    output: Path, root: Root, builders: Sequence[Path], target: str, pack: Callable[[Path, int], Path]
+) -> None:
     targets = _archive_targets()
     sources = archive_lines(targets)
     inputs = digest(
@@ -197,7 +207,6 @@ def build(
     started = time.monotonic()
     epoch = release_epoch(targets)
     print(f"building {output}: {len(root.packages)} packages and their dependencies …", flush=True)
-    output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=".build-") as scratch:
         work = Path(scratch)
         (work / "archive.list").write_text("\n".join(sources) + "\n")
