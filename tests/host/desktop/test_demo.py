@@ -19,7 +19,7 @@ from tests.support.desktop import Screen
 from tests.support.footprint import footprint, remove_pivots
 from tests.support.images import Variants
 
-pytestmark = [pytest.mark.host, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.host, pytest.mark.alone, pytest.mark.timeout(300)]
 
 HOLD_KEYS = ["HOST", "PORT", "LOGIN", "PASSWORD", "VM", "NETNS", "CONFIG", "CERT"]
 

@@ -9,7 +9,7 @@ import pytest
 from tests.support.demo import assert_seen, making_demos, soon
 from tests.support.footprint import footprint
 
-pytestmark = [pytest.mark.kvm, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.kvm, pytest.mark.alone, pytest.mark.timeout(900)]
 
 ENDS_WITHIN_S = 600
 
