@@ -265,7 +265,8 @@ class Ours:
     def _parts(self, begun: float, wished: float, runs: float) -> dict[str, float]:
         """By the daemon's log; the launch goes on after QEMU runs, and counts until then only."""
         orders = [order for order in self._orders(begun) if order.ended - order.took < wall(runs)]
-        named = {"the wish is written": wished - begun}
+        taken_up = orders[0].ended - orders[0].took
+        named = {"the wish is written": wished - begun, "the daemon hears of it": taken_up - wall(wished)}
         for name in BEFORE:
             named[name] = sum(order.took for order in orders if order.action == name)
         saved = [order.took for order in orders if order.action == "SaveState"]

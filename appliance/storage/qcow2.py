@@ -2,8 +2,9 @@
 
 The registered file of a DI is the base as it is. A root is an overlay over it, a home a disk of its own;
 both are qcow2 files, made under a temporary name, marked as their owner's, and only then given their own
-name: one without a mark is never ours. Empty ones are written here, as a start would wait for a program; from
-then on nobody but QEMU and `qemu-img` writes there. How large a file's disk is its header says. What follows from limits and from a full pool is in docs/adr/0012.
+name: one without a mark is never ours. Empty disks are written here, as a start would wait for a program;
+from then on nobody but QEMU and `qemu-img` writes there. How large a file's disk is its header says. What
+follows from limits and from a full pool is in docs/adr/0012.
 """
 
 from __future__ import annotations
