@@ -24,6 +24,9 @@ CARRIED_OUT = re.compile(
 )
 
 
+GIVEN = re.compile(r"^(\S+Z) .*domain is given to libvirtd vm=(\d+)", re.MULTILINE)
+
+
 @dataclass(frozen=True, slots=True)
 class CarriedOut:
     """An order of which the daemon's log tells that it has been carried out."""
@@ -91,6 +94,11 @@ class Desktops:
             CarriedOut(action, int(vm_id), datetime.fromisoformat(ended).timestamp(), float(took))
             for ended, vm_id, action, _event, took in CARRIED_OUT.findall(self._log.read_text())
         ]
+
+    def given(self, vm_id: int) -> float:
+        """When libvirtd was given the domain of a VM last, as seconds since the epoch."""
+        instants = [at for at, number in GIVEN.findall(self._log.read_text()) if int(number) == vm_id]
+        return datetime.fromisoformat(instants[-1]).timestamp()
 
     async def close(self) -> None:
         """Let go of the database."""

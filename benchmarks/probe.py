@@ -19,7 +19,9 @@ PING = f"GET /vma/{wire.PING} HTTP/1.1\r\nHost: vma\r\n\r\n".encode()
 class Prober:
     """Sees the links of this namespace appear, for all who wait at the price of one look."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, within_s: float = ANSWER_S) -> None:
+        """Nobody is waited for longer than `within_s`."""
+        self._within_s = within_s
         self._awaited: dict[str, asyncio.Future[None]] = {}
         self._looking: asyncio.Task[None] | None = None
 
@@ -28,7 +30,7 @@ class Prober:
 
         :raises TimeoutError: it does not
         """
-        async with asyncio.timeout(ANSWER_S):
+        async with asyncio.timeout(self._within_s):
             await self._appears(link)
             while not await pings(address):
                 await asyncio.sleep(LOOK_S)
