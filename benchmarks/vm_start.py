@@ -12,27 +12,23 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
 import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import btrfsutil
 
-from appliance.clock import SystemClock
-from appliance.config import DATABASE_URL, NETWORK_BRIDGE, read_file
-from appliance.filters import Filter
-from appliance.model import StartedBy, Vm, VmState
-from appliance.ops import bell, vms
+from appliance.config import read_file
+from appliance.model import VmState
 from appliance.storage.paths import Paths
-from appliance.storage.store import Store
-from appliance.vma import wire
+from benchmarks.desktops import Desktops
+from benchmarks.probe import Prober, neighbour
 from benchmarks.report import parts, result, result_at_least, spread
 from scripts.trial import IN_NETNS, ROOT, Trial, command
 
@@ -44,15 +40,10 @@ AT_ONCE = 6
 TARGET = 1.25
 NAMED = 0.9
 MEMORY_MIB = 256
-LOOK_S = 0.002
-LINKS = Path("/sys/class/net")
-DIAL_S = 0.05
-ANSWER_S = 120.0
 BARE_BRIDGE = "bare0"
 BARE_NETWORK = "10.45.0"
 BARE_SUBID = 500_000_000
 Storm = Callable[[int], Coroutine[None, None, list[float]]]
-PING = f"GET /vma/{wire.PING} HTTP/1.1\r\nHost: vma\r\n\r\n".encode()
 
 
 def main() -> int:
@@ -160,53 +151,34 @@ def turns(ours: Ours, bare: Bare, number: int) -> list[tuple[str, Storm]]:
 class Ours:
     """Starts through the daemon, by the wish in the row."""
 
-    def __init__(self, directory: Path, store: Store, desktops: Sequence[Vm], prober: Prober) -> None:
+    def __init__(self, desktops: Desktops, prober: Prober) -> None:
         self._prober = prober
-        self._settings = read_file(directory / "node.conf")
-        self._log = directory / "appliance.log"
-        self._store = store
         self._desktops = desktops
         self._wished: list[float] = []
 
     @classmethod
     async def open(cls, directory: Path, prober: Prober) -> Ours:
         """The trial's daemon and its VMs."""
-        settings = read_file(directory / "node.conf")
-        store = await Store.open(settings[DATABASE_URL], SystemClock())
-        async with store.read() as tx:
-            desktops = await tx.vms.find(Filter())
-        prefix = "54:52:00"
-        for vm in desktops:
-            octets = [f"{int(octet):02x}" for octet in str(vm.ip).split(".")[1:]]
-            neighbour(str(vm.ip), ":".join([prefix, *octets]), settings[NETWORK_BRIDGE])
-        return cls(directory, store, desktops, prober)
+        return cls(await Desktops.open(directory), prober)
 
     async def storm(self, count: int) -> list[float]:
         """Wish so many started at once; how long each took from then on. Afterwards all are stopped."""
-        chosen = self._desktops[:count]
+        chosen = self._desktops.all[:count]
         begun = time.monotonic()
-        async with self._store.write() as tx:
-            asked = await vms.start(tx, [vm.id for vm in chosen], by="bench", started_by=StartedBy.COMMAND)
-        assert asked == count
-        bell.ring(self._settings)
+        await self._desktops.wish_start(chosen)
         self._wished.append(time.monotonic() - begun)
         taken = await asyncio.gather(
             *(self._prober.answered(str(vm.ip), f"qvd{vm.id}", begun) for vm in chosen)
         )
-        await self._until(chosen, VmState.RUNNING)
-        async with self._store.write() as tx:
-            await vms.stop(tx, [vm.id for vm in chosen], by="bench")
-        bell.ring(self._settings)
-        await self._until(chosen, VmState.STOPPED)
+        await self._desktops.until(chosen, VmState.RUNNING)
+        await self._desktops.stop(chosen)
         return taken
 
     def parts(self) -> dict[str, float]:
         """How long each order of a single start took, by the daemon's own log, and the wish before them."""
         taken: dict[str, list[float]] = {}
-        pattern = re.compile(r"order carried out .*action=(\w+) event=(\w+) took=([0-9.]+)s")
-        for line in self._log.read_text().splitlines():
-            if match := pattern.search(line):
-                taken.setdefault(match[1], []).append(float(match[3]))
+        for carried in self._desktops.carried_out():
+            taken.setdefault(carried.action, []).append(carried.took)
         starting = ("PrepareRoot", "DefineGuest", "FenceGuest", "LaunchGuest")
         named = {"the wish is written": statistics.median(self._wished)}
         named |= {name: statistics.median(taken[name]) for name in starting if name in taken}
@@ -216,17 +188,7 @@ class Ours:
 
     async def close(self) -> None:
         """Let go of the database."""
-        await self._store.close()
-
-    async def _until(self, chosen: Sequence[Vm], state: VmState) -> None:
-        numbers = {vm.id for vm in chosen}
-        async with asyncio.timeout(ANSWER_S):
-            while True:
-                async with self._store.read() as tx:
-                    found = [vm for vm in await tx.vms.find(Filter()) if vm.id in numbers]
-                if all(vm.runtime.vm_state is state for vm in found):
-                    return
-                await asyncio.sleep(0.05)
+        await self._desktops.close()
 
 
 class Bare:
@@ -384,62 +346,6 @@ class Podman:
             yield f"/run/netns/{name}"
         finally:
             command("ip", "netns", "del", name)
-
-
-class Prober:
-    """Sees the links of this namespace appear, for all who wait at the price of one look."""
-
-    def __init__(self) -> None:
-        self._awaited: dict[str, asyncio.Future[None]] = {}
-        self._looking: asyncio.Task[None] | None = None
-
-    async def answered(self, address: str, link: str, begun: float) -> float:
-        """Seconds since `begun` until the VMA at `address`, behind `link`, answers a ping.
-
-        :raises TimeoutError: it does not
-        """
-        async with asyncio.timeout(ANSWER_S):
-            await self._appears(link)
-            while not await pings(address):
-                await asyncio.sleep(LOOK_S)
-        return time.monotonic() - begun
-
-    async def _appears(self, link: str) -> None:
-        appears = self._awaited[link] = asyncio.get_running_loop().create_future()
-        if self._looking is None or self._looking.done():
-            self._looking = asyncio.create_task(self._look())
-        try:
-            await appears
-        finally:
-            self._awaited.pop(link, None)
-
-    async def _look(self) -> None:
-        while self._awaited:
-            for link in self._awaited.keys() & {link.name for link in LINKS.iterdir()}:
-                self._awaited.pop(link).set_result(None)
-            await asyncio.sleep(LOOK_S)
-
-
-async def pings(address: str) -> bool:
-    """Whether the VMA answers now."""
-    try:
-        async with asyncio.timeout(DIAL_S):
-            reader, writer = await asyncio.open_connection(address, wire.PORT)
-    except OSError:
-        return False
-    try:
-        writer.write(PING)
-        async with asyncio.timeout(5):
-            return b" 200 " in await reader.readline()
-    except OSError:
-        return False
-    finally:
-        writer.close()
-
-
-def neighbour(address: str, mac: str, link: str) -> None:
-    """Know where an address is beforehand: a question asked too early is asked again after a second only."""
-    command("ip", "neigh", "replace", address, "lladdr", mac, "dev", link, "nud", "permanent")
 
 
 def busy_s() -> float:

@@ -178,11 +178,9 @@ class Kvm:
             if (pid := await self._find(vm_id)) is not None:
                 raise BackendError(f"VM {vm_id} runs already, as process {pid}", hint="stop it first")
             await self._forgotten(vm_id)
-            await in_thread(kvm_launch.check_unused, files)
-            await in_thread(self._admit, files, self._platform)
-            await in_thread(self._clear, vm_id)
+            xml = await in_thread(self._made_ready, vm_id, files, self._platform)
             await bridge.tap(guest.interface, guest.bridge)
-            xml = await in_thread(self._paths.domain(vm_id).read_text)
+            logger.debug("domain is given to libvirtd", extra=facts(vm=vm_id))
             try:
                 await self._create(xml, files)
                 await self._verify(guest, self._platform)
@@ -454,9 +452,13 @@ class Kvm:
         except (OSError, ValueError) as exc:
             raise BackendError(f"the domain of VM {guest.vm_id} cannot be written: {exc}") from exc
 
-    def _admit(self, files: DiskFiles, platform: Platform) -> None:
+    def _made_ready(self, vm_id: VmId, files: DiskFiles, platform: Platform) -> str:
+        """The guest's domain, its disks free and open to its QEMU, and no former run's logs."""
+        kvm_launch.check_unused(files)
         written = kvm_launch.written(files)
         admission.admit(self._paths, platform.owner, reads=[files.base], writes=written)
+        self._clear(vm_id)
+        return self._paths.domain(vm_id).read_text()
 
     def _clear(self, vm_id: VmId) -> None:
         log = self._paths.console_log(vm_id)

@@ -2,8 +2,9 @@
 
 The registered file of a DI is the base as it is. A root is an overlay over it, a home a disk of its own;
 both are qcow2 files, made under a temporary name, marked as their owner's, and only then given their own
-name: one without a mark is never ours. How large a file's disk is its header says; nobody but QEMU and
-`qemu-img` writes there. What follows from limits and from a full pool is in docs/adr/0012.
+name: one without a mark is never ours. Empty disks are written here, as a start would wait for a program;
+from then on nobody but QEMU and `qemu-img` writes there. How large a file's disk is its header says. What
+follows from limits and from a full pool is in docs/adr/0012.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from appliance.storage import image_lock, marks, nocow, qcow2_header, subvolumes
 from appliance.storage.disk_image import NO_QEMU
 from appliance.storage.jail import limited
 from appliance.storage.paths import Paths
+from appliance.storage.qcow2_empty import Backing, layout
 from appliance.storage.qcow2_header import HEAD, DiskFormat
 from appliance.storage.shares import Policy, Shares
 from appliance.storage.volumes import explained
@@ -35,9 +37,9 @@ from appliance.threads import in_thread
 logger = logging.getLogger(__name__)
 
 PROGRAMS = ("qemu-img", "qemu-io")
-MAKE_S = 60.0
+GROW_S = 60.0
 LONGEST_FILE = 1 << 40
-"""Bytes; of tables alone, as no data is written when a disk is made or grows."""
+"""Bytes; of tables alone, as no data is written when a disk grows."""
 OVERLAY = re.compile(r"([1-9][0-9]*)-([1-9][0-9]*)-overlay\.qcow2")
 """DI and VM."""
 KEPT = re.compile(r"([1-9][0-9]*)-[0-9]{8}T[0-9]{6}Z(?:-[0-9a-f]{8})?\.qcow2")
@@ -281,13 +283,9 @@ class Qcow2Disks:
     ) -> None:
         """Make a disk under a temporary name, mark it, and only then give it its name."""
         fresh = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
-        # Unsafe means: the base is not opened now. It need not be, as its format and size are known.
-        over = () if base is None else ("-u", "-b", str(base.path), "-F", base.format)
+        under = None if base is None else Backing(os.fsencode(base.path), base.format)
         try:
-            await _qemu_img(
-                f"{path} cannot be made", ("create", "-q", "-f", "qcow2", *over, str(fresh), str(size))
-            )
-            await in_thread(_finish, fresh, path, mark, durable)
+            await in_thread(_build, fresh, path, mark, size, under, durable)
         except BaseException:
             with suppress(OSError):
                 fresh.unlink(missing_ok=True)
@@ -335,9 +333,19 @@ def _size(path: Path) -> int:
         ) from exc
 
 
-def _finish(fresh: Path, path: Path, mark: Mark, durable: bool) -> None:
-    with explained(f"{path} cannot be made"):
-        fresh.chmod(0o600)
+def _build(fresh: Path, path: Path, mark: Mark, size: int, backing: Backing | None, durable: bool) -> None:
+    failure = f"{path} cannot be made"
+    try:
+        wanted = layout(size, backing)
+    except ValueError as exc:
+        raise VolumeError(f"{failure}: {exc}") from exc
+    with explained(failure):
+        descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            for place, piece in wanted.pieces:
+                file.seek(place)
+                file.write(piece)
+            file.truncate(wanted.length)
         marks.set_mark(fresh, mark)
         if durable:
             _sync(fresh)
@@ -368,7 +376,7 @@ def _unlink(root: Path) -> None:
 async def _qemu_img(failure: str, words: Sequence[str]) -> None:
     with _told_of(failure):
         await proc.run(
-            limited(["qemu-img", *words], longest_file=LONGEST_FILE), timeout_s=MAKE_S, hint=NO_QEMU
+            limited(["qemu-img", *words], longest_file=LONGEST_FILE), timeout_s=GROW_S, hint=NO_QEMU
         )
 
 

@@ -1,9 +1,10 @@
-"""Roots and homes of virtual machines, made by the real `qemu-img`."""
+"""Roots and homes of virtual machines, as the real `qemu-img` sees them."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import logging
 import os
 import sys
@@ -21,7 +22,8 @@ from appliance.model import DiId, InstallationId, Mark, VmId
 from appliance.storage import marks, nocow, quotas
 from appliance.storage.paths import Paths
 from appliance.storage.qcow2 import HALF, DiskFiles, Qcow2Disks, bases_in_use
-from appliance.storage.qcow2_header import HEAD, virtual_size
+from appliance.storage.qcow2_empty import LARGEST, LONGEST_NAME, Backing, layout
+from appliance.storage.qcow2_header import HEAD, DiskFormat, virtual_size
 from tests.support import disks as images
 from tests.support import pool as pools
 from tests.support.contract import BackendContract, Rig
@@ -243,6 +245,50 @@ class TestHomes:
         with pytest.raises(VolumeError, match=r"1-data\.qcow2 cannot be made: .*"):
             await disks.ensure_home(MARK, size_mib=1 << 40)
         assert list(paths.homes.iterdir()) == []
+
+
+class TestEmpty:
+    """What is made without `qemu-img` is what `qemu-img` makes."""
+
+    @pytest.mark.parametrize("size_mib", [1, 512, 513, 1 << 22, (1 << 22) + 1, 1 << 26])
+    @pytest.mark.parametrize("backing", [None, "qcow2", "raw"])
+    def test_an_empty_disk_is_as_qemu_img_makes_it(
+        self, tmp_path: Path, size_mib: int, backing: str | None
+    ) -> None:
+        base = images.raw(tmp_path / "base") if backing == "raw" else images.qcow2(tmp_path / "base", mib=1)
+        ours, theirs = tmp_path / "ours", tmp_path / "theirs"
+        over = () if backing is None else ("-b", str(base), "-F", backing)
+        images.img("create", "-q", "-f", "qcow2", *over, str(theirs), f"{size_mib}M")
+        made = layout(size_mib * MIB, Backing(bytes(base), DiskFormat(backing)) if backing else None)
+        with ours.open("wb") as file:
+            for place, piece in made.pieces:
+                file.seek(place)
+                file.write(piece)
+            file.truncate(made.length)
+        images.img("check", "-q", "-f", "qcow2", ours)
+        assert information(ours) == information(theirs)
+        assert content(ours) == content(theirs)
+        assert content(written(ours)) == content(written(theirs))
+        images.img("check", "-q", "-f", "qcow2", ours)
+
+    @pytest.mark.parametrize("size", [0, LARGEST + 1])
+    def test_no_disk_has_such_a_size(self, size: int) -> None:
+        with pytest.raises(ValueError, match="no disk can have"):
+            layout(size)
+
+    def test_a_disk_has_whole_sectors(self) -> None:
+        assert layout(513) == layout(1024)
+
+    def test_names_have_a_length_that_qemu_takes(self) -> None:
+        layout(512, Backing(b"/" * LONGEST_NAME, DiskFormat.RAW))
+        with pytest.raises(ValueError, match="too long"):
+            layout(512, Backing(b"/" * (LONGEST_NAME + 1), DiskFormat.RAW))
+
+
+def information(file: Path) -> dict[str, object]:
+    """What `qemu-img` knows of a disk but for what holds of its file."""
+    told = json.loads(images.img("info", "-f", "qcow2", "--output=json", str(file)))
+    return {key: value for key, value in told.items() if key not in ("filename", "actual-size", "children")}
 
 
 Work = Callable[[Qcow2Disks], Awaitable[object]]
