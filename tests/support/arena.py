@@ -25,6 +25,8 @@ GATEWAY = f"{NETWORK}.1"
 HOST_OUTSIDE, WORLD = "192.0.2.1", "192.0.2.2"
 HOST_LINK_LOCAL = "fe80::1"
 BRIDGE = "qvdnet"
+PORT, VMA_PORT, L7R_PORT = 4711, 3030, 8443
+"""Where the arena's own services listen, and where an appliance's do."""
 ATTACK = ROOT / "tests" / "support" / "attack.py"
 PLACE = "opt/attack.py"
 MEMORY_MIB, PROCESSES = 256, 300
@@ -111,6 +113,20 @@ class Arena:
             )
         return read(bare / "opt" / "results")
 
+    def inward(self) -> list[str]:
+        """Knocks of desk1 on its neighbour and on this host, by every address that they have."""
+        neighbour = self.node("desk2")
+        return [
+            f"tcp {neighbour.address} {VMA_PORT}",
+            f"tcp {neighbour.address} {PORT}",
+            f"udp {neighbour.address} {PORT}",
+            f"tcp {neighbour.link_local}%eth0 {PORT}",
+            f"tcp {GATEWAY} {L7R_PORT}",
+            f"tcp {HOST_OUTSIDE} {L7R_PORT}",
+            f"tcp {HOST_LINK_LOCAL}%eth0 {PORT}",
+            *(f"{kind} {address} {PORT}" for kind in ("tcp", "udp") for address in (GATEWAY, HOST_OUTSIDE)),
+        ]
+
     @contextmanager
     def unruled(self) -> Iterator[None]:
         """The same guests and the same daemon without rules, without isolated ports, and with IPv6."""
@@ -190,7 +206,7 @@ def arena(directory: Path, variants: Variants, *, pool: str = "6G") -> Iterator[
             "disk": (os.major(number), os.minor(number)),
         }
         made = Arena(trial, world, victims)
-        _connect(made.host, world)
+        connected(made.host, world)
         for vm in ("desk1", "desk2"):
             trial.qa("vm", "start", "-f", f"name={vm}")
         for vm in ("desk1", "desk2"):
@@ -213,7 +229,7 @@ def groups() -> Iterator[list[Path]]:
             group.rmdir()
 
 
-def _connect(host: Machine, world: Machine) -> None:
+def connected(host: Machine, world: Machine) -> None:
     """A link between the host and a third machine, which knows the way to the guests."""
     peer = ("peer", "name", "eth0", "netns", str(world.namespace))
     host.configure("link", "add", "uplink", "type", "veth", *peer)

@@ -55,6 +55,13 @@ def kvm_site(directory: Path, *, pool_size: str = "6G", **settings: str) -> Iter
     assert leftovers(trial, installation) == []
 
 
+def resident_bytes(trial: Trial) -> int:
+    """The memory of the daemon."""
+    assert trial.daemon is not None
+    _, pages, *_ = Path(f"/proc/{trial.daemon.pid}/statm").read_text().split()
+    return int(pages) * os.sysconf("SC_PAGE_SIZE")
+
+
 class MachineDesk(Desk):
     """A running appliance and one of its virtual machines."""
 

@@ -7,6 +7,7 @@ import random
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 from scripts.trial import BIN, Trial
 from tests.support.desktop import Desk
@@ -64,8 +65,9 @@ def phase(desk: Desk) -> str:
     return str(found)
 
 
-def _killed_at(desk: Desk, wish: str, reached: str, later_s: float) -> None:
-    """Make a wish, kill -9 the daemon when the row says that it is `reached` or past, begin again."""
+@contextmanager
+def on_the_way(desk: Desk, wish: str, reached: str) -> Iterator[None]:
+    """Make a wish; the block begins when the row says that it is `reached` or past."""
     phases = (*STARTING, "running/monitoring") if wish == "start" else (*STOPPING, "stopped")
     awaited = phases[phases.index(reached) :]
     words = [str(BIN / "qa"), "--config", str(desk.trial.config), "vm", wish, "--force"]
@@ -73,10 +75,16 @@ def _killed_at(desk: Desk, wish: str, reached: str, later_s: float) -> None:
     until = time.monotonic() + REACHED_WITHIN_S * desk.patience
     while phase(desk) not in awaited and asking.poll() in (None, 0) and time.monotonic() < until:
         time.sleep(0.002)
-    time.sleep(later_s)
-    at = phase(desk)
-    desk.trial.kill()
+    yield
     assert asking.wait(REACHED_WITHIN_S) == 0
+
+
+def _killed_at(desk: Desk, wish: str, reached: str, later_s: float) -> None:
+    """Make a wish, kill -9 the daemon when the row says that it is `reached` or past, begin again."""
+    with on_the_way(desk, wish, reached):
+        time.sleep(later_s)
+        at = phase(desk)
+        desk.trial.kill()
     print(f"{wish}: killed {later_s:.3f} s after {reached}, at {at}")
     assert len(desk.inits()) <= 1
     desk.trial.start()

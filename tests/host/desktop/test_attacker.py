@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import attack
-from tests.support.arena import GATEWAY, HOST_LINK_LOCAL, HOST_OUTSIDE, WORLD, Arena, arena, succeeded
+from tests.support.arena import PORT, VMA_PORT, WORLD, Arena, arena, succeeded
 from tests.support.desktop import leftovers
 from tests.support.images import Variants
 from tests.support.inside import inside
@@ -23,7 +23,7 @@ pytestmark = [pytest.mark.host, pytest.mark.timeout(300)]
 EXHAUSTING = ("fork-bomb", "memory-hog")
 OPTIONAL = {"sysrq": errno.ENOENT, "kexec": errno.ENOSYS, "module": errno.ENOSYS}
 """What a kernel may be built without, and how it then answers everybody."""
-PORT, VMA_PORT, L7R_PORT, X_PORT = 4711, 3030, 8443, 4100
+X_PORT = 4100
 ROUNDS = 3
 PUT_BACK = "the guests' firewall was removed by somebody else: put back"
 ENOUGH = "/run/attack/enough"
@@ -36,21 +36,6 @@ def place(tmp_path_factory: pytest.TempPathFactory, variants: Variants) -> Itera
         installation = made.trial.marker.read_text()
         yield made
     assert leftovers(made.trial, installation) == []
-
-
-def inward(place: Arena) -> list[str]:
-    """Knocks on the neighbour and on this host, by every address that they have."""
-    neighbour = place.node("desk2")
-    return [
-        f"tcp {neighbour.address} {VMA_PORT}",
-        f"tcp {neighbour.address} {PORT}",
-        f"udp {neighbour.address} {PORT}",
-        f"tcp {neighbour.link_local}%eth0 {PORT}",
-        f"tcp {GATEWAY} {L7R_PORT}",
-        f"tcp {HOST_OUTSIDE} {L7R_PORT}",
-        f"tcp {HOST_LINK_LOCAL}%eth0 {PORT}",
-        *(f"{kind} {address} {PORT}" for kind in ("tcp", "udp") for address in (GATEWAY, HOST_OUTSIDE)),
-    ]
 
 
 @contextmanager
@@ -78,7 +63,7 @@ def test_a_process_that_nobody_confines_achieves_all_of_it(place: Arena) -> None
 
 def test_a_guest_reaches_the_world_and_nothing_nearer(place: Arena) -> None:
     outward = [f"tcp {WORLD} {PORT}", f"udp {WORLD} {PORT}"]
-    near = inward(place)
+    near = place.inward()
     with everybody_listens(place):
         assert set(succeeded(place.attacked([*near, *outward]))) == set(outward)
         with place.unruled():
