@@ -128,10 +128,11 @@ def everybody_listens(place: Arena) -> Iterator[None]:
     with ExitStack() as stack:
         for machine in (place.host, place.world):
             stack.enter_context(machine.echoing(PORT))
-        neighbour = stack.enter_context(MachineDesk(place.trial, "desk2").shell())
-        neighbour.run(f"(setsid nc -ll -p {PORT} -e true &)")
+        with MachineDesk(place.trial, "desk2").shell() as neighbour:
+            neighbour.run(f"(setsid nc -ll -p {PORT} -e true &)")
         yield
-        hang_up(neighbour, PORT)
+        with MachineDesk(place.trial, "desk2").shell() as neighbour:  # the daemon is another one by now
+            hang_up(neighbour, PORT)
 
 
 def hang_up(shell: Shell, port: int) -> None:
