@@ -22,8 +22,6 @@ STATE_S = 120.0
 CARRIED_OUT = re.compile(
     r"^(\S+Z) .*order carried out vm=(\d+) action=(\w+) event=(\w+) took=([0-9.]+)s", re.MULTILINE
 )
-
-
 GIVEN = re.compile(r"^(\S+Z) .*domain is given to libvirtd vm=(\d+)", re.MULTILINE)
 
 

@@ -265,7 +265,7 @@ def _isolate(link: str) -> None:
     _set(f"ipv6/conf/{link}/disable_ipv6", "1")
     isolated = struct.pack("=HHB3x", 5, IFLA_BRPORT_ISOLATED, 1)
     port = struct.pack("=HH", 4 + len(isolated), IFLA_PROTINFO | NLA_F_NESTED) + isolated
-    body = struct.pack("=BxHiII", socket.AF_BRIDGE, 0, _index(link) or 0, 0, 0) + port
+    body = struct.pack("=BxHiII", socket.AF_BRIDGE, 0, socket.if_nametoindex(link), 0, 0) + port
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as kernel:
         kernel.send(
             struct.pack("=IHHII", 16 + len(body), RTM_SETLINK, NLM_F_REQUEST | NLM_F_ACK, 0, 0) + body
