@@ -39,12 +39,13 @@ class Dhcp:
     """What guests that ask for their addresses are told, and who tells it."""
 
     def __init__(self, settings: Settings, directory: Path, timers: Timers) -> None:
-        """`directory` is where the file is that dnsmasq reads."""
+        """`directory` is where the files are that dnsmasq reads."""
         self._spec = dhcp_config.spec(settings)
         self._hosts = directory / "dhcp-hostsfile"
+        self._names = directory / "dhcp-names"
         self._timers = timers
         self._guests: dict[VmId, GuestSpec] = {}
-        self._written: str | None = None
+        self._written: dict[Path, str] = {}
         self._begun = asyncio.Event()
         self._process: proc.Child | None = None
         self._listens = False
@@ -62,7 +63,7 @@ class Dhcp:
     def begin(self, guests: Iterable[GuestSpec]) -> None:
         """Tell these guests, and no other; from now on there may be somebody who does.
 
-        :raises NetworkError: the file cannot be written
+        :raises NetworkError: a file cannot be written
         """
         self._guests = {guest.vm_id: guest for guest in guests if guest.asks_dhcp}
         self._tell()
@@ -71,7 +72,7 @@ class Dhcp:
     def add(self, guest: GuestSpec) -> None:
         """Tell one more guest, if it asks.
 
-        :raises NetworkError: the file cannot be written; the guest is not told
+        :raises NetworkError: a file cannot be written; the guest is not told
         """
         if not guest.asks_dhcp or self._guests.get(guest.vm_id) == guest:
             return
@@ -116,7 +117,8 @@ class Dhcp:
             self._ready()
 
         try:
-            words = dhcp_config.arguments(self._spec, self._hosts, names=await self._answers_names())
+            names = self._names if await self._answers_names() else None
+            words = dhcp_config.arguments(self._spec, self._hosts, names)
             status = await proc.attend(
                 words,
                 began=self._attend,
@@ -153,17 +155,19 @@ class Dhcp:
             self._read_again()
 
     def _tell(self) -> None:
-        """Write the file anew if it has changed, and have it read."""
-        text = dhcp_config.hosts_text(self._guests.values())
-        if text == self._written:
+        """Write what has changed anew, and have it read."""
+        guests = self._guests.values()
+        wanted = {self._hosts: dhcp_config.hosts_text(guests), self._names: dhcp_config.names_text(guests)}
+        if wanted == self._written:
             return
-        beside = self._hosts.with_suffix(".new")
-        try:
-            beside.write_text(text)
-            beside.replace(self._hosts)
-        except OSError as exc:
-            raise NetworkError(f"{self._hosts} cannot be written: {exc.strerror}") from exc
-        self._written = text
+        for file, text in wanted.items():
+            beside = file.with_suffix(".new")
+            try:
+                beside.write_text(text)
+                beside.replace(file)
+            except OSError as exc:
+                raise NetworkError(f"{file} cannot be written: {exc.strerror}") from exc
+        self._written = wanted
         self._read_again()
 
     def _read_again(self) -> None:

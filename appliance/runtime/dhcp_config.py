@@ -4,9 +4,10 @@
 - An address is given for ever: a guest outlives the daemon, and with it dnsmasq, by any time. So no lease
   has to be remembered either; whoever asks again after a restart gets the same answer, and who has become
   unknown is told so at once (`--dhcp-authoritative`).
-- A guest's name comes from here; one that it calls itself is ignored, as it might be another's.
-- The hosts file is the only one that is read again on SIGHUP. (dnsmasq 2.90 aborts if it has an options
-  file to read again.)
+- A guest's name comes from here; one that it calls itself is ignored, as it might be another's. It is
+  answered for from a file of names, as no lease is remembered, and who has one for ever never asks again.
+- Addresses and names are the only files that are read again on SIGHUP. (dnsmasq 2.90 aborts if it has an
+  options file to read again.)
 """
 
 from __future__ import annotations
@@ -58,8 +59,11 @@ def spec(settings: Settings) -> DhcpSpec:
     )
 
 
-def arguments(spec: DhcpSpec, hosts: Path, *, names: bool) -> list[str]:
-    """The words of the command; with `names` it also answers for names, as the host's own resolvers do."""
+def arguments(spec: DhcpSpec, hosts: Path, names: Path | None) -> list[str]:
+    """The words of the command: it tells addresses by the file `hosts`.
+
+    With `names` it also answers for the names in that file, and for others as the host's own resolvers do.
+    """
     return [
         PROGRAM,
         "--keep-in-foreground",
@@ -72,12 +76,12 @@ def arguments(spec: DhcpSpec, hosts: Path, *, names: bool) -> list[str]:
         f"--interface={spec.bridge}",
         "--except-interface=lo",
         "--bind-interfaces",
-        f"--port={DNS if names else 0}",
+        *([f"--port={DNS}", f"--addn-hosts={names}"] if names else ["--port=0"]),
         "--no-hosts",
         f"--dhcp-range={spec.first},static,{spec.network.netmask}",
         f"--dhcp-option=option:router,{spec.gateway}",
         f"--dhcp-option=option:dns-server{f',{spec.resolver}' if spec.resolver else ''}",
-        *([f"--domain={spec.domain}"] if spec.domain else []),
+        *([f"--domain={spec.domain}", "--expand-hosts"] if spec.domain else []),
         f"--dhcp-hostsfile={hosts}",
         f"--dhcp-lease-max={MOST_LEASES}",
         "--dhcp-authoritative",
@@ -88,9 +92,17 @@ def arguments(spec: DhcpSpec, hosts: Path, *, names: bool) -> list[str]:
 
 
 def hosts_text(guests: Iterable[GuestSpec]) -> str:
-    """The hosts file: a line for each guest that asks, in the order of their numbers."""
-    asking = sorted((guest for guest in guests if guest.asks_dhcp), key=lambda guest: guest.vm_id)
-    return "".join(f"{_line(guest)}\n" for guest in asking)
+    """Who is told which address: a line for each guest that asks, in the order of their numbers."""
+    return "".join(f"{_line(guest)}\n" for guest in _asking(guests))
+
+
+def names_text(guests: Iterable[GuestSpec]) -> str:
+    """The names of the guests that ask, as hosts(5) has them."""
+    return "".join(f"{guest.address.ip} {guest.hostname}\n" for guest in _asking(guests))
+
+
+def _asking(guests: Iterable[GuestSpec]) -> list[GuestSpec]:
+    return sorted((guest for guest in guests if guest.asks_dhcp), key=lambda guest: guest.vm_id)
 
 
 def _line(guest: GuestSpec) -> str:

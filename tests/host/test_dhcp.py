@@ -191,6 +191,8 @@ async def test_dnsmasq_that_is_killed_comes_back(
             await until(lambda pid=pid: site.dnsmasq() not in ([], [pid]))  # type: ignore[misc]
             assert len([line for line in caplog.messages if line.startswith("dnsmasq ended")]) == kills
         await site.fences.fence(DAVE)
+        for name, guest in (("carol", CAROL), ("carol.desks.example", CAROL), ("dave", DAVE)):
+            assert site.asks_for_a_name("carol", name) == str(guest.address.ip), "who has not asked again"
         assert site.asks("dave") == told(DAVE)
         assert site.asks("carol", "-r", str(CAROL.address.ip)) == told(CAROL)
 

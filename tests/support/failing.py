@@ -28,7 +28,7 @@ def until_all(trial: Trial, **wanted: object) -> list[dict[str, Any]]:
 def full_pool(trial: Trial, place: Path, *, more: int) -> Iterator[None]:
     """The pool is full by what was written to a place of guests: further VMs wait, and run afterwards."""
     trial.qa("vm", "add", "name=more", f"user={LOGIN}", "osf=small", f"bulk={more}")
-    greedy = _fill(place)
+    filled = _filled(trial, place)
 
     trial.qa("vm", "start", "-f", "name=more-*")
     trial.wait_for("the reasons of all", lambda: len(_waiting(trial)) == more)
@@ -39,7 +39,8 @@ def full_pool(trial: Trial, place: Path, *, more: int) -> Iterator[None]:
     assert [alarm["kind"] for alarm in told] == ["host"]
     assert "the storage pool is full" in told[0]["text"]
     yield
-    greedy.unlink()
+    for file in filled:
+        file.unlink(missing_ok=True)
     os.sync()
     until_all(trial, vm_state="running", run=1, failure=None, waits_for=None)
     assert [alarm for alarm in trial.listed("alarm") if alarm["kind"] == "host"] == []
@@ -50,15 +51,27 @@ def _waiting(trial: Trial) -> list[dict[str, Any]]:
     return [vm for vm in trial.listed("vm") if vm["waits_for"] == "pool"]
 
 
-def _fill(home: Path) -> Path:
-    """Write into a home until there is no room for any guest; the file to remove."""
-    file = home / "greedy"
-    with file.open("wb", buffering=0) as stream, suppress(OSError):
+def _filled(trial: Trial, place: Path) -> list[Path]:
+    """Leave no guest any room; the files to remove.
+
+    The host takes half of its reserve, so that no later count can find that there is room for guests.
+    """
+    hoard = trial.storage / "hoard"
+    filled = [_fill(place / "greedy"), hoard]
+    status = os.statvfs(trial.storage)
+    hoard.write_bytes(CHUNK * (status.f_bavail * status.f_frsize // len(CHUNK) // 2))
+    os.sync()
+    return [*filled, _fill(place / "greedier")]
+
+
+def _fill(file: Path) -> Path:
+    """Write a file until there is no room for any guest."""
+    with suppress(OSError), file.open("wb", buffering=0) as stream:
         while True:
             stream.write(os.urandom(1 << 16) + CHUNK)
     for number in range(1000):
         try:
-            with closing((home / f"small-{number}").open("wb", buffering=0)) as stream:
+            with closing(file.with_name(f"{file.name}-{number}").open("wb", buffering=0)) as stream:
                 stream.write(os.urandom(8192))
         except OSError:
             return file

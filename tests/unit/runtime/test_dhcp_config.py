@@ -19,13 +19,13 @@ NETWORK = {
     "vm.network.ip.start": "10.44.0.100",
     "vm.network.bridge": "desks",
 }
-HOSTS = Path("/run/qvd/dhcp-hostsfile")
+HOSTS, NAMES = Path("/run/qvd/dhcp-hostsfile"), Path("/run/qvd/dhcp-names")
 ASKING = replace(GUEST, asks_dhcp=True)
 
 
 def words(*, names: bool = False, **settings: str) -> list[str]:
     written = NETWORK | {f"vm.network.{name}": value for name, value in settings.items()}
-    return dhcp_config.arguments(dhcp_config.spec(Settings(written)), HOSTS, names=names)
+    return dhcp_config.arguments(dhcp_config.spec(Settings(written)), HOSTS, NAMES if names else None)
 
 
 def test_it_serves_the_guests_bridge_and_network_only() -> None:
@@ -64,11 +64,11 @@ def test_names_are_for_guests_that_are_told_to_ask_the_gateway() -> None:
         settings = Settings({**NETWORK, "vm.network.dns_server": resolver})
         assert dhcp_config.spec(settings).names_here is here
     assert "--port=0" in words()
-    assert "--port=53" in words(names=True)
+    assert {"--port=53", f"--addn-hosts={NAMES}"} < {*words(names=True)}
 
 
 def test_a_domain_is_told_if_there_is_one() -> None:
-    assert "--domain=desks.example" in words(domain="desks.example")
+    assert {"--domain=desks.example", "--expand-hosts"} < {*words(domain="desks.example")}
     assert not [word for word in words() if "domain" in word]
 
 
@@ -84,7 +84,8 @@ def test_each_guest_that_asks_has_a_line() -> None:
     assert dhcp_config.hosts_text([ASKING, silent, other]) == (
         "54:52:00:2c:00:03,10.44.0.3,desk3,infinite\n54:52:00:2c:00:07,10.44.0.7,desk7,infinite\n"
     )
-    assert dhcp_config.hosts_text([silent]) == ""
+    assert dhcp_config.names_text([ASKING, silent, other]) == "10.44.0.3 desk3\n10.44.0.7 desk7\n"
+    assert dhcp_config.hosts_text([silent]) == dhcp_config.names_text([silent]) == ""
 
 
 @pytest.mark.parametrize("name", ["ignore", "Infinite", "7", "10m", "2H"])
