@@ -1,7 +1,7 @@
 """Starts a container so that it outlives us and that never two inits run on one root.
 
 The lock of a root is an flock(2) that passes from the daemon, which takes it before it touches anything,
-to the keeper: a shell that holds it for as long as its child, the monitor, lives. The monitor itself
+to the keeper: an unshare(1) that holds it for as long as its child, the monitor, lives. The monitor itself
 cannot hold it, because `lxc-start -F` lets the guest's init inherit its descriptors. If the keeper
 is killed, the monitor dies with it (PR_SET_PDEATHSIG), and init with the monitor.
 
@@ -26,16 +26,15 @@ from appliance.runtime import lxc_config
 DETACH = """
 exec 9<&0
 log=$1; shift
-unshare --mount --propagation slave "$@" </dev/null >>"$log" 2>&1 &
+unshare --mount --propagation slave --fork --kill-child=KILL "$@" </dev/null >>"$log" 2>&1 &
 echo $!
 """
-KEEPER = """
+MONITOR = """
+exec 9<&-
 mounts=$1; shift
 umask 022
 ulimit -S -n 1024
-mount --all --fstab "$mounts" || exit
-setpriv --pdeathsig KILL "$@" 9<&-
-exit
+mount --all --fstab "$mounts" && exec "$@"
 """
 
 EXEC_FAILED = "Failed to exec"
@@ -48,10 +47,10 @@ async def launch(container: str, *, lock: int, folder: Path) -> int:
     In `folder` are the container's `config`, and its `view` as `mounts`.
     """
     start_log, mounts = folder / "start.log", folder / "mounts"
-    monitor = ("lxc-start", "-F", "-n", container, "-P", lxc_config.VIEW, "-f", folder / "config")
+    guest = ("lxc-start", "-F", "-n", container, "-P", lxc_config.VIEW, "-f", folder / "config")
     logging = ("-o", folder / "lxc.log", "-l", "WARN")
-    keeper = ("sh", "-c", KEEPER, "sh", mounts, *monitor, *logging)
-    started = await proc.run(["sh", "-c", DETACH, "sh", start_log, *keeper], stdin=lock)
+    monitor = ("sh", "-c", MONITOR, "sh", mounts, *guest, *logging)
+    started = await proc.run(["sh", "-c", DETACH, "sh", start_log, *monitor], stdin=lock)
     try:
         return int(started.stdout)
     except ValueError as exc:

@@ -23,6 +23,10 @@ from appliance.runtime.processes import program as program
 from appliance.runtime.processes import started as started
 
 
+KEEPERS = (["unshare"], ["sh"])
+"""What keepers are called; a shell is one of an appliance that was upgraded meanwhile, or not a monitor yet."""
+
+
 @dataclass(frozen=True, slots=True)
 class Found:
     """The processes of one guest; those that are gone are None."""
@@ -48,7 +52,7 @@ def find_all(installation: InstallationId) -> dict[VmId, Found]:
             continue  # the kernel's own, or about to be gone
         if words[:1] == ["lxc-start"] and (vm_id := _named(installation, words)) and _is_ours(pid):
             found[vm_id] = of_monitor(pid, words[words.index("-n") + 1])
-        elif words[:1] == ["sh"] and (vm_id := _named(installation, words)) and _is_ours(pid):
+        elif words[:1] in KEEPERS and (vm_id := _named(installation, words)) and _is_ours(pid):
             keepers[vm_id] = pid
         elif orphan := _orphan(installation, pid):
             found.setdefault(orphan, Found(lxc_config.name(installation, orphan), None, None, pid))
@@ -60,7 +64,7 @@ def find_all(installation: InstallationId) -> dict[VmId, Found]:
 def of_monitor(monitor: int, container: str) -> Found:
     """The guest of a monitor whose number is known."""
     keeper = parent(monitor)
-    if keeper is not None and command(keeper)[:1] != ["sh"]:
+    if keeper is not None and command(keeper)[:1] not in KEEPERS:
         keeper = None
     return Found(container, keeper, monitor, init_of(monitor))
 
