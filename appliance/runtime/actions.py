@@ -33,6 +33,8 @@ class Action:
     limit_s: ClassVar[float] = 60.0
     survives: ClassVar[bool] = False
     """Whether it is still carried out when the machine has entered another phase meanwhile."""
+    saves: ClassVar[bool] = False
+    """Whether it writes into the row where the machine is by then, before anything else."""
     heavy: ClassVar[bool] = False
     """Whether only a few of its kind are carried out at once on this host; its limit begins with its turn."""
 
@@ -46,12 +48,13 @@ class Background(Action):
 
 @dataclass(frozen=True, slots=True)
 class SaveState(Action):
-    """Write into the row where the machine is by then; always the first order of a new state.
+    """Write into the row where the machine is by then: the first order of a new state, unless that `saves`.
 
     What is written is never older than the wishes that were claimed before, so it cannot undo them.
     """
 
     survives: ClassVar[bool] = True
+    saves: ClassVar[bool] = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +70,10 @@ class RecordFailure(SaveState):
 
 @dataclass(frozen=True, slots=True)
 class PrepareRoot(Action):
-    """Resolve the tag, clone the image, see to the home. Ends in `RootReady`."""
+    """Save the state with the image of the tag, clone that, see to the home. Ends in `RootReady`."""
 
     limit_s: ClassVar[float] = 300.0
+    saves: ClassVar[bool] = True
 
 
 @dataclass(frozen=True, slots=True)

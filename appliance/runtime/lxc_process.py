@@ -22,7 +22,6 @@ from appliance.runtime.processes import parent as parent
 from appliance.runtime.processes import program as program
 from appliance.runtime.processes import started as started
 
-
 KEEPERS = (["unshare"], ["sh"])
 """What keepers are called; a shell is one of an appliance that was upgraded meanwhile, or not a monitor yet."""
 

@@ -164,7 +164,11 @@ def step(vm: VmMachine, event: Event) -> Step:
 
 
 def enter(
-    vm: VmMachine, phase: Phase, *actions: Action, saved: SaveState | None = None, **changes: Any
+    vm: VmMachine,
+    phase: Phase,
+    *actions: Action,
+    saved: SaveState | PrepareRoot | None = None,
+    **changes: Any,
 ) -> Step:
     """Enter `phase` anew: another entry number, the state saved first, and why if there is a reason."""
     entered = replace(vm, phase=phase, entry=vm.entry + 1, retrying=False, **changes)
@@ -229,7 +233,7 @@ def _begin(vm: VmMachine, event: StartWanted) -> Step:
 
 @on(Phase.QUEUED, event=SlotGranted)
 def _clone(vm: VmMachine, event: SlotGranted) -> Step:
-    return enter(vm, Phase.CLONING, PrepareRoot())
+    return enter(vm, Phase.CLONING, saved=PrepareRoot())
 
 
 @on(Phase.QUEUED, Phase.WAITING, event=StopWanted)

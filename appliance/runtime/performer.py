@@ -283,7 +283,13 @@ class Performer:
 
     async def _prepare_root(self, order: Order) -> GuestSpec:
         settings, disks = self._settings(), self._kit(order).disks
-        guest = await self._store.at_once(lambda tx: self._place(tx, order, settings), lasting=False)
+
+        async def saved_and_placed(tx: Tx) -> GuestSpec:
+            await self._save(tx, order.vm_id)
+            return await self._place(tx, order, settings)
+
+        guest = await self._store.at_once(saved_and_placed, lasting=False)
+        self._feed.announce(order.vm_id)
         await disks.clone_root(guest.mark, keep=guest.keep_root, limit_mib=guest.root_mib)
         await disks.ensure_home(guest.mark, size_mib=guest.home_mib)
         return guest

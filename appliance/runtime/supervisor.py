@@ -251,7 +251,7 @@ class Supervisor:
                 task = self._tasks.create_task(self._carry_out(order), name=name)
                 lane.background.add(task)
                 task.add_done_callback(lane.background.discard)
-            elif lane.pending and type(action) is type(lane.pending[-1].action) is SaveState:
+            elif action.saves and lane.pending and type(lane.pending[-1].action) is SaveState:
                 lane.pending[-1] = order  # one write is enough: it tells where the machine is by then
             else:
                 lane.pending.append(order)

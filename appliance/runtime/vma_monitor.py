@@ -17,7 +17,7 @@ from appliance.vma_client import VmaClient
 
 logger = logging.getLogger(__name__)
 
-FIRST_PAUSE_S = 0.01
+FIRST_PAUSE_S = 0.03
 LONGEST_PAUSE_S = 1.0
 PATIENCE = 1.15
 """Each pause is longer than the one before by this factor: an answer is seen late by a seventh at most."""

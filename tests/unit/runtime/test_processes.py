@@ -15,8 +15,13 @@ WORDS = ["cat", "-", *("x" * 5000 for _ in range(20)), "", "a\r\nb", "\udcff"]
 
 @contextmanager
 def running(words: list[str]) -> Iterator[int]:
-    process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
+    """A program that passes on what it reads. It has no words before its first: while it is loaded."""
+    process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)
+    assert process.stdin is not None
+    assert process.stdout is not None
     try:
+        process.stdin.write(b".")
+        assert process.stdout.read(1) == b"."
         yield process.pid
     finally:
         process.kill()
