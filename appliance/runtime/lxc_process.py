@@ -23,7 +23,7 @@ from appliance.runtime.processes import program as program
 from appliance.runtime.processes import started as started
 
 KEEPERS = (["unshare"], ["sh"])
-"""What keepers are called; a shell is one of an appliance that was upgraded meanwhile, or not a monitor yet."""
+"""What keepers are called. A shell is one of an appliance of before an upgrade, or not a monitor yet."""
 
 
 @dataclass(frozen=True, slots=True)
