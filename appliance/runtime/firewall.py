@@ -1,20 +1,20 @@
-"""Puts the ruleset in force, whole or only who its guests are: always in one transaction of nft."""
+"""Puts the ruleset in force, whole or only who its guests are: always in one transaction."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 from collections.abc import Sequence
 
-from appliance import config, proc
+from appliance import config
 from appliance.clock import Timers
 from appliance.config import Settings
-from appliance.errors import NetworkError, ToolError
+from appliance.errors import NetworkError
 from appliance.log import facts
 from appliance.model import VmId
 from appliance.runtime import ruleset
 from appliance.runtime.backend import GuestSpec
+from appliance.runtime.nft import Nftables
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +30,7 @@ class Firewall:
     def __init__(self, settings: Settings) -> None:
         self._spec = ruleset.spec(settings)
         self._enabled = settings[config.NETWORK_FIREWALL]
+        self._nftables = Nftables()
         self._guests: dict[VmId, GuestSpec] = {}
         self._doubtful: set[VmId] = set()
         """Guests whose last change failed or was given up, perhaps after the kernel had made it."""
@@ -103,12 +104,12 @@ class Firewall:
                 if self._enabled and not await self._is_in_force():
                     await self.apply()
                     logger.warning("the guests' firewall was removed by somebody else: put back")
-            except (NetworkError, ToolError) as exc:
+            except NetworkError as exc:
                 logger.error("the guests' firewall may not be in force", extra=facts(error=exc))
 
     async def _is_in_force(self) -> bool:
-        listed = await proc.run(["nft", "-j", "list", "tables"])
-        found = [entry["table"] for entry in json.loads(listed.stdout)["nftables"] if "table" in entry]
+        listed = await self._nftables.run(ruleset.LIST_TABLES)
+        found = [entry["table"] for entry in listed["nftables"] if "table" in entry]
         ours = {table["family"] for table in found if table["name"] == self._spec.table}
         return ours >= set(ruleset.FAMILIES)
 
@@ -116,8 +117,8 @@ class Firewall:
         """Say who the guests are; all the rules, if they may not be in force."""
         if self._enabled and not self._whole:
             try:
-                await _transact(ruleset.members(self._spec, self._guests.values()))
-            except ToolError:
+                await self._nftables.run(ruleset.members(self._spec, self._guests.values()))
+            except NetworkError:
                 self._whole = True  # somebody has removed our tables
             else:
                 return
@@ -125,11 +126,7 @@ class Firewall:
         if self._enabled:
             rules = ruleset.render(self._spec, self._guests.values())
         try:
-            await _transact(rules)
-        except ToolError as exc:
+            await self._nftables.run(rules)
+        except NetworkError as exc:
             raise NetworkError(f"the firewall cannot be set up: {exc}") from exc
         self._whole = not self._enabled
-
-
-async def _transact(rules: ruleset.Json) -> None:
-    await proc.run(["nft", "-j", "-f", "-"], stdin=json.dumps(rules).encode())

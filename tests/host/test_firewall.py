@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -18,6 +17,7 @@ from appliance.errors import NetworkError
 from appliance.model import VmId
 from appliance.runtime import bridge
 from appliance.runtime.firewall import Firewall
+from appliance.runtime.nft import Json, Nftables
 from appliance.runtime.ruleset import MOST_TALKS
 from tests.support.lxc_rig import NETWORK
 from tests.support.onlooker import fenced
@@ -172,7 +172,7 @@ def tables(family: str) -> str:
 
 
 async def test_a_refused_ruleset_leaves_the_old_one_in_force(wire: Wire) -> None:
-    with pytest.raises(NetworkError, match="the firewall cannot be set up"):
+    with pytest.raises(NetworkError, match="the firewall cannot be set up: nftables refuses: "):
         await wire.firewall.fence(replace(spec(103), mac="not an address"))
     await wire.firewall.fence(spec(104))
     with wire.world.listening(80):
@@ -209,18 +209,20 @@ async def test_another_link_of_that_name_is_refused(network: str) -> None:
 
 
 async def test_a_fence_that_failed_after_its_work_was_done_is_removed_all_the_same(
-    network: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    network: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     firewall = Firewall(Settings(NETWORK))
     await firewall.begin([])
-    path = os.environ["PATH"]
-    broken = tmp_path / "nft"
-    broken.write_text(f'#!/bin/sh\nPATH={path} nft "$@"\nexit 1\n')
-    broken.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}:{path}")
-    with pytest.raises(NetworkError):
-        await firewall.fence(ALICE)
-    monkeypatch.setenv("PATH", path)
+    run = Nftables.run
+
+    async def done_and_failed(nftables: Nftables, commands: Json) -> Json:
+        await run(nftables, commands)
+        raise NetworkError("the answer was lost")
+
+    with monkeypatch.context() as failing:
+        failing.setattr(Nftables, "run", done_and_failed)
+        with pytest.raises(NetworkError, match="the answer was lost"):
+            await firewall.fence(ALICE)
     assert ALICE.interface in fenced()
     await firewall.unfence(ALICE.vm_id)
     assert fenced() == set()
