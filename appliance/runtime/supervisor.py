@@ -73,6 +73,7 @@ class Supervisor:
         self._lanes: dict[VmId, Lane] = {}
         self._inbox: deque[Event] = deque()
         self._waiting: dict[VmId, None] = {}
+        self._booting: set[VmId] = set()
         self._stepping = False
         self._noticed = noticed
 
@@ -212,7 +213,9 @@ class Supervisor:
 
     def _admit(self) -> None:
         """Grant free boot slots to those who wait, longest first."""
-        free = self._boot_slots() - sum(machine.phase in BOOTING for machine in self._machines.values())
+        if not self._waiting:
+            return
+        free = self._boot_slots() - len(self._booting)
         granted = {event.vm_id for event in self._inbox if isinstance(event, SlotGranted)}
         for vm_id in list(self._waiting)[: max(0, free)]:
             if vm_id not in granted:
@@ -227,6 +230,10 @@ class Supervisor:
             self._waiting.setdefault(machine.vm_id)
         else:
             self._waiting.pop(machine.vm_id, None)
+        if machine.phase in BOOTING:
+            self._booting.add(machine.vm_id)
+        else:
+            self._booting.discard(machine.vm_id)
         self._noticed(machine)
 
     def _lane(self, vm_id: VmId) -> Lane:
