@@ -23,11 +23,12 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import NoReturn, TypeAlias
 
 from appliance.errors import HostError, MissingToolError, ToolError
-from appliance.threads import to_the_end
+from appliance.threads import in_own_thread, to_the_end
 
 logger = logging.getLogger(__name__)
 
@@ -73,8 +74,12 @@ async def run(
     pass_fds: Sequence[int] = (),
     hint: str | None = None,
     longest_stderr: int | None = None,
+    first: Callable[[], None] | None = None,
 ) -> Completed:
     """Run `argv` to its end; `stdin` is what it reads, or a descriptor that it inherits as such.
+
+    With `first`, the command is started by a thread of its own in which that was called before: what it
+    changes of the thread's namespaces, the command has as well.
 
     What it writes is returned, or goes to the descriptor `stdout`. Outputs stay in memory: whoever reads
     what strangers made can complain without end, and is given `longest_stderr` bytes for that.
@@ -88,19 +93,15 @@ async def run(
     logger.debug("run %s", shlex.join(words))
     with _memory(b"") as output, _room(longest_stderr) as stderr, _source(stdin) as source:
         sink = output if stdout is None else stdout
-        process = start(words, stdin=source, stdout=sink, stderr=stderr, env=env, pass_fds=pass_fds)
+        begin = partial(start, words, stdin=source, stdout=sink, stderr=stderr, env=env, pass_fds=pass_fds)
+        process = begin() if first is None else await _begun_after(first, begin)
         try:
             async with asyncio.timeout(timeout_s):
                 await ended(process.pid)
         except TimeoutError as exc:
             raise ToolError(words, -signal.SIGKILL, f"no end after {timeout_s:g} s") from exc
         finally:
-            if process.poll() is None:
-                kill_session(process.pid)
-                try:
-                    await to_the_end(ended(process.pid))
-                finally:
-                    process.wait()
+            await _no_more_of(process)
         complaints = _content(stderr) if longest_stderr is None else _content(stderr).rstrip(b"\0")
         done = Completed(process.returncode, _content(output), complaints)
     if check and done.status != 0:
@@ -212,12 +213,7 @@ async def attend(
             await ended(process.pid)
         finally:
             loop.remove_reader(reader)
-            if process.poll() is None:
-                kill_session(process.pid)
-                try:
-                    await to_the_end(ended(process.pid))
-                finally:
-                    process.wait()
+            await _no_more_of(process)
             lines.read()
     finally:
         os.close(reader)
@@ -243,6 +239,33 @@ class _Lines:
         for line in lines:
             self._heard(line[-LONGEST_LINE:].decode(errors="replace"))
         return data != b""
+
+
+async def _begun_after(first: Callable[[], None], begin: Callable[[], Child]) -> Child:
+    """Begin a command in a thread of its own, after `first`; if the caller is cancelled, end it again."""
+    begun: list[Child] = []
+
+    def both() -> None:
+        first()
+        begun.append(begin())
+
+    try:
+        await in_own_thread(both)
+    except asyncio.CancelledError:
+        for process in begun:
+            await _no_more_of(process)
+        raise
+    return begun[0]
+
+
+async def _no_more_of(process: Child) -> None:
+    """Kill a command, with everything in its session, unless it has ended; return when it has."""
+    if process.poll() is None:
+        kill_session(process.pid)
+        try:
+            await to_the_end(ended(process.pid))
+        finally:
+            process.wait()
 
 
 async def ended(pid: int) -> None:

@@ -25,6 +25,13 @@ async def in_thread(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> 
     return await to_the_end(loop.run_in_executor(None, functools.partial(work, *args, **kwargs)))
 
 
+async def in_own_thread(work: Callable[[], T]) -> T:
+    """As `in_thread`, in a thread that nobody else is given: it may change what is a thread's own."""
+    future: concurrent.futures.Future[T] = concurrent.futures.Future()
+    threading.Thread(target=_do, args=(work, future), daemon=True).start()
+    return await to_the_end(asyncio.wrap_future(future))
+
+
 async def to_the_end(work: Awaitable[T]) -> T:
     """The result of `work`, finished even if the caller is cancelled; the cancellation follows after."""
     task = asyncio.ensure_future(work)
@@ -37,6 +44,17 @@ async def to_the_end(work: Awaitable[T]) -> T:
         if not task.cancelled():
             task.exception()
         raise
+
+
+def _do(work: Callable[[], T], future: concurrent.futures.Future[T]) -> None:
+    if not future.set_running_or_notify_cancel():
+        return
+    try:
+        result = work()
+    except BaseException as exc:
+        future.set_exception(exc)
+    else:
+        future.set_result(result)
 
 
 class Crew:
@@ -56,18 +74,7 @@ class Crew:
     def submit(self, work: Callable[[], T]) -> concurrent.futures.Future[T]:
         """Let a thread do `work`, as soon as one is free; until then it can be cancelled."""
         future: concurrent.futures.Future[T] = concurrent.futures.Future()
-
-        def carry_out() -> None:
-            if not future.set_running_or_notify_cancel():
-                return
-            try:
-                result = work()
-            except BaseException as exc:
-                future.set_exception(exc)
-            else:
-                future.set_result(result)
-
-        self._work.put(carry_out)
+        self._work.put(functools.partial(_do, work, future))
         if not self._idle.acquire(blocking=False) and self._threads < self._size:
             self._threads += 1
             threading.Thread(target=self._serve, name=f"{self._name}-{self._threads}", daemon=True).start()

@@ -51,7 +51,7 @@ IMAGE_FAULTS = (
     errno.EEXIST,
 )
 """What a path in a root can be wrong with; any other error is the disk's or the kernel's."""
-TOOLS = ("lxc-start", "setpriv", "unshare", "mount", "nsenter", "ip", "nft", "btrfs", "tar")
+TOOLS = ("lxc-start", "setpriv", "unshare", "nsenter", "ip", "nft", "btrfs", "tar")
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +136,8 @@ class Lxc:
         container, folder = self._container(vm_id), self._folder(vm_id)
         with root_lock.locked(self._paths.root_lock(vm_id)) as lock:
             await self._sweep(vm_id, guest)
-            keeper = await lxc_launch.launch(container, lock=lock, folder=folder)
+            view = lxc_launch.view(self._paths.rootfs(vm_id), self._paths.homefs(vm_id))
+            keeper = await lxc_launch.launch(container, view, lock=lock, folder=folder)
         try:
             found = await self._running(container, keeper)
             try:
@@ -367,7 +368,6 @@ class Lxc:
             self._paths.consoles.mkdir(mode=0o700, parents=True, exist_ok=True)
             (folder / "mark").write_bytes(marks.encoded(guest.mark))
             (folder / "interface").write_text(guest.interface)
-            (folder / "mounts").write_text(lxc_launch.view(root, self._paths.homefs(guest.vm_id)))
             (folder / "config").write_text(text)
             (folder / "seccomp").write_text(lxc_config.SECCOMP_PROFILE)
         except OSError as exc:

@@ -16,62 +16,56 @@ the mask of new files, and how many files a process may open unless it asks for 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
-from appliance import proc
+from appliance import mounts, proc
 from appliance.errors import BackendError, ImageError
+from appliance.mounts import Mount
 from appliance.runtime import lxc_config
 
 DETACH = """
-exec 9<&0
-log=$1; shift
-unshare --mount --propagation slave --fork --kill-child=KILL "$@" </dev/null >>"$log" 2>&1 &
-echo $!
-"""
-MONITOR = """
-exec 9<&-
-mounts=$1; shift
+exec 9<&0 8>>"$1"; shift
 umask 022
 ulimit -S -n 1024
-mount --all --fstab "$mounts" && exec "$@"
+unshare --fork --kill-child=KILL "$@" </dev/null >&8 2>&8 8>&- &
+echo $!
 """
-
 EXEC_FAILED = "Failed to exec"
 LXC_ERROR = re.compile(r" ERROR .*? - \S+\.c:\w+:\d+ - (.*)")
 
 
-async def launch(container: str, *, lock: int, folder: Path) -> int:
+async def launch(container: str, view: Sequence[Mount], *, lock: int, folder: Path) -> int:
     """Start the keeper and its monitor, detached; the keeper's number.
 
-    In `folder` are the container's `config`, and its `view` as `mounts`.
+    In `folder` is the container's `config`; `view` is what its monitor sees of the pool.
+
+    :raises BackendError: the view cannot be made, or the keeper does not start
     """
-    start_log, mounts = folder / "start.log", folder / "mounts"
-    guest = ("lxc-start", "-F", "-n", container, "-P", lxc_config.VIEW, "-f", folder / "config")
-    logging = ("-o", folder / "lxc.log", "-l", "WARN")
-    monitor = ("sh", "-c", MONITOR, "sh", mounts, *guest, *logging)
-    started = await proc.run(["sh", "-c", DETACH, "sh", start_log, *monitor], stdin=lock)
+    monitor = ("lxc-start", "-F", "--close-all-fds", "-n", container, "-P", lxc_config.VIEW)
+    files = ("-f", folder / "config", "-o", folder / "lxc.log", "-l", "WARN")
+    detached = ("sh", "-c", DETACH, "sh", folder / "start.log", *monitor, *files)
     try:
+        started = await proc.run(detached, stdin=lock, first=partial(mounts.enter_view, view))
         return int(started.stdout)
+    except OSError as exc:
+        raise BackendError(f"what {container} is to see cannot be mounted: {exc}") from exc
     except ValueError as exc:
         raise BackendError(f"the keeper of {container} did not start: {started.stderr.decode()!r}") from exc
 
 
-def view(root: Path, home: Path) -> str:
-    """What a monitor sees of its guest, as fstab(5) writes it: one program mounts all of it."""
-    closed = "X-mount.mkdir,nosuid,nodev,noexec"
-    mounts = (
-        ("qvd", lxc_config.VIEW, "tmpfs", "mode=711,size=64k"),
-        ("proc", lxc_config.VIEW / "proc", "proc", closed),
-        ("sysfs", lxc_config.VIEW / "sys", "sysfs", closed),
-        (root, lxc_config.ROOT_VIEW, "none", "bind,X-mount.mkdir"),
-        (home, lxc_config.HOME_VIEW, "none", "bind,X-mount.mkdir"),
+def view(root: Path, home: Path) -> tuple[Mount, ...]:
+    """What a monitor sees of its guest."""
+    closed = mounts.NOSUID | mounts.NODEV | mounts.NOEXEC
+    return (
+        Mount("qvd", lxc_config.VIEW, "tmpfs", options="mode=711,size=64k"),
+        Mount("proc", lxc_config.VIEW / "proc", "proc", closed),
+        Mount("sysfs", lxc_config.VIEW / "sys", "sysfs", closed),
+        Mount(root, lxc_config.ROOT_VIEW, flags=mounts.BIND),
+        Mount(home, lxc_config.HOME_VIEW, flags=mounts.BIND),
     )
-    return "".join(f"{_field(what)} {where} {kind} {options} 0 0\n" for what, where, kind, options in mounts)
-
-
-def _field(what: str | Path) -> str:
-    return re.sub(r"[\s\\#]", lambda letter: f"\\{ord(letter[0]):03o}", str(what))
 
 
 def failure(container: str, folder: Path) -> BackendError | ImageError:
