@@ -113,7 +113,7 @@ async def singles(ours: Ours, bare: Bare) -> list[str]:
     return [
         f"One at a time ({SINGLES} each):",
         *(spread(f"  {name}", seconds) for name, seconds in taken.items()),
-        spread("  podman, for the record", podman) if podman else "  podman: could not start the tree",
+        spread("  podman, for the record", podman) if podman else "  podman: not installed, or could not start the tree",
         "Where one of our starts spends its time (medians):",
         *parts(named, total),
         result("vm_start.single", total / statistics.median(taken["bare"]), TARGET),
@@ -288,7 +288,7 @@ class Podman:
         self._base = bare.base
 
     async def singles(self, count: int) -> list[float]:
-        """How long each of so many starts took; none if podman is not installed or cannot start it."""
+        """How long each of so many starts took; none if podman is not there or cannot start the tree."""
         if shutil.which("podman") is None:
             return []
         tree = self._base.parent.parent / "bare" / "podman"
