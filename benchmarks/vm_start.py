@@ -113,7 +113,9 @@ async def singles(ours: Ours, bare: Bare) -> list[str]:
     return [
         f"One at a time ({SINGLES} each):",
         *(spread(f"  {name}", seconds) for name, seconds in taken.items()),
-        spread("  podman, for the record", podman) if podman else "  podman: not installed, or could not start the tree",
+        spread("  podman, for the record", podman)
+        if podman
+        else "  podman: not installed, or could not start the tree",
         "Where one of our starts spends its time (medians):",
         *parts(named, total),
         result("vm_start.single", total / statistics.median(taken["bare"]), TARGET),

@@ -141,10 +141,13 @@ def check_boot(disk: bytes) -> None:
     hint = "install a boot loader into the image"
     if disk[BOOT_MAGIC_AT:SECTOR] != BOOT_MAGIC:
         raise ImageError("it cannot boot: its disk has no boot record", hint=hint)
-    if not any(disk[:BOOT_CODE]) and not _has_esp(disk):
-        raise ImageError(
-            "it cannot boot: its boot record holds no code, and there is no EFI system partition", hint=hint
-        )
+    if not any(disk[:BOOT_CODE]):
+        if _has_esp(disk):
+            raise ImageError(
+                "it cannot boot: it does so by UEFI only, and virtual machines do by BIOS",
+                hint="install a boot loader for BIOS beside that for UEFI: grub-install --target=i386-pc",
+            )
+        raise ImageError("it cannot boot: its boot record holds no code", hint=hint)
 
 
 def _judged(head: bytes, file_size: int) -> int:
