@@ -17,8 +17,9 @@ import os
 import shutil
 import signal
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 
 from appliance import config
 from appliance.clock import SystemClock, Timers
@@ -29,6 +30,7 @@ from appliance.model import NO_DI, InstallationId, Mark, Usage, VmId
 from appliance.runtime import bridge, console_log, kvm_accel, kvm_domain, kvm_launch, kvm_process, names
 from appliance.runtime.backend import Departure, GuestSpec, Sighting
 from appliance.runtime.cgroups import Cgroups
+from appliance.runtime.followed import Followed
 from appliance.runtime.kvm_console import Line
 from appliance.runtime.kvm_domain import DiskFiles, Platform
 from appliance.runtime.kvm_watch import Watch
@@ -79,16 +81,14 @@ class Kvm:
         self._timers = timers or SystemClock()
         self._platform: Platform | None = None
         self._guests: dict[VmId, GuestSpec] = {}
-        self._watches: dict[VmId, Watch] = {}
-        self._lines: dict[VmId, Line] = {}
-        self._news: asyncio.Queue[Departure | Back] = asyncio.Queue()
+        self._followed = Followed[Watch, Line, Back]()
         self._link = Link(
             settings[config.KVM_URI],
             limit_s=settings[config.KVM_TIMEOUT],
             start_limit_s=settings[config.KVM_TIMEOUT_START],
         )
         self._link.told = self._told
-        self._link.back = lambda: self._news.put_nowait(Back())
+        self._link.back = partial(self._followed.news.put_nowait, Back())
 
     async def check(self) -> None:
         """Whether virtual machines can work here, and by what.
@@ -140,10 +140,10 @@ class Kvm:
         """Follow a guest found running and make its tap a port of our bridge; one that is gone departs."""
         pid = await self._find(guest.vm_id)
         if pid is None:
-            self._ended(guest.vm_id)
+            self._followed.ended(guest.vm_id)
             return
         self._guests[guest.vm_id] = guest
-        if guest.vm_id not in self._watches:
+        if guest.vm_id not in self._followed.watches:
             self._watch(guest.vm_id, pid)
         if await bridge.exists(guest.interface):
             await bridge.attach(guest.interface, guest.bridge)
@@ -196,7 +196,7 @@ class Kvm:
 
         :raises BackendError: libvirtd does not do it
         """
-        with self._followed(vm_id, await self._find(vm_id)) as watch:
+        with self._over(vm_id, await self._find(vm_id)) as watch:
             if watch is not None:
                 name = self._name(vm_id)
                 await self._link.shut_down(name)
@@ -211,7 +211,7 @@ class Kvm:
         try:
             async with asyncio.timeout(KILL_S):
                 while (pid := await self._find(vm_id)) is not None:
-                    with self._followed(vm_id, pid) as watch:
+                    with self._over(vm_id, pid) as watch:
                         if watch is not None:
                             await self._end(vm_id, watch)
                 with suppress(AwayError):
@@ -247,7 +247,7 @@ class Kvm:
         Whoever waits here also has what libvirtd knows compared with what runs, when it has been away.
         """
         while True:
-            news = await self._news.get()
+            news = await self._followed.news.get()
             if isinstance(news, Departure):
                 yield news
             else:
@@ -256,8 +256,8 @@ class Kvm:
     def console(self, vm_id: VmId) -> Line:
         """The line to the getty on the guest's ttyS0."""
         paths = self._paths
-        line = Line(f"VM {vm_id}", paths.serial(vm_id), paths.line_lock(vm_id))
-        return self._lines.setdefault(vm_id, line)
+        make = partial(Line, f"VM {vm_id}", paths.serial(vm_id), paths.line_lock(vm_id))
+        return self._followed.line(vm_id, make)
 
     async def console_tail(self, vm_id: VmId, lines: int) -> str:
         """The last lines of what firmware and guest wrote to the serial line."""
@@ -269,7 +269,7 @@ class Kvm:
 
         :raises BackendError: it does not run
         """
-        watch = self._watches.get(vm_id)
+        watch = self._followed.watches.get(vm_id)
         if watch is None or not watch.alive:
             raise BackendError(f"VM {vm_id} does not run here")
         cpu_s, memory = kvm_process.cpu_s(watch.pid), kvm_process.memory_bytes(watch.pid)
@@ -279,12 +279,7 @@ class Kvm:
 
     def close(self) -> None:
         """Let go of every guest and of libvirtd; all of them run on."""
-        for watch in self._watches.values():
-            watch.close()
-        self._watches.clear()
-        for line in self._lines.values():
-            line.close()
-        self._lines.clear()
+        self._followed.close()
         self._link.close()
 
     async def _end(self, vm_id: VmId, watch: Watch) -> None:
@@ -312,7 +307,7 @@ class Kvm:
         """End what a failed launch left: a libvirtd that dies while it starts a domain leaves a QEMU."""
         try:
             if (pid := await self._find(vm_id)) is not None:
-                with self._followed(vm_id, pid) as watch:
+                with self._over(vm_id, pid) as watch:
                     if watch is not None:
                         await self._end(vm_id, watch)
         except HostError as exc:
@@ -352,7 +347,7 @@ class Kvm:
             )
 
     async def _find(self, vm_id: VmId) -> int | None:
-        watch = self._watches.get(vm_id)
+        watch = self._followed.watches.get(vm_id)
         if watch is not None and watch.alive:
             return watch.pid
         return (await in_thread(kvm_process.find_all, self._paths, self._installation)).get(vm_id)
@@ -363,7 +358,7 @@ class Kvm:
         except BackendError as exc:
             logger.warning("libvirtd went again", extra=facts(error=exc))
             return
-        for vm_id, watch in self._watches.items():
+        for vm_id, watch in self._followed.watches.items():
             if watch.alive and self._name(vm_id) not in known:
                 logger.error(
                     "libvirtd has lost a guest that runs: it can be killed, not shut down",
@@ -382,29 +377,11 @@ class Kvm:
     def _watch(self, vm_id: VmId, pid: int) -> None:
         log = self._paths.console_log(vm_id)
         before = log.with_name(f"{log.name}.0")
-        self._watches[vm_id] = Watch(
-            pid, lambda: self._ended(vm_id), lambda: console_log.bound(log, before, LOG_BYTES)
-        )
+        ended = partial(self._followed.ended, vm_id)
+        self._followed.watches[vm_id] = Watch(pid, ended, partial(console_log.bound, log, before, LOG_BYTES))
 
-    def _ended(self, vm_id: VmId) -> None:
-        self._watches.pop(vm_id, None)
-        if line := self._lines.pop(vm_id, None):
-            line.close()
-        self._news.put_nowait(Departure(vm_id=vm_id))
-
-    @contextmanager
-    def _followed(self, vm_id: VmId, pid: int | None) -> Iterator[Watch | None]:
-        """The watch over a guest: ours, or one for the moment if nobody adopted the guest."""
-        if ours := self._watches.get(vm_id):
-            yield ours
-        elif pid is None:
-            yield None
-        else:
-            watch = Watch(pid, lambda: None)
-            try:
-                yield watch
-            finally:
-                watch.close()
+    def _over(self, vm_id: VmId, pid: int | None) -> AbstractContextManager[Watch | None]:
+        return self._followed.over(vm_id, partial(Watch, pid, lambda: None) if pid else None)
 
     @contextmanager
     def _root_locked(self, vm_id: VmId) -> Iterator[None]:

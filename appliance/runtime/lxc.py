@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import functools
 import logging
 import os
 import shutil
 import signal
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from appliance import proc
@@ -27,6 +27,7 @@ from appliance.model import NO_DI, SUBID_COUNT, SUBID_FIRST, InstallationId, Mar
 from appliance.runtime import bridge, lxc_command, lxc_config, lxc_console, lxc_launch, lxc_process
 from appliance.runtime.backend import Departure, GuestSpec, Sighting
 from appliance.runtime.cgroups import Cgroups
+from appliance.runtime.followed import Followed
 from appliance.runtime.lxc_console import Line
 from appliance.runtime.lxc_process import Found
 from appliance.runtime.lxc_watch import Watch
@@ -72,9 +73,7 @@ class Lxc:
         self._timers = timers or SystemClock()
         self._cgroups = Cgroups(paths.cgroup)
         self._guests: dict[VmId, GuestSpec] = {}
-        self._watches: dict[VmId, Watch] = {}
-        self._lines: dict[VmId, Line] = {}
-        self._news: asyncio.Queue[Departure | Reboot] = asyncio.Queue()
+        self._followed = Followed[Watch, Line, Reboot]()
 
     async def check(self) -> None:
         """Whether containers can work here.
@@ -101,10 +100,10 @@ class Lxc:
         """Follow a guest found running and make its link a port of our bridge; one that is gone departs."""
         found = await self._find(guest.vm_id)
         if found is None:
-            self._ended(guest.vm_id)
+            self._followed.ended(guest.vm_id)
             return
         self._guests[guest.vm_id] = guest
-        if guest.vm_id not in self._watches:
+        if guest.vm_id not in self._followed.watches:
             self._watch(guest.vm_id, found)
         if found.init is not None:
             if not await bridge.exists(guest.interface):
@@ -155,7 +154,7 @@ class Lxc:
 
     async def stop(self, vm_id: VmId) -> None:
         """Send the image's init the signal at which it powers off."""
-        with self._followed(vm_id, await self._find(vm_id)) as watch:
+        with self._over(vm_id, await self._find(vm_id)) as watch:
             if watch is not None:
                 watch.halt()
 
@@ -168,7 +167,7 @@ class Lxc:
         try:
             async with asyncio.timeout(KILL_S):
                 while (found := await self._find(vm_id)) or (lock.exists() and root_lock.is_locked(lock)):
-                    with self._followed(vm_id, found) as watch:
+                    with self._over(vm_id, found) as watch:
                         if watch is None:
                             await self._timers.sleep(LOOK_S)
                             continue
@@ -195,7 +194,7 @@ class Lxc:
         Whoever waits here also has those that reboot put under their limits again.
         """
         while True:
-            news = await self._news.get()
+            news = await self._followed.news.get()
             if isinstance(news, Departure):
                 yield news
             else:
@@ -203,7 +202,8 @@ class Lxc:
 
     def console(self, vm_id: VmId) -> Line:
         """The line to the getty on the guest's tty1."""
-        return self._lines.setdefault(vm_id, Line(self._container(vm_id), lambda: self._monitor(vm_id)))
+        make = partial(Line, self._container(vm_id), partial(self._monitor, vm_id))
+        return self._followed.line(vm_id, make)
 
     async def console_tail(self, vm_id: VmId, lines: int) -> str:
         """The last lines of what the guest wrote to /dev/console."""
@@ -214,7 +214,7 @@ class Lxc:
 
         :raises BackendError: it does not run
         """
-        watch = self._watches.get(vm_id)
+        watch = self._followed.watches.get(vm_id)
         init = watch.init if watch else None
         if init is None:
             raise BackendError(f"VM {vm_id} does not run here")
@@ -225,15 +225,10 @@ class Lxc:
 
     def close(self) -> None:
         """Let go of every guest; they run on."""
-        for watch in self._watches.values():
-            watch.close()
-        self._watches.clear()
-        for line in self._lines.values():
-            line.close()
-        self._lines.clear()
+        self._followed.close()
 
     def _monitor(self, vm_id: VmId) -> int:
-        watch = self._watches.get(vm_id)
+        watch = self._followed.watches.get(vm_id)
         if watch is None or watch.monitor is None:
             raise BackendError(f"VM {vm_id} does not run here")
         return watch.monitor
@@ -281,19 +276,20 @@ class Lxc:
             raise BackendError(f"the limits of VM {guest.vm_id} are not in force: {'; '.join(unmet)}")
 
     async def _find(self, vm_id: VmId) -> Found | None:
-        if vm_id in self._watches:
-            watch = self._watches[vm_id]
+        if vm_id in self._followed.watches:
+            watch = self._followed.watches[vm_id]
             if watch.monitor is not None:
                 return lxc_process.of_monitor(watch.monitor, watch.container)
         return (await asyncio.to_thread(lxc_process.find_all, self._installation)).get(vm_id)
 
     def _watch(self, vm_id: VmId, found: Found) -> None:
-        rebooted = functools.partial(self._news.put_nowait, Reboot(vm_id))
-        self._watches[vm_id] = Watch(found, lambda: self._ended(vm_id), rebooted)
+        ended = partial(self._followed.ended, vm_id)
+        rebooted = partial(self._followed.news.put_nowait, Reboot(vm_id))
+        self._followed.watches[vm_id] = Watch(found, ended, rebooted)
 
     async def _hold_again(self, vm_id: VmId) -> None:
         """See to the new link and the new control groups of a guest that has rebooted; else end it."""
-        watch = self._watches.get(vm_id)
+        watch = self._followed.watches.get(vm_id)
         init = watch.init if watch else None
         if watch is None or init is None:
             return
@@ -311,25 +307,8 @@ class Lxc:
             )
             watch.kill()
 
-    def _ended(self, vm_id: VmId) -> None:
-        self._watches.pop(vm_id, None)
-        if line := self._lines.pop(vm_id, None):
-            line.close()
-        self._news.put_nowait(Departure(vm_id=vm_id))
-
-    @contextmanager
-    def _followed(self, vm_id: VmId, found: Found | None) -> Iterator[Watch | None]:
-        """The watch over a guest: ours, or one for the moment if nobody adopted the guest."""
-        if ours := self._watches.get(vm_id):
-            yield ours
-        elif found is None:
-            yield None
-        else:
-            watch = Watch(found, lambda: None)
-            try:
-                yield watch
-            finally:
-                watch.close()
+    def _over(self, vm_id: VmId, found: Found | None) -> AbstractContextManager[Watch | None]:
+        return self._followed.over(vm_id, partial(Watch, found, lambda: None) if found else None)
 
     async def _sweep(self, vm_id: VmId, guest: GuestSpec | None) -> None:
         begun = self._timers.monotonic()
