@@ -21,6 +21,9 @@ InstallationId = NewType("InstallationId", str)
 
 TAG_DEFAULT = "default"
 TAG_HEAD = "head"
+IO_WEIGHT_MOST = 1000
+IO_WEIGHT_UNSAID = 100
+"""What a guest for which nobody says has: the kernel's own choice."""
 
 NO_DI = DiId(0)
 """The image of a guest that was made from none: somebody else runs it."""
@@ -199,6 +202,8 @@ class Osf:
     """How many processes and threads a guest may have; None: `osf.default.processes`."""
     root_mib: int | None = None
     """How much a guest may write into its root; None: `osf.default.root_size`."""
+    io_weight: int | None = None
+    """What a busy disk gives a guest beside others, which have `IO_WEIGHT_UNSAID`; None: as much as them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

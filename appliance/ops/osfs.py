@@ -54,6 +54,7 @@ async def add(
     user_storage_mib: int | None = None,
     processes: int | None = None,
     root_mib: int | None = None,
+    io_weight: int | None = None,
     by: str,
 ) -> Osf:
     """A new OSF.
@@ -70,6 +71,7 @@ async def add(
         backend=backend,
         processes=processes,
         root_mib=root_mib,
+        io_weight=io_weight,
     )
     await tx.log.append(by=by, what="osf add", object=f"osf {osf_id}", now=name)
     added = await tx.osfs.get(osf_id)

@@ -10,7 +10,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from appliance import config
 from appliance.config import mib
-from appliance.model import BackendKind, Host, Osf
+from appliance.model import IO_WEIGHT_MOST, IO_WEIGHT_UNSAID, BackendKind, Host, Osf
 from appliance.ops import osfs
 from appliance.qa.context import Context
 from appliance.qa.output import MIB, Column, Json, yes_no
@@ -44,6 +44,7 @@ def plain(osf: Osf) -> Mapping[str, Json]:
         "backend": osf.backend,
         "processes": osf.processes,
         "root_size_bytes": None if osf.root_mib is None else osf.root_mib * MIB,
+        "io_weight": osf.io_weight,
     }
 
 
@@ -77,6 +78,15 @@ def optional_cpus(text: str) -> float | None:
     if not 0 < number <= 4096:
         raise ValueError("write a number of processors, such as 2 or 0.5; no for no limit")
     return number
+
+
+def optional_weight(text: str) -> int | None:
+    """A weight, or nothing for that of everybody."""
+    if text in ("", "no", "0"):
+        return None
+    if text.isascii() and text.isdigit() and 1 <= int(text) <= IO_WEIGHT_MOST:
+        return int(text)
+    raise ValueError(f"write a number from 1 to {IO_WEIGHT_MOST}; no for {IO_WEIGHT_UNSAID}, as all others")
 
 
 def by_default(key: config.Key[Any]) -> str:
@@ -120,6 +130,12 @@ POLICY = (
         shape="SIZE",
     ),
     Argument(
+        "io_weight",
+        f"how much each VM gets of a busy disk, 1 to {IO_WEIGHT_MOST}; default {IO_WEIGHT_UNSAID}",
+        optional_weight,
+        shape="NUMBER",
+    ),
+    Argument(
         "backend",
         f"lxc, kvm or nothing; {by_default(config.VM_HYPERVISOR)}",
         one_of(BackendKind),
@@ -142,6 +158,7 @@ async def add(context: Context, given: Given) -> None:
                 user_storage_mib=given.get("user_storage_size"),
                 processes=given.get("processes"),
                 root_mib=given.get("root_size"),
+                io_weight=given.get("io_weight"),
                 backend=given.get("backend") or context.settings[config.VM_HYPERVISOR],
                 by=context.by,
             )

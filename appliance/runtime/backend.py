@@ -44,6 +44,8 @@ class GuestSpec:
     """How much it may write into its root; None: as much as the pool has."""
     keep_root: bool
     """Whether a root of the same DI survives a restart (`vm.overlay.persistent`)."""
+    io_weight: int | None = None
+    """What a busy disk gives it beside others; None: as much as them."""
 
     @property
     def vm_id(self) -> VmId:

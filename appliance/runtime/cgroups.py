@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import functools
+import logging
 import os
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from appliance.errors import BackendError
+from appliance.log import facts
 from appliance.runtime.lxc_config import CgroupLayout, Limit, Version
 
+logger = logging.getLogger(__name__)
+
+NO_WEIGHTS = "its kernel does not weigh disk access: modprobe bfq"
 REMEDY = "mount it where the daemon runs: `ip netns exec` hides it, scripts/in-netns keeps it"
 
 
@@ -22,11 +27,11 @@ class Cgroups:
         self._layout: CgroupLayout | None = None
 
     def layout(self) -> CgroupLayout:
-        """Which version limits what. Looked at once, but for swap, which only a first group may show.
+        """Which version limits what. Looked at until all is there: a first group shows more, and a module.
 
         :raises BackendError: a controller that limits guests is missing
         """
-        if self._layout is None or not self._layout.swap:
+        if self._layout is None or not self._layout.swap or self._layout.io_weight is None:
             self._layout = self._found_layout()
         return self._layout
 
@@ -37,7 +42,23 @@ class Cgroups:
             pids=self._version("pids"),
             devices=1 if (self._mount / "devices").is_dir() else 2,
             swap=self._accounts_for_swap(),
+            io_weight=self.io_weight(),
         )
+
+    def io_weight(self) -> str | None:
+        """The file of a group that weighs its reads and writes; None: this host does not weigh them.
+
+        The topmost group has no such file, so the signs are others: those below it, or what comes with it.
+        """
+        blkio = self._mount / "blkio"
+        if blkio.is_dir() and not self._is_pure():
+            return "blkio.bfq.weight" if (blkio / "blkio.bfq.io_serviced").exists() else None
+        if "io" not in self._unified_controllers():
+            return None
+        if any(self._unified().glob("*/io.bfq.weight")):
+            return "io.bfq.weight"
+        by_cost = (self._unified() / "io.cost.qos").exists() or any(self._unified().glob("*/io.weight"))
+        return "io.weight" if by_cost else None
 
     def of(self, pid: int, controller: str) -> Path:
         """The directory of a process's group under `controller`.
@@ -62,7 +83,7 @@ class Cgroups:
         for limit in limits:
             where = self._of(pid, limit.controller, groups) / limit.file
             try:
-                value = where.read_text().strip()
+                value = where.read_text().partition("\n")[0]  # io.weight goes on about single disks
             except OSError as exc:
                 value = f"unreadable ({exc.strerror})"
             if "lxc.payload." not in str(where) or value != limit.value:
@@ -129,18 +150,26 @@ class Cgroups:
     def _version(self, controller: str) -> Version:
         if (self._mount / controller).is_dir() and not self._is_pure():
             return 1
-        try:
-            available = (self._unified() / "cgroup.controllers").read_text().split()
-        except OSError:
-            available = []
-        if controller not in available:
+        if controller not in self._unified_controllers():
             raise BackendError(f"there is no control group for {controller} below {self._mount}", hint=REMEDY)
         return 2
+
+    def _unified_controllers(self) -> list[str]:
+        try:
+            return (self._unified() / "cgroup.controllers").read_text().split()
+        except OSError:
+            return []
 
     def _accounts_for_swap(self) -> bool:
         if self._version("memory") == 1:
             return (self._mount / "memory" / "memory.memsw.limit_in_bytes").exists()
         return any(self._unified().glob("*/memory.swap.max"))
+
+
+@functools.cache
+def tell_weightless(reason: str) -> None:
+    """Say once that OSFs ask for an `io_weight` in vain: a desktop without it is better than none."""
+    logger.warning("io_weight has no effect on this host", extra=facts(because=reason))
 
 
 def _remove(top: Path, guest: str) -> None:

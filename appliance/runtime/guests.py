@@ -64,6 +64,7 @@ def describe(vm: Vm, osf: Osf, di_id: DiId, settings: Settings, installation: In
         home_mib=osf.user_storage_mib,
         root_mib=osf.root_mib or settings[OSF_DEFAULT_ROOT],
         keep_root=settings[VM_OVERLAY_PERSISTENT],
+        io_weight=osf.io_weight,
     )
 
 

@@ -18,7 +18,7 @@ import shutil
 import signal
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from appliance import config
@@ -29,12 +29,12 @@ from appliance.log import facts
 from appliance.model import NO_DI, InstallationId, Mark, Usage, VmId
 from appliance.runtime import bridge, console_log, kvm_accel, kvm_domain, kvm_launch, kvm_process, names
 from appliance.runtime.backend import Departure, GuestSpec, Sighting
-from appliance.runtime.cgroups import Cgroups
+from appliance.runtime.cgroups import NO_WEIGHTS, Cgroups, tell_weightless
 from appliance.runtime.followed import Followed
 from appliance.runtime.kvm_console import Line
 from appliance.runtime.kvm_domain import DiskFiles, Platform
 from appliance.runtime.kvm_watch import Watch
-from appliance.runtime.libvirt_link import AwayError, Link, Seen, Told
+from appliance.runtime.libvirt_link import AwayError, Link, Seen, Told, UnsupportedError
 from appliance.runtime.processes import started
 from appliance.storage import admission, root_lock
 from appliance.storage.paths import Paths
@@ -78,6 +78,7 @@ class Kvm:
         self._installation = installation
         self._settings = settings
         self._files = files
+        self._cgroups = Cgroups(paths.cgroup)
         self._timers = timers or SystemClock()
         self._platform: Platform | None = None
         self._guests: dict[VmId, GuestSpec] = {}
@@ -161,6 +162,9 @@ class Kvm:
         if self._platform is None:
             await self.check()
         assert self._platform is not None
+        if guest.io_weight is not None and await in_thread(self._cgroups.io_weight) is None:
+            tell_weightless(NO_WEIGHTS)
+            guest = replace(guest, io_weight=None)
         await in_thread(self._write, guest, self._platform)
         self._guests[guest.vm_id] = guest
 
@@ -182,7 +186,7 @@ class Kvm:
             await bridge.tap(guest.interface, guest.bridge)
             logger.debug("domain is given to libvirtd", extra=facts(vm=vm_id))
             try:
-                await self._create(xml, files)
+                guest = await self._created(guest, xml, files)
                 await self._verify(guest, self._platform)
                 if (pid := await self._find(vm_id)) is None:
                     raise kvm_launch.ended_at_once()
@@ -233,7 +237,7 @@ class Kvm:
                 raise BackendError(f"VM {vm_id} still runs, as process {pid}", hint="kill it first")
             if interface := self._interface(vm_id):
                 await bridge.remove(interface)
-            await in_thread(Cgroups(self._paths.cgroup).sweep_domain, self._name(vm_id))
+            await in_thread(self._cgroups.sweep_domain, self._name(vm_id))
             await in_thread(self._clear, vm_id)
             await in_thread(shutil.rmtree, self._paths.sockets(vm_id), ignore_errors=True)
             for file in (self._paths.domain(vm_id), self._paths.line_lock(vm_id)):
@@ -328,6 +332,21 @@ class Kvm:
                 await self._link.destroy(name)
             await self._timers.sleep(LOOK_S)
 
+    async def _created(self, guest: GuestSpec, xml: str, files: DiskFiles) -> GuestSpec:
+        """The guest whose domain is started: without its weight if libvirtd has no control group for that."""
+        try:
+            await self._create(xml, files)
+            return guest
+        except UnsupportedError as exc:
+            if guest.io_weight is None:
+                raise
+            reason = str(exc)
+        unweighed = replace(guest, io_weight=None)
+        await self.define(unweighed)
+        await self._create(self._paths.domain(guest.vm_id).read_text(), files)
+        tell_weightless(reason)
+        return unweighed
+
     async def _create(self, xml: str, files: DiskFiles) -> None:
         try:
             await self._link.create(xml)
@@ -337,7 +356,8 @@ class Kvm:
             raise kvm_launch.blamed(exc, files) from exc
 
     async def _verify(self, guest: GuestSpec, platform: Platform) -> None:
-        wanted, found = kvm_domain.limits(guest, platform), await self._link.limits(self._name(guest.vm_id))
+        wanted, weighed = kvm_domain.limits(guest, platform), guest.io_weight is not None
+        found = await self._link.limits(self._name(guest.vm_id), weighed=weighed)
         if found is None:
             raise kvm_launch.ended_at_once()
         if found != wanted:

@@ -76,17 +76,19 @@ class Limits:
     vcpus: int
     quota_us: int | None
     """How long each processor may run in `PERIOD_US`; None: always."""
+    io_weight: int | None = None
+    """What a busy disk gives it beside others; None: nobody says."""
 
 
 def limits(guest: GuestSpec, platform: Platform) -> Limits:
     """As many whole processors as hold the guest's share, each cut so that together they are it."""
     if guest.cpus is None:
-        return Limits(guest.memory_mib, platform.cpus, None)
+        return Limits(guest.memory_mib, platform.cpus, None, guest.io_weight)
     vcpus = max(1, math.ceil(guest.cpus))
     if vcpus == guest.cpus:
-        return Limits(guest.memory_mib, vcpus, None)
+        return Limits(guest.memory_mib, vcpus, None, guest.io_weight)
     quota = max(SMALLEST_QUOTA_US, round(guest.cpus / vcpus * PERIOD_US))
-    return Limits(guest.memory_mib, vcpus, quota)
+    return Limits(guest.memory_mib, vcpus, quota, guest.io_weight)
 
 
 def domain_uuid(mark: Mark) -> str:
@@ -114,6 +116,8 @@ def render(guest: GuestSpec, files: DiskFiles, paths: Paths, platform: Platform)
         tune = Xml.SubElement(root, "cputune")
         _text(tune, "period", PERIOD_US)
         _text(tune, "quota", allowed.quota_us)
+    if allowed.io_weight is not None:
+        _text(Xml.SubElement(root, "blkiotune"), "weight", allowed.io_weight)
     system = Xml.SubElement(root, "os")
     _text(system, "type", "hvm", arch="x86_64", machine="pc")
     Xml.SubElement(system, "bios", useserial="yes")

@@ -42,6 +42,10 @@ class AwayError(BackendError):
     """libvirtd is not there, or does not answer."""
 
 
+class UnsupportedError(BackendError):
+    """libvirtd cannot do here what a domain asks for."""
+
+
 @dataclass(frozen=True, slots=True)
 class Seen:
     """A domain that runs: its name, and our element of its metadata if it has one."""
@@ -117,6 +121,7 @@ class Link:
     async def create(self, xml: str) -> None:
         """Start a transient domain. One that starts when nobody waits any longer is ended at once.
 
+        :raises UnsupportedError: libvirtd cannot do what it asks for
         :raises BackendError: it does not start
         """
         given_up = threading.Event()
@@ -132,8 +137,8 @@ class Link:
             given_up.set()
             raise
 
-    async def limits(self, name: str) -> Limits | None:
-        """What is in force for a domain; None if it is gone.
+    async def limits(self, name: str, *, weighed: bool = False) -> Limits | None:
+        """What is in force for a domain, its weight only if it was given one; None if it is gone.
 
         :raises BackendError: it cannot be told
         """
@@ -143,7 +148,8 @@ class Link:
             scheduler = domain.schedulerParameters()
             quota, period = int(scheduler["vcpu_quota"]), int(scheduler["vcpu_period"])
             unlimited = quota <= 0 or quota > period
-            return Limits(most_kib >> 10, vcpus, None if unlimited else quota * PERIOD_US // period)
+            weight = int(domain.blkioParameters()["weight"]) if weighed else None
+            return Limits(most_kib >> 10, vcpus, None if unlimited else quota * PERIOD_US // period, weight)
 
         return await self._call(f"tell the limits of {name}", lambda link: _with(link, name, in_force))
 
@@ -211,7 +217,9 @@ class Link:
     def _translated(self, what: str, connection: Any, exc: libvirt.libvirtError) -> BackendError:
         if not _is_alive(connection):
             return AwayError(f"libvirtd went away and did not {what}", hint=REMEDY)
-        return BackendError(f"libvirtd does not {what}: {_reason(exc)}")
+        unsupported = exc.get_error_code() == libvirt.VIR_ERR_CONFIG_UNSUPPORTED
+        kind = UnsupportedError if unsupported else BackendError
+        return kind(f"libvirtd does not {what}: {_reason(exc)}")
 
     def _dial(self) -> Any:
         """The connection, made anew if there is none or it is dead."""

@@ -26,7 +26,7 @@ from appliance.log import facts
 from appliance.model import NO_DI, SUBID_COUNT, SUBID_FIRST, InstallationId, Mark, Usage, VmId
 from appliance.runtime import bridge, lxc_command, lxc_config, lxc_console, lxc_launch, lxc_process
 from appliance.runtime.backend import Departure, GuestSpec, Sighting
-from appliance.runtime.cgroups import Cgroups
+from appliance.runtime.cgroups import NO_WEIGHTS, Cgroups, tell_weightless
 from appliance.runtime.followed import Followed
 from appliance.runtime.lxc_console import Line
 from appliance.runtime.lxc_process import Found
@@ -123,6 +123,8 @@ class Lxc:
         """
         await in_thread(self._write, guest)
         self._guests[guest.vm_id] = guest
+        if guest.io_weight is not None and self._cgroups.layout().io_weight is None:
+            tell_weightless(NO_WEIGHTS)
 
     async def launch(self, vm_id: VmId) -> None:
         """Start a defined container; returns when its init runs, under the limits that were asked for.

@@ -111,6 +111,8 @@ class CgroupLayout:
     pids: Version
     devices: Version
     swap: bool
+    io_weight: str | None = None
+    """The file by which it weighs reads and writes; None: it does not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +145,12 @@ def limits(guest: GuestSpec, layout: CgroupLayout) -> tuple[Limit, ...]:
         else:
             found.append(Limit("cpu", 2, "cpu.max", f"{quota} {CPU_PERIOD_US}"))
     found.append(Limit("pids", layout.pids, "pids.max", str(guest.processes)))
+    if guest.io_weight is not None and layout.io_weight is not None:
+        controller = layout.io_weight.partition(".")[0]
+        if controller == "blkio":
+            found.append(Limit(controller, 1, layout.io_weight, str(guest.io_weight)))
+        else:
+            found.append(Limit(controller, 2, layout.io_weight, f"default {guest.io_weight}"))
     return tuple(found)
 
 
@@ -150,7 +158,7 @@ def written_limits(configuration: str) -> tuple[Limit, ...]:
     """The limits in a configuration file: those under which its guest was started."""
     found = []
     for line in configuration.splitlines():
-        match = re.fullmatch(r"lxc\.cgroup(2?)\.((memory|cpu|pids)\..+?) = (.*)", line)
+        match = re.fullmatch(r"lxc\.cgroup(2?)\.((memory|cpu|pids|blkio|io)\..+?) = (.*)", line)
         if match:
             found.append(Limit(match[3], 2 if match[1] else 1, match[2], match[4]))
     return tuple(found)

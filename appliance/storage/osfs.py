@@ -24,6 +24,7 @@ KEYS: Keys = {
     "backend": osfs.c.backend,
     "processes": osfs.c.processes,
     "root_size": osfs.c.root_size,
+    "io_weight": osfs.c.io_weight,
 }
 
 
@@ -65,6 +66,7 @@ class Osfs:
         backend: BackendKind,
         processes: int | None = None,
         root_mib: int | None = None,
+        io_weight: int | None = None,
     ) -> OsfId:
         """A new OSF; its name must be free."""
         row = insert(osfs).values(
@@ -76,6 +78,7 @@ class Osfs:
             backend=backend,
             processes=processes,
             root_size=root_mib,
+            io_weight=io_weight,
         )
         return OsfId((await self._connection.execute(row.returning(osfs.c.id))).scalar_one())
 
@@ -103,4 +106,5 @@ def _osf(row: Row[Any]) -> Osf:
         backend=row.backend,
         processes=row.processes,
         root_mib=row.root_size,
+        io_weight=row.io_weight,
     )

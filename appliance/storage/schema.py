@@ -193,10 +193,12 @@ osfs = _numbered(
     Column("backend", one_of(BackendKind), nullable=False, server_default=BackendKind.LXC),
     Column("processes", Integer),
     Column("root_size", Integer),
+    Column("io_weight", Integer),
     CheckConstraint("memory > 0", name="memory_positive"),
     CheckConstraint("cpus IS NULL OR cpus > 0", name="cpus_positive"),
     CheckConstraint("processes IS NULL OR processes > 0", name="processes_positive"),
     CheckConstraint("root_size IS NULL OR root_size > 0", name="root_size_positive"),
+    CheckConstraint("io_weight IS NULL OR io_weight BETWEEN 1 AND 1000", name="io_weight_in_range"),
 )
 
 dis = _numbered(

@@ -13,6 +13,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,7 @@ from appliance.errors import BackendError, ImageError
 from appliance.model import VmId
 from appliance.runtime import bridge, lxc_config, lxc_process
 from appliance.runtime.backend import Departure
-from appliance.runtime.cgroups import Cgroups
+from appliance.runtime.cgroups import Cgroups, tell_weightless
 from appliance.runtime.lxc import Lxc
 from appliance.storage.paths import Paths
 from tests.support import netns
@@ -416,6 +417,41 @@ class TestLimits:
             await rig.backend.launch(ONE)
         await rig.remove(ONE)
         assert await rig.backend.survey() == {}
+
+    async def test_a_weight_is_in_force_where_the_kernel_has_one(
+        self, site: Site, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        tell_weightless.cache_clear()
+        await site.connect()
+        rig = site.rig()
+        guest = await rig.start(rig.guest(io_weight=1000))
+        groups, init = Cgroups(site.paths.cgroup), processes(site).init
+        assert init is not None
+        file = groups.layout().io_weight
+        if file is not None:
+            weight = (groups.of(init, file.partition(".")[0]) / file).read_text().split()
+            assert weight in (["1000"], ["default", "1000"])
+        assert groups.unmet(init, lxc_config.limits(guest, groups.layout())) == []
+        assert ("io_weight has no effect" in caplog.text) is (file is None)
+
+    async def test_where_the_kernel_has_none_a_guest_starts_without(
+        self, site: Site, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        tell_weightless.cache_clear()
+        for entry in site.paths.cgroup.iterdir():
+            if entry.name not in ("blkio", "cgroup.controllers", "io.cost.qos"):
+                (tmp_path / entry.name).symlink_to(entry)
+        (tmp_path / "cgroup.controllers").write_text("cpu memory pids\n")
+        if (site.paths.cgroup / "memory").is_dir():
+            (tmp_path / "cgroup.controllers").unlink()
+        blind = Settings({**site.settings.written, "path.cgroup": str(tmp_path)})
+        await site.connect()
+        rig = replace(site.rig(), backend=Lxc(Paths(blind), site.installation))
+        await rig.start(rig.guest(io_weight=300))
+        assert processes(site).init is not None
+        assert [r.message for r in caplog.records if "io_weight" in r.message] == [
+            "io_weight has no effect on this host"
+        ]
 
     async def test_a_host_that_hides_its_control_groups_is_refused(self, site: Site, tmp_path: Path) -> None:
         hidden = Settings({"path.storage.root": str(site.paths.root), "path.cgroup": str(tmp_path)})

@@ -21,6 +21,7 @@ from appliance.errors import BackendError, ImageError, VolumeError
 from appliance.model import VmId
 from appliance.runtime import bridge, kvm_domain, kvm_process, names, processes
 from appliance.runtime.backend import Departure, GuestSpec
+from appliance.runtime.cgroups import Cgroups, tell_weightless
 from appliance.runtime.console import Consoles
 from appliance.runtime.kvm import LOG_BYTES, Kvm
 from appliance.runtime.kvm_domain import Limits
@@ -366,7 +367,7 @@ async def test_a_flood_is_drained_and_its_log_stays_small(bench: Bench, images: 
 
 
 async def test_a_guest_has_what_it_was_given_and_it_goes_with_the_guest(bench: Bench) -> None:
-    guest = await bench.rig.start(bench.rig.guest(cpus=1.5, memory_mib=80))
+    guest = await bench.rig.start(bench.rig.guest(cpus=1.5, memory_mib=80, io_weight=1))
     port = Path("/sys/class/net") / guest.interface / "brport"
     await _has_its_limits(bench)
     await _has_its_screen_on_a_socket_and_nowhere_else(bench)
@@ -379,11 +380,46 @@ async def test_a_guest_has_what_it_was_given_and_it_goes_with_the_guest(bench: B
 
 
 async def _has_its_limits(bench: Bench) -> None:
+    groups = Cgroups(bench.site.paths.cgroup)
+    file, qemu = groups.io_weight(), await bench.qemu()
     link = Link(bench.site.settings[KVM_URI], limit_s=10, start_limit_s=30)
     try:
-        assert await link.limits(_name(bench.site)) == Limits(80, 2, 75_000)
+        weight = None if file is None else 1
+        in_force = await link.limits(_name(bench.site), weighed=file is not None)
+        assert in_force == Limits(80, 2, 75_000, weight)
     finally:
         link.close()
+    if file is not None:
+        assert (groups.of(qemu, file.partition(".")[0]) / file).read_text().split()[-1] == "1"
+
+
+async def test_a_libvirtd_that_cannot_weigh_starts_a_guest_without(
+    bench: Bench, alive: Libvirtd, caplog: pytest.LogCaptureFixture
+) -> None:
+    tell_weightless.cache_clear()
+    with unweighing(alive):
+        await bench.rig.start(bench.rig.guest(io_weight=300))
+        assert set(await bench.backend.survey()) == {ONE}
+        await bench.rig.remove(ONE)
+        await bench.rig.start(bench.rig.guest(io_weight=300))
+        told = [record.message for record in caplog.records if "io_weight" in record.message]
+        assert told == ["io_weight has no effect on this host"]
+        await bench.rig.remove(ONE)
+
+
+@contextmanager
+def unweighing(libvirtd: Libvirtd) -> Iterator[None]:
+    """Take the control group of disk access from a libvirtd for a while."""
+    usual = libvirtd.qemu_conf
+    libvirtd.kill()
+    libvirtd.qemu_conf = f'{usual}cgroup_controllers = [ "cpu", "cpuacct", "cpuset", "devices", "memory" ]\n'
+    try:
+        libvirtd.start()
+        yield
+    finally:
+        libvirtd.kill()
+        libvirtd.qemu_conf = usual
+        libvirtd.start()
 
 
 async def _has_its_screen_on_a_socket_and_nowhere_else(bench: Bench) -> None:

@@ -51,6 +51,8 @@ ILLEGAL = {
     "a login twice": "INSERT INTO users (login, uid, gid) VALUES ('alice', 30000, 30000)",
     "an OSF without memory": "UPDATE osfs SET memory = 0",
     "an OSF with no processor": "UPDATE osfs SET cpus = 0",
+    "an OSF that weighs nothing": "UPDATE osfs SET io_weight = 0",
+    "an OSF that weighs too much": "UPDATE osfs SET io_weight = 1001",
     "an invented backend": "UPDATE osfs SET backend = 'xen'",
     "a flag that is neither": "UPDATE vm_runtimes SET blocked = 2, block_cause = 'admin'",
     "a second installation": "INSERT INTO installation (one, id, created) VALUES (2, 'x', '2030-01-01')",

@@ -22,7 +22,7 @@ def datagram(source: str, to: str, mark: bytes, *, ports: tuple[int, int] = (POR
     return ipv4(source, to, frames.UDP, udp(*ports, mark))
 
 
-def forged(to: Node, me: Node = ME) -> dict[str, bytes]:
+def forged(to: Node, me: Node = ME, neighbour: Node = NEIGHBOUR) -> dict[str, bytes]:
     """One frame for each way to lie, or to say what no guest has to say, told to `to`."""
     it = to
 
@@ -39,7 +39,7 @@ def forged(to: Node, me: Node = ME) -> dict[str, bytes]:
     offer = (67, 68)
     advertisement = bytes((64, 0, 7, 8)) + bytes(8)
     solicited = icmpv6(me.link_local, "ff02::1", 134, advertisement + marked("router-advertisement"))
-    neighbour = icmpv6(me.link_local, "ff02::1", 136, bytes(20) + marked("neighbour-advertisement"))
+    advertised = icmpv6(me.link_local, "ff02::1", 136, bytes(20) + marked("neighbour-advertisement"))
     return {
         "hardware-address": frame(
             NOBODY.mac, it.mac, frames.IPV4, datagram(me.address, it.address, marked("hardware-address"))
@@ -51,7 +51,7 @@ def forged(to: Node, me: Node = ME) -> dict[str, bytes]:
             me.mac,
             EVERYBODY,
             frames.IPV4,
-            datagram(NEIGHBOUR.address, it.address, marked("neighbours-address")),
+            datagram(neighbour.address, it.address, marked("neighbours-address")),
         ),
         "gateways-address": frame(
             me.mac, EVERYBODY, frames.IPV4, datagram(GATEWAY, it.address, marked("gateways-address"))
@@ -66,13 +66,13 @@ def forged(to: Node, me: Node = ME) -> dict[str, bytes]:
             me.mac,
             it.mac,
             frames.ARP,
-            frames.arp_reply(me.mac, NEIGHBOUR.address, it, marked("arp-of-neighbour")),
+            frames.arp_reply(me.mac, neighbour.address, it, marked("arp-of-neighbour")),
         ),
         "arp-for-another": frame(
             me.mac,
             it.mac,
             frames.ARP,
-            frames.arp_reply(NEIGHBOUR.mac, me.address, it, marked("arp-for-another")),
+            frames.arp_reply(neighbour.mac, me.address, it, marked("arp-for-another")),
         ),
         "dhcp-offer": frame(
             me.mac,
@@ -96,7 +96,7 @@ def forged(to: Node, me: Node = ME) -> dict[str, bytes]:
             me.mac,
             ALL_NODES,
             frames.IPV6,
-            ipv6(me.link_local, "ff02::1", frames.ICMPV6, neighbour),
+            ipv6(me.link_local, "ff02::1", frames.ICMPV6, advertised),
         ),
         "ipv6-to-one": frame(me.mac, it.mac, frames.IPV6, talk("ipv6-to-one", it.link_local)),
         "ipv6-to-all": frame(me.mac, ALL_NODES, frames.IPV6, talk("ipv6-to-all", "ff02::1")),
@@ -125,13 +125,13 @@ def forged(to: Node, me: Node = ME) -> dict[str, bytes]:
         "no-protocol": frame(me.mac, EVERYBODY, len(marked("no-protocol")), marked("no-protocol")),
         # These two come last: without rules the bridge believes them, and Bob would hear no more.
         "neighbours-hardware-address": frame(
-            NEIGHBOUR.mac,
+            neighbour.mac,
             EVERYBODY,
             frames.IPV4,
             datagram(me.address, it.address, marked("neighbours-hardware-address")),
         ),
         "arp-by-another": frame(
-            NEIGHBOUR.mac,
+            neighbour.mac,
             EVERYBODY,
             frames.ARP,
             frames.arp_reply(me.mac, me.address, it, marked("arp-by-another")),

@@ -9,13 +9,16 @@ import json
 import subprocess
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
 import pytest
 
-from tests.support import netns
-from tests.support.arena import PORT, VMA_PORT, WORLD, Arena, connected
+from tests.support import ether, netns, raw_sender
+from tests.support.arena import BRIDGE, GATEWAY, HOST_OUTSIDE, PORT, VMA_PORT, WORLD, Arena, connected
+from tests.support.forgery import HOST, datagram, forged, honest
+from tests.support.frames import EVERYBODY, IPV4, Node, frame
 from tests.support.kvm_desktop import MachineDesk, Shell, kvm_site, resident_bytes
 from tests.support.machines_on_wire import Machine
 from tests.support.tiny_vm import tiny_image
@@ -42,6 +45,12 @@ ENDLESS = (
 )
 """Answers each caller with something else that has no end."""
 GROWN_BYTES = 32 << 20
+DATAGRAMS = PORT + 1
+"""Where a service for datagrams listens that does not answer."""
+SAY = """
+import socket, sys
+socket.socket(type=socket.SOCK_DGRAM).sendto(sys.argv[3].encode(), (sys.argv[1], int(sys.argv[2])))
+"""
 
 
 @pytest.fixture(scope="module")
@@ -67,8 +76,10 @@ def test_a_guest_reaches_the_world_and_nothing_nearer(place: Arena) -> None:
     with everybody_listens(place):
         with root(place) as shell:
             assert reached(shell, [*near, outward]) == {outward}
+            frames_are_kept_in(place, shell)
         with place.unruled(), root(place) as shell:
             assert reached(shell, near) == {*near}
+            frames_get_out(place, shell)
         with root(place) as shell:
             assert reached(shell, [*near, outward]) == {outward}
 
@@ -120,6 +131,93 @@ def test_a_vma_that_answers_without_end_counts_as_silent(place: Arena) -> None:
     trial.start()
     trial.qa("vm", "start", "-f", "name=desk2")
     trial.wait_for_state("desk2", "running", RUNS_WITHIN_S)
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """What came where of the attacker's frames."""
+
+    link: set[str]
+    """To this host's end of the bridge, whatever became of it there."""
+    host: set[str]
+    """To a service of this host."""
+    neighbour: set[str]
+
+
+def frames_are_kept_in(place: Arena, shell: Shell) -> None:
+    """No neighbour and no service hears a datagram, and nobody a forged frame."""
+    datagrams, to_neighbour, to_host = knocks(place), lies(place, place.node("desk2")), lies(place, HOST)
+    told = {
+        "to-all": [*datagrams.values(), *to_neighbour.values()],
+        "to-host": to_host.values(),
+        "end": [honest("end", place.node("desk1"))],
+    }
+    raw_sender.install(shell, told)
+    with ether.serving(place.world, DATAGRAMS, "to-world") as by_world:
+        passed = {*datagrams} - {"to-neighbour"}
+        assert heard(place, shell, "to-all") == Heard(link=passed, host=set(), neighbour=set())
+        assert by_world() == set()
+    assert heard(place, shell, "to-host") == Heard(link=set(), host=set(), neighbour=set())
+
+
+def frames_get_out(place: Arena, shell: Shell) -> None:
+    """The same frames are heard by whom they are meant for."""
+    try:
+        everybody = heard(place, shell, "to-all")
+        assert everybody.host == {"to-host", "to-outside"}
+        assert everybody.neighbour == {"to-neighbour", *lies(place, place.node("desk2"))}
+        assert heard(place, shell, "to-host").link == {*lies(place, HOST)}
+    finally:
+        disabuse(place)
+
+
+def knocks(place: Arena) -> dict[str, bytes]:
+    """Datagrams of the attacker's own to everybody, by name."""
+    me, neighbour = place.node("desk1"), place.node("desk2")
+    told = {
+        "to-host": (HOST.mac, GATEWAY),
+        "to-outside": (HOST.mac, HOST_OUTSIDE),
+        "to-neighbour": (neighbour.mac, neighbour.address),
+        "to-world": (HOST.mac, WORLD),
+    }
+
+    def packet(name: str, address: str) -> bytes:
+        return datagram(me.address, address, ether.mark(name), ports=(PORT, DATAGRAMS))
+
+    return {name: frame(me.mac, mac, IPV4, packet(name, address)) for name, (mac, address) in told.items()}
+
+
+def lies(place: Arena, to: Node) -> dict[str, bytes]:
+    """What is not true of the attacker, told to somebody."""
+    return forged(to, place.node("desk1"), place.node("desk2"))
+
+
+def heard(place: Arena, shell: Shell, told: str) -> Heard:
+    """Who hears which frames when the attacker has sent them."""
+    host, neighbour = place.host, place.node("desk2")
+    with (
+        ether.listening(host, BRIDGE, "end") as on_link,
+        ether.listening(host, link_of(place, "desk2"), "end", outgoing=True) as by_neighbour,
+        ether.serving(host, DATAGRAMS, "end") as by_host,
+    ):
+        raw_sender.send(shell, told, "end")
+        link = on_link()
+        end = datagram(GATEWAY, neighbour.address, ether.mark("end"))
+        ether.send(host, BRIDGE, [frame(HOST.mac, EVERYBODY, IPV4, end)])
+        host.python(SAY, "127.0.0.1", str(DATAGRAMS), ether.mark("end").decode())
+        return Heard(link, by_host(), by_neighbour())
+
+
+def disabuse(place: Arena) -> None:
+    """Have host, bridge and neighbour find out anew who is where."""
+    place.host.configure("neigh", "flush", "dev", BRIDGE)
+    with MachineDesk(place.trial, "desk2").shell() as neighbour:
+        neighbour.run(f"ip neigh flush dev eth0; arping -f -w 60 -I eth0 {GATEWAY}")
+
+
+def link_of(place: Arena, vm: str) -> str:
+    """A guest's end of its link at this host."""
+    return f"qvd{place.trial.vm(vm)['id']}"
 
 
 @contextmanager

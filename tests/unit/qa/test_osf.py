@@ -27,6 +27,7 @@ def test_defaults_come_from_the_settings(qa: Installation) -> None:
         "backend": "nothing",
         "processes": None,
         "root_size_bytes": None,
+        "io_weight": None,
     }
 
 
@@ -88,6 +89,15 @@ def test_edits_what_is_named_and_nothing_else(qa: Installation) -> None:
     assert b["user_storage_size_bytes"] is None
 
 
+def test_a_weight_is_given_changed_found_and_taken_back(qa: Installation) -> None:
+    qa.ok("osf", "add", "name=a", "io_weight=1")
+    qa.ok("osf", "edit", "io_weight=1000", "-f", "io_weight=1")
+    assert [osf["io_weight"] for osf in qa.listed("osf", "io_weight=1000")] == [1000]
+    assert "1000" in qa.ok("osf", "show", "-f", "name=a").out
+    qa.ok("osf", "edit", "io_weight=no", "-f", "name=a")
+    assert [osf["io_weight"] for osf in qa.listed("osf")] == [None]
+
+
 def test_policies_of_later_versions_are_refused_by_name(qa: Installation) -> None:
     said = qa("osf", "add", "name=a", "expire-idle=yes", "memory=none")
     assert said.status == 2
@@ -121,6 +131,7 @@ def test_help_lists_the_defaults(qa: Installation) -> None:
         assert f"default osf.default.{name} ({default} unless set)" in text
     assert "default vm.hypervisor (lxc unless set)" in text
     assert text.count("default no limit") == 2
+    assert "1 to 1000; default 100" in text
 
 
 def test_what_may_not_have_been_meant_is_told(qa: Installation) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from appliance.errors import BackendError
-from appliance.runtime.cgroups import Cgroups
+from appliance.runtime.cgroups import Cgroups, tell_weightless
 from appliance.runtime.lxc_config import CgroupLayout
 
 NAME = "qvd-0a1b2c3d-1"
@@ -36,6 +36,53 @@ def test_a_new_host_limits_by_version_2(tmp_path: Path) -> None:
     (tmp_path / "init.scope").mkdir()
     (tmp_path / "init.scope" / "memory.swap.max").touch()
     assert groups.layout().swap
+
+
+@pytest.mark.parametrize(
+    ("sign", "file"),
+    [
+        ("blkio/blkio.bfq.io_serviced", "blkio.bfq.weight"),
+        ("blkio/blkio.throttle.io_serviced", None),
+        ("unified/io.cost.qos", None),
+    ],
+)
+def test_a_hybrid_host_weighs_by_bfq_or_not_at_all(tmp_path: Path, sign: str, file: str | None) -> None:
+    groups = hybrid(tmp_path)
+    (tmp_path / "blkio").mkdir()
+    assert groups.layout().io_weight is None
+    (tmp_path / sign).touch()
+    assert groups.layout().io_weight == file
+
+
+@pytest.mark.parametrize(
+    ("signs", "file"),
+    [
+        (["io.cost.qos"], "io.weight"),
+        (["init.scope/io.weight"], "io.weight"),
+        (["init.scope/io.bfq.weight", "io.cost.qos"], "io.bfq.weight"),
+        (["io.stat"], None),
+    ],
+)
+def test_a_new_host_weighs_by_what_it_has(tmp_path: Path, signs: list[str], file: str | None) -> None:
+    groups = pure(tmp_path)
+    (tmp_path / "init.scope").mkdir()
+    assert groups.layout().io_weight is None
+    for sign in signs:
+        (tmp_path / sign).touch()
+    assert groups.layout().io_weight == file
+
+
+def test_without_its_controller_nothing_is_weighed(tmp_path: Path) -> None:
+    groups = pure(tmp_path, "cpu memory pids")
+    (tmp_path / "io.cost.qos").touch()
+    assert groups.layout().io_weight is None
+
+
+def test_that_weights_are_in_vain_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    tell_weightless.cache_clear()
+    for _ in range(3):
+        tell_weightless("no reason")
+    assert [record.message for record in caplog.records] == ["io_weight has no effect on this host"]
 
 
 def test_a_missing_controller_is_named(tmp_path: Path) -> None:

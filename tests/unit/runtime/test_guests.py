@@ -41,8 +41,9 @@ def test_an_osf_that_names_no_limits_gets_those_of_the_settings() -> None:
 
 
 def test_an_osf_that_names_limits_gets_them() -> None:
-    guest = described(replace(PLAIN, processes=12, root_mib=34, user_storage_mib=56))
-    assert (guest.processes, guest.root_mib, guest.home_mib) == (12, 34, 56)
+    guest = described(replace(PLAIN, processes=12, root_mib=34, user_storage_mib=56, io_weight=78))
+    assert (guest.processes, guest.root_mib, guest.home_mib, guest.io_weight) == (12, 34, 56, 78)
+    assert described().io_weight is None
 
 
 def test_two_vms_have_no_host_id_in_common() -> None:

@@ -37,6 +37,7 @@ MARKED = replace(GUEST, mark=replace(GUEST.mark, vm_uuid=UUID))
     ("name", "guest", "files", "platform"),
     [
         ("kvm-share-of-processors", replace(MARKED, cpus=1.5), Files(), FAST),
+        ("kvm-weight-of-disk-access", replace(MARKED, io_weight=500), Files(), FAST),
         ("kvm-tcg-without-home", MARKED, Files(base_format="raw", home=None), SLOW),
     ],
 )
@@ -59,6 +60,11 @@ def test_the_domain_is_the_expected_one(
 )
 def test_a_share_of_processors_is_whole_ones_cut_alike(cpus: float | None, expected: Limits) -> None:
     assert kvm_domain.limits(replace(GUEST, cpus=cpus), SLOW) == expected
+
+
+def test_a_weight_is_one_of_the_limits_whatever_the_processors() -> None:
+    for cpus in (None, 1.0, 0.5):
+        assert kvm_domain.limits(replace(GUEST, cpus=cpus, io_weight=7), SLOW).io_weight == 7
 
 
 def test_the_mark_can_be_read_back() -> None:

@@ -17,9 +17,9 @@ from tests.support.machines import GUEST
 
 GOLDEN = Path(__file__).parents[2] / "golden"
 PATHS = Paths(Settings({"path.storage.root": "/pool", "path.run": "/run/qvd"}))
-OLD = CgroupLayout(memory=1, cpu=1, pids=1, devices=1, swap=True)
-NEW = CgroupLayout(memory=2, cpu=2, pids=2, devices=2, swap=True)
-HALF = replace(GUEST, cpus=0.5)
+OLD = CgroupLayout(memory=1, cpu=1, pids=1, devices=1, swap=True, io_weight="blkio.bfq.weight")
+NEW = CgroupLayout(memory=2, cpu=2, pids=2, devices=2, swap=True, io_weight="io.bfq.weight")
+HALF = replace(GUEST, cpus=0.5, io_weight=300)
 
 
 @pytest.mark.parametrize(
@@ -47,6 +47,14 @@ def test_without_swap_accounting_and_without_a_share_of_processors_less_is_limit
     layout = replace(OLD, swap=False)
     files = [limit.file for limit in lxc_config.limits(GUEST, layout)]
     assert files == ["memory.limit_in_bytes", "pids.max"]
+
+
+def test_where_nothing_is_weighed_no_weight_is_written() -> None:
+    unweighed = replace(HALF, io_weight=None)
+    for layout in (OLD, NEW):
+        assert lxc_config.limits(HALF, replace(layout, io_weight=None)) == lxc_config.limits(
+            unweighed, layout
+        )
 
 
 @pytest.mark.parametrize(
