@@ -15,7 +15,7 @@ from appliance.runtime.lxc_config import CgroupLayout, Limit, Version
 
 logger = logging.getLogger(__name__)
 
-NO_WEIGHTS = "its kernel does not weigh disk access: modprobe bfq"
+NO_WEIGHTS = "its kernel does not weigh disk access: modprobe bfq, and restart the appliance"
 REMEDY = "mount it where the daemon runs: `ip netns exec` hides it, scripts/in-netns keeps it"
 
 
@@ -27,11 +27,11 @@ class Cgroups:
         self._layout: CgroupLayout | None = None
 
     def layout(self) -> CgroupLayout:
-        """Which version limits what. Looked at until all is there: a first group shows more, and a module.
+        """Which version limits what. Looked at once, but for swap, which only a first group may show.
 
         :raises BackendError: a controller that limits guests is missing
         """
-        if self._layout is None or not self._layout.swap or self._layout.io_weight is None:
+        if self._layout is None or not self._layout.swap:
             self._layout = self._found_layout()
         return self._layout
 
