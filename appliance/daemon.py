@@ -33,7 +33,6 @@ from appliance.config import (
     Settings,
     find_file,
     read_file,
-    seconds,
     vetted,
 )
 from appliance.control import ControlServer
@@ -64,6 +63,7 @@ from appliance.runtime.service_manager import ServiceManager, show_life
 from appliance.runtime.space import Watch
 from appliance.runtime.supervisor import Perform, Supervisor
 from appliance.runtime.surveyor import Surveyor
+from appliance.scalars import seconds
 from appliance.signals import ChangeFeed, Doorbell
 from appliance.storage.btrfs import BtrfsDisks
 from appliance.storage.paths import Paths

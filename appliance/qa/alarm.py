@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from appliance.config import boolean
 from appliance.model import Alarm
 from appliance.ops import failures
 from appliance.qa.context import Context
 from appliance.qa.output import Column, Json, instant, local_time
 from appliance.qa.verbs import Argument, Given, Verb
+from appliance.scalars import boolean
 
 COLUMNS: tuple[Column[Alarm], ...] = (
     Column("Id", lambda alarm: alarm.id),

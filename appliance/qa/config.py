@@ -6,7 +6,7 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from appliance.config import L7R_CLIENT_CERT, boolean, is_hidden
+from appliance.config import L7R_CLIENT_CERT, is_hidden
 from appliance.errors import AdminError, UsageError
 from appliance.model import Secret
 from appliance.ops import explain as explaining
@@ -15,6 +15,7 @@ from appliance.ops.explain import Explanation
 from appliance.qa.context import Context
 from appliance.qa.output import ABSENT, Column, printable, yes_no
 from appliance.qa.verbs import Argument, Given, Verb
+from appliance.scalars import boolean
 
 LONGEST_PEM = 32_768
 """Bytes of a file with keys or certificates: what the database holds."""

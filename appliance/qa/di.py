@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from appliance.config import boolean
 from appliance.errors import few
 from appliance.model import Di, DiId, Osf, OsfId
 from appliance.ops import image_accounts, images, osfs
@@ -14,6 +13,7 @@ from appliance.qa.output import Column, Json, instant
 from appliance.qa.progress import Progress
 from appliance.qa.subject import Subject, property_verbs, show_verb
 from appliance.qa.verbs import Argument, Given, Verb, whole
+from appliance.scalars import boolean
 from appliance.storage.properties import Owner
 from appliance.storage.store import Tx
 

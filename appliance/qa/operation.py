@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from appliance.config import boolean
 from appliance.ops import operations
 from appliance.qa.context import Context
 from appliance.qa.output import Column, Json, instant, local_time, yes_no
 from appliance.qa.verbs import Argument, Given, Verb
+from appliance.scalars import boolean
 from appliance.storage.operations import Operation
 
 COLUMNS: tuple[Column[Operation], ...] = (

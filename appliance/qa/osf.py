@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import parse_qs, urlsplit
 
-from appliance import config
-from appliance.config import mib
+from appliance import config, scalars
 from appliance.model import IO_WEIGHT_MOST, IO_WEIGHT_UNSAID, BackendKind, Host, Osf
 from appliance.ops import osfs
 from appliance.qa.context import Context
 from appliance.qa.output import MIB, Column, Json, yes_no
 from appliance.qa.subject import Subject, property_verbs, show_verb
 from appliance.qa.verbs import Argument, Given, Verb
+from appliance.scalars import mib
 from appliance.storage.properties import Owner
 
 E = TypeVar("E", bound=StrEnum)
@@ -67,7 +67,7 @@ def optional_mib(text: str) -> int | None:
 
 def optional_count(text: str) -> int | None:
     """A whole number from 1 upwards, or nothing for the default."""
-    return config.count(text) if text not in ("", "no", "0") else None
+    return scalars.count(text) if text not in ("", "no", "0") else None
 
 
 def optional_cpus(text: str) -> float | None:
@@ -107,7 +107,7 @@ POLICY = (
     Argument(
         "use_overlay",
         f"whether a VM's root is thrown away; {by_default(config.OSF_DEFAULT_OVERLAY)}",
-        config.boolean,
+        scalars.boolean,
         shape="yes|no",
     ),
     Argument(

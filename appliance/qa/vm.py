@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TypeAlias
 
-from appliance.config import boolean
 from appliance.model import TAG_DEFAULT, OsfId, StartedBy, UserId, Vm, VmState
 from appliance.ops import osfs, users, vms
 from appliance.qa.context import Context
@@ -13,6 +12,7 @@ from appliance.qa.output import Column, Json, instant, local_time, yes_no
 from appliance.qa.reach import VERBS as REACH
 from appliance.qa.subject import Subject, property_verbs, show_verb
 from appliance.qa.verbs import Argument, Given, Verb, amount, whole
+from appliance.scalars import boolean
 from appliance.storage.properties import Owner
 from appliance.storage.store import Tx
 from appliance.storage.vms import Runs

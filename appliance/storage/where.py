@@ -29,9 +29,9 @@ from sqlalchemy import (
     true,
 )
 
-from appliance.config import boolean
 from appliance.errors import UsageError
 from appliance.filters import Choice, Condition, Filter, Op, Pattern, Wild
+from appliance.scalars import boolean
 from appliance.storage.schema import Instant
 
 Predicate: TypeAlias = ColumnElement[bool]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from appliance import config
+from appliance import config, scalars
 from appliance.config import Settings, read_file, vetted
 from appliance.errors import ConfigError
 from appliance.qvd_keys import QVD_KEYS
@@ -109,12 +109,12 @@ def test_every_default_can_be_read() -> None:
 @pytest.mark.parametrize("text", ["", "no", "0", "-1", "4 feet", "9" * 400, "9999999t"])
 def test_a_size_is_a_number_that_a_disk_can_have(text: str) -> None:
     with pytest.raises(ValueError, match=r"write|least|more than"):
-        config.mib(text)
+        scalars.mib(text)
 
 
 def test_a_limit_may_be_none() -> None:
-    assert config.limit_mib("4g") == 4096
-    assert config.limit_mib("No") is None
+    assert scalars.limit_mib("4g") == 4096
+    assert scalars.limit_mib("No") is None
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from appliance.config import LOG_FILENAME, LOG_LEVEL, LOG_LEVELS, Settings
+from appliance.config import LOG_FILENAME, LOG_LEVEL, Settings
 from appliance.errors import ConfigError
 from appliance.log import LEVELS, FactFormatter, JournalFormatter, facts, leads_to_journal, set_up
 from appliance.model import Secret
+from appliance.scalars import LOG_LEVELS
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ import os
 
 import pytest
 
-from appliance.config import mib
 from appliance.model import HostId
+from appliance.scalars import mib
 from tests.support.qa import Installation
 
 MIB = 1024 * 1024
