@@ -229,25 +229,30 @@ def grounds_of(directory: Path, desktops: int) -> Iterator[tuple[Trial, Grounds,
 async def ordeal(directory: Path, desktops: int) -> AsyncIterator[Ordeal]:
     """The installation with its daemon at work; every VM has run once, and has a canary in its home."""
     with grounds_of(directory, desktops) as (trial, grounds, quick):
-        store = await Store.open(grounds.settings[DATABASE_URL], SystemClock())
-        try:
-            made = Ordeal(trial, grounds, store, quick)
-            made.plan.arm()
-            made.plan.disarm()
-            await made.start_daemon()
-            for vm_id in range(1, desktops):
-                await made.bring(vm_id, "running")
-            for vm_id in range(1, desktops):
-                await made.bring(vm_id, "stopped")
-            await made.wish("start", desktops)
-            await made.until_phase(desktops, "starting/awaiting-vma")
-            await made.bring(desktops, "stopped")
-            for vm_id in range(1, desktops + 1):
-                grounds.plant_canary(
-                    vm_id, json.dumps({"owner": vm_id, "word": os.urandom(8).hex()}).encode()
-                )
-            made.remember_the_host()
-            await made.calm()
+        async with at_work(trial, grounds, quick, desktops) as made:
             yield made
-        finally:
-            await store.close()
+
+
+@asynccontextmanager
+async def at_work(trial: Trial, grounds: Grounds, quick: Path, desktops: int) -> AsyncIterator[Ordeal]:
+    """The same on grounds that are laid out: of so many VMs the last is mute."""
+    store = await Store.open(grounds.settings[DATABASE_URL], SystemClock())
+    try:
+        made = Ordeal(trial, grounds, store, quick)
+        made.plan.arm()
+        made.plan.disarm()
+        await made.start_daemon()
+        for vm_id in range(1, desktops):
+            await made.bring(vm_id, "running")
+        for vm_id in range(1, desktops):
+            await made.bring(vm_id, "stopped")
+        await made.wish("start", desktops)
+        await made.until_phase(desktops, "starting/awaiting-vma")
+        await made.bring(desktops, "stopped")
+        for vm_id in range(1, desktops + 1):
+            grounds.plant_canary(vm_id, json.dumps({"owner": vm_id, "word": os.urandom(8).hex()}).encode())
+        made.remember_the_host()
+        await made.calm()
+        yield made
+    finally:
+        await store.close()

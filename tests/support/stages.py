@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
-from tests.support import onlooker
+from tests.support import onlooker, qemu_onlooker
 from tests.support.ordeal import Ordeal
 
 DESK, MUTE = 1, 2
@@ -98,8 +98,10 @@ async def _connect_mute(on: Ordeal) -> None:
 
 
 def end_guest(on: Ordeal, vm_id: int) -> None:
-    """Kill the init of a running guest."""
-    (init,) = onlooker.guests(on.grounds.installation)[vm_id].inits
+    """Kill the init of a running guest, or its QEMU."""
+    installation = on.grounds.installation
+    machines = [qemu.pid for qemu in qemu_onlooker.qemus(installation).get(vm_id, ())]
+    (init,) = machines or onlooker.guests(installation)[vm_id].inits
     os.kill(init, signal.SIGKILL)
 
 
