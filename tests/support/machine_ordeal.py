@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Collection, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
@@ -16,8 +16,8 @@ from tests.support.ordeal import SETTINGS, Ordeal, at_work
 from tests.support.tiny_vm import tiny_image
 
 POLICY = ("backend=kvm", "cpus=1", "user_storage_size=16")
-DESKTOPS = 2
-"""VM 1 has the tiny guest. VM 2 has a boot sector, which has no agent and does not mind its power button."""
+DESK, MUTE = 1, 2
+"""The VM of tiny guests, and that of boot sectors, which have no agent and do not mind their power button."""
 
 
 @contextmanager
@@ -30,10 +30,10 @@ def machine_grounds(directory: Path) -> Iterator[tuple[Trial, Grounds, Path]]:
         try:
             trial.lay_out(pool_size="1G")
             libvirtd.start()
-            trial.furnish(image, vm="desk1", memory=96, policy=POLICY)
+            trial.furnish(image, vm=f"desk{DESK}", memory=96, policy=POLICY)
             trial.qa("osf", "add", "name=mute", "memory=64", *POLICY)
             trial.qa("di", "add", f"path={sector_image(directory, 'deaf')}", "osf=mute")
-            trial.qa("vm", "add", f"name=desk{DESKTOPS}", f"user={LOGIN}", "osf=mute")
+            trial.qa("vm", "add", f"name=desk{MUTE}", f"user={LOGIN}", "osf=mute")
             with netns.entered(trial.netns):
                 yield (
                     trial,
@@ -46,8 +46,11 @@ def machine_grounds(directory: Path) -> Iterator[tuple[Trial, Grounds, Path]]:
 
 
 @asynccontextmanager
-async def machine_ordeal(directory: Path) -> AsyncIterator[Ordeal]:
-    """The installation with its daemon at work; either VM has run once, and has a canary on its home."""
+async def machine_ordeal(directory: Path, *, answering: Collection[int] = (DESK,)) -> AsyncIterator[Ordeal]:
+    """The installation with its daemon at work.
+
+    The mute VM, and those that are to be `answering`, have run once and have a canary on their homes.
+    """
     with machine_grounds(directory) as (trial, grounds, image):
-        async with at_work(trial, grounds, image, DESKTOPS) as made:
+        async with at_work(trial, grounds, image, answering=answering, mute=MUTE) as made:
             yield made

@@ -13,7 +13,7 @@ import ssl
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Collection, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 
@@ -229,27 +229,29 @@ def grounds_of(directory: Path, desktops: int) -> Iterator[tuple[Trial, Grounds,
 async def ordeal(directory: Path, desktops: int) -> AsyncIterator[Ordeal]:
     """The installation with its daemon at work; every VM has run once, and has a canary in its home."""
     with grounds_of(directory, desktops) as (trial, grounds, quick):
-        async with at_work(trial, grounds, quick, desktops) as made:
+        async with at_work(trial, grounds, quick, answering=range(1, desktops), mute=desktops) as made:
             yield made
 
 
 @asynccontextmanager
-async def at_work(trial: Trial, grounds: Grounds, quick: Path, desktops: int) -> AsyncIterator[Ordeal]:
-    """The same on grounds that are laid out: of so many VMs the last is mute."""
+async def at_work(
+    trial: Trial, grounds: Grounds, quick: Path, *, answering: Collection[int], mute: int
+) -> AsyncIterator[Ordeal]:
+    """The same on grounds that are laid out, where these VMs are run once."""
     store = await Store.open(grounds.settings[DATABASE_URL], SystemClock())
     try:
         made = Ordeal(trial, grounds, store, quick)
         made.plan.arm()
         made.plan.disarm()
         await made.start_daemon()
-        for vm_id in range(1, desktops):
+        for vm_id in answering:
             await made.bring(vm_id, "running")
-        for vm_id in range(1, desktops):
+        for vm_id in answering:
             await made.bring(vm_id, "stopped")
-        await made.wish("start", desktops)
-        await made.until_phase(desktops, "starting/awaiting-vma")
-        await made.bring(desktops, "stopped")
-        for vm_id in range(1, desktops + 1):
+        await made.wish("start", mute)
+        await made.until_phase(mute, "starting/awaiting-vma")
+        await made.bring(mute, "stopped")
+        for vm_id in (*answering, mute):
             grounds.plant_canary(vm_id, json.dumps({"owner": vm_id, "word": os.urandom(8).hex()}).encode())
         made.remember_the_host()
         await made.calm()

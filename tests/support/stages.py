@@ -46,6 +46,10 @@ async def _running(on: Ordeal) -> None:
     await on.bring(DESK, "running")
 
 
+async def _mute_stopped(on: Ordeal) -> None:
+    await on.bring(MUTE, "stopped")
+
+
 async def _mute_boots(on: Ordeal) -> None:
     await on.bring(MUTE, "stopped")
     await on.wish("start", MUTE)
@@ -63,12 +67,25 @@ async def _nobody_looks(on: Ordeal) -> None:
     on.kill()
 
 
+async def _nobody_looks_at_mute(on: Ordeal) -> None:
+    await _mute_boots(on)
+    on.kill()
+
+
 async def _start(on: Ordeal) -> None:
     await on.wish("start", DESK)
 
 
 async def _stop(on: Ordeal) -> None:
     await on.wish("stop", DESK)
+
+
+async def _start_mute(on: Ordeal) -> None:
+    await on.wish("start", MUTE)
+    await on.eventually(
+        "the guest that boots",
+        lambda: on.plan.struck() or on.row(MUTE)["vm_phase"] == "starting/awaiting-vma",
+    )
 
 
 async def _stop_mute(on: Ordeal) -> None:
@@ -122,6 +139,16 @@ VM_STAGES = (
     Stage("stop while booting", _mute_boots, _stop_mute, MUTE, ("stopped",)),
     Stage("end while booting", _mute_boots, _end_mute, MUTE, ("stopped",)),
 )
+BOOT_STAGES = (
+    *(stage for stage in VM_STAGES if stage.vm_id == MUTE),
+    Stage("boot", _mute_stopped, _start_mute, MUTE, ("starting",)),
+    Stage("take up while booting", _nobody_looks_at_mute, _take_up, MUTE, ("starting",)),
+)
+"""Those in which no guest gets further than its boot: quick ones, where guests boot slowly.
+
+The last two end with a guest that boots on. It is stopped after them, which is no part of them, but of the
+first ones.
+"""
 SESSION_STAGES = (
     Stage("connect", _running, _connect, DESK, ("running",)),
     Stage("connect and start", _stopped, _connect, DESK, ("running", "stopped")),

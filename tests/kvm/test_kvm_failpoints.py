@@ -1,0 +1,36 @@
+"""The daemon killed at the boundaries of what it does to a virtual machine that boots; one checker.
+
+`scripts/full kvm_kills` does it at every boundary there is, and to machines that run.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from appliance.runtime.actions import (
+    AdoptGuest,
+    DefineGuest,
+    EraseGuest,
+    KillGuest,
+    LaunchGuest,
+    PrepareRoot,
+)
+from tests.support.faults import Fault, failpoints
+from tests.support.machine_ordeal import machine_ordeal
+from tests.support.stages import BOOT_STAGES
+from tests.support.suffering import assigned, suffer
+
+pytestmark = [pytest.mark.kvm, pytest.mark.timeout(400)]
+
+OURS = (PrepareRoot, DefineGuest, LaunchGuest, AdoptGuest, KillGuest, EraseGuest)
+"""What is done to machines and disks; the rest is the same for all kinds."""
+
+
+async def test_a_daemon_killed_at_any_boundary_leaves_nothing_doubled_lost_stuck_or_leaked(
+    tiny: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    async with machine_ordeal(tmp_path_factory.mktemp("kills") / "o", answering=()) as on:
+        for point, stage in await assigned(on, failpoints(OURS, Fault.KILL), BOOT_STAGES):
+            await suffer(on, point, stage)
