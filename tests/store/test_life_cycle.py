@@ -8,20 +8,21 @@ from pathlib import Path
 import pytest
 from sqlalchemy import update
 
+from appliance.config import Settings
 from appliance.model import BackendKind, VmId
 from appliance.runtime.backend import Sighting
 from appliance.runtime.nothing import Nothing
 from appliance.storage.schema import osfs
 from tests.support.host import INSTALLATION, Rig, rig
-from tests.support.life_cycle import Life, LifeCycle
+from tests.support.life_cycle import GRACE, SIGNAL, Life, LifeCycle
 
-SHORT = {"internal.hkd.lxc.timeout.on_state.stopping.stop": "0.3"}
+WAITS = {SIGNAL: "0.3", GRACE: "30"}
 
 
 @pytest.fixture
 async def host(tmp_path: Path) -> AsyncIterator[Rig]:
     async with rig(tmp_path, desktops=2, mute=1) as made:
-        made.settings = made.settings.with_database(SHORT)
+        made.settings = Settings({**made.settings.written, **WAITS})
         yield made
 
 

@@ -20,6 +20,7 @@ from tests.support.host import Host
 ONE, TWO = VmId(1), VmId(2)
 PATIENCE_S = 90.0
 GRACE = "internal.hkd.vmhandler.vma.failed.max_time.on.starting"
+SIGNAL = "internal.hkd.lxc.timeout.on_state.stopping.stop"
 CLEARED = (VmState.STOPPED, None, None, None, UserState.DISCONNECTED)
 
 
@@ -36,6 +37,10 @@ class Life:
     """None: this kind never notices that a guest ends by itself."""
     obeys_at_once: bool = False
     """Whether every guest of this kind is gone as soon as it is told to end."""
+
+    def wait(self, key: str, seconds: float) -> None:
+        """Let one of the machine's waits take so long from now on."""
+        self.host.settings = self.host.settings.with_database({key: f"{seconds:g}"})
 
     async def until(self, vm_id: VmId, condition: Callable[[Vm], bool]) -> Vm:
         """Wait for a row to satisfy `condition`."""
@@ -138,7 +143,7 @@ class LifeCycle:
             await life.stops(TWO)
 
     async def test_a_guest_that_never_answers_ends_with_the_reason(self, life: Life) -> None:
-        life.host.settings = life.host.settings.with_database({GRACE: "1"})
+        life.wait(GRACE, 1)
         async with life.host.hkd():
             await life.host.wish("start", TWO)
             vm = await life.until(TWO, lambda vm: vm.runtime.failure is not None)
@@ -186,22 +191,30 @@ class LifeCycle:
     async def test_a_stop_goes_on_after_the_daemon_died(self, life: Life) -> None:
         if life.obeys_at_once:
             return
+        life.wait(SIGNAL, PATIENCE_S)
         async with life.host.hkd():
             await life.boots(TWO)
             await life.host.wish("stop", TWO)
             await life.until_state(TWO, VmState.STOPPING)
+            await life.only(TWO)
+        life.wait(SIGNAL, 0.5)
         async with life.host.hkd():
             vm = await life.until_ended(TWO)
         assert vm.runtime.failure is None
 
     async def test_a_restart_wished_while_a_guest_stops_follows_its_end(self, life: Life) -> None:
-        if life.obeys_at_once:
+        if life.obeys_at_once or life.end is None:
             return
+        life.wait(SIGNAL, PATIENCE_S)
         async with life.host.hkd():
             first = await life.boots(TWO)
             await life.host.wish("stop", TWO)
             await life.until_state(TWO, VmState.STOPPING)
             await life.host.wish("stop", TWO, restart=True)
+            await life.until(TWO, lambda vm: vm.runtime.restart)
+            assert await life.only(TWO) == first
+            await life.end(TWO)
             await life.until_boots(TWO, run=2)
-            assert (await life.only(TWO)) != first
+            assert await life.only(TWO) != first
+            life.wait(SIGNAL, 0.5)
             await life.stops(TWO)
