@@ -18,6 +18,8 @@ from tests.support.tiny_vm import tiny_image
 POLICY = ("backend=kvm", "cpus=1", "user_storage_size=16")
 DESK, MUTE = 1, 2
 """The VM of tiny guests, and that of boot sectors, which have no agent and do not mind their power button."""
+SLOWER = 4.0
+"""How much more patience emulated guests need than containers."""
 
 
 @contextmanager
@@ -52,5 +54,5 @@ async def machine_ordeal(directory: Path, *, answering: Collection[int] = (DESK,
     The mute VM, and those that are to be `answering`, have run once and have a canary on their homes.
     """
     with machine_grounds(directory) as (trial, grounds, image):
-        async with at_work(trial, grounds, image, answering=answering, mute=MUTE) as made:
+        async with at_work(trial, grounds, image, answering=answering, mute=MUTE, slower=SLOWER) as made:
             yield made

@@ -52,6 +52,8 @@ class Ordeal:
         self.trial, self.grounds, self.store, self.quick = trial, grounds, store, quick
         self.plan = Plan(trial.directory.with_name("faults") / "plan")
         self.plan.file.parent.mkdir()
+        self.patience_s, self.stage_s = PATIENCE_S, STAGE_S
+        """How long anything may take to come true, and a stage to reach a failpoint."""
         self.limit_s: float | None = None
         """How long an action may go on at most in the daemons started from now on, if not its own limit."""
         self._base: Baseline | None = None
@@ -93,12 +95,12 @@ class Ordeal:
         """Whether the plan has killed the daemon; waits as long as a stage may take to get there."""
         daemon = self.trial.daemon
         assert daemon is not None
-        until = time.monotonic() + STAGE_S
+        until = time.monotonic() + self.stage_s
         while not self.plan.struck():
             if time.monotonic() > until:
                 return False
             await asyncio.sleep(0.01)
-        daemon.wait(PATIENCE_S)
+        daemon.wait(self.patience_s)
         assert daemon.returncode == -9, f"the daemon ended with {daemon.returncode}\n{self.last_words()}"
         self.trial.daemon = self.grounds.daemon = None
         return True
@@ -141,7 +143,7 @@ class Ordeal:
 
     async def bring(self, vm_id: int, state: str) -> None:
         """Have a VM running or stopped, wherever it is now."""
-        until = time.monotonic() + PATIENCE_S
+        until = time.monotonic() + self.patience_s
         while (self.row(vm_id)["vm_state"], self.row(vm_id)["vm_cmd"]) != (state, None):
             await self.wish("start" if state == "running" else "stop", vm_id)
             with suppress(TimeoutError):
@@ -151,7 +153,7 @@ class Ordeal:
 
     async def eventually(self, what: str, condition: Callable[[], bool]) -> None:
         """Look again and again until `condition` holds."""
-        until = time.monotonic() + PATIENCE_S
+        until = time.monotonic() + self.patience_s
         while not condition():
             assert time.monotonic() < until, f"no sign of {what}\n{self.last_words()}"
             await asyncio.sleep(0.01)
@@ -165,7 +167,7 @@ class Ordeal:
         """
         assert self._base is not None
         try:
-            await asyncio.to_thread(until_clean, self.grounds, self._base, PATIENCE_S)
+            await asyncio.to_thread(until_clean, self.grounds, self._base, self.patience_s)
         except AssertionError as exc:
             raise AssertionError(f"{exc}\n{self.last_words()}") from exc
 
@@ -235,12 +237,13 @@ async def ordeal(directory: Path, desktops: int) -> AsyncIterator[Ordeal]:
 
 @asynccontextmanager
 async def at_work(
-    trial: Trial, grounds: Grounds, quick: Path, *, answering: Collection[int], mute: int
+    trial: Trial, grounds: Grounds, quick: Path, *, answering: Collection[int], mute: int, slower: float = 1
 ) -> AsyncIterator[Ordeal]:
-    """The same on grounds that are laid out, where these VMs are run once."""
+    """The same on grounds that are laid out, where these VMs are run once and boot `slower` than others."""
     store = await Store.open(grounds.settings[DATABASE_URL], SystemClock())
     try:
         made = Ordeal(trial, grounds, store, quick)
+        made.patience_s, made.stage_s = slower * PATIENCE_S, slower * STAGE_S
         made.plan.arm()
         made.plan.disarm()
         await made.start_daemon()
