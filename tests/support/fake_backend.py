@@ -33,6 +33,8 @@ class FakeBackend:
         self.kept: dict[Path, Mark] = {}
         self.fences: dict[VmId, GuestSpec] = {}
         self.stops_when_asked = True
+        self.deaf: set[VmId] = set()
+        """VMs whose guests do not stop when they are asked, even so."""
         self.messages = "booted"
         self.bad_images: dict[DiId, Exception] = {}
         """What launching a guest of these images raises."""
@@ -99,7 +101,7 @@ class FakeBackend:
 
     async def stop(self, vm_id: VmId) -> None:
         await self._called("stop", vm_id)
-        if self.stops_when_asked:
+        if self.stops_when_asked and vm_id not in self.deaf:
             self.depart(vm_id)
 
     async def kill(self, vm_id: VmId) -> None:

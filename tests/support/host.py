@@ -1,10 +1,12 @@
-"""A whole HKD on a real database, over a backend in memory and VMAs on loopback."""
+"""A whole HKD on a real database; over a backend in memory and VMAs on loopback, unless it has another."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
 from ipaddress import IPv4Address
 from pathlib import Path
 
@@ -29,61 +31,38 @@ from tests.support.mortal import mortal
 INSTALLATION = InstallationId("0a1b2c3d")
 
 
-class Rig:
-    """One host: rows, a fake hypervisor, and the daemon's HKD, which may be killed and begun again."""
+class Host(ABC):
+    """One host: rows, and the daemon's HKD, which may be killed and begun again."""
 
-    def __init__(self, directory: Path, store: Store, backend: FakeBackend, vma_port: int) -> None:
+    def __init__(
+        self, directory: Path, store: Store, installation: InstallationId, settings: Settings
+    ) -> None:
         self.store = store
-        self.backend = backend
+        self.settings = settings
+        self.installation = installation
         self.feed = ChangeFeed()
         self.host_id = HostId(1)
         self.boot_slots = 2
         self.told_to_stop = asyncio.Event()
         self.latest: Hkd | None = None
         """The HKD that was begun last."""
-        self.fences: Fences | None = None
-        """Those of the backend, unless others are put here."""
-        self.more: dict[BackendKind, Equipment] = {}
-        """Backends of other kinds that the host has as well."""
         self._run = directory
-        self.settings = Settings(
-            {
-                "nodename": "rig",
-                "path.run": str(directory),
-                "path.storage.root": str(directory),
-                "vm.network.ip.start": "127.0.0.10",
-                "vm.network.netmask": "24",
-                "vm.network.gateway": "127.0.0.1",
-                "internal.vm.port.vma": str(vma_port),
-                "internal.hkd.vmhandler.vma.failed.max_time.on.starting": "2",
-                "internal.hkd.lxc.timeout.on_state.zombie.delay": "0.05",
-                "internal.hkd.lxc.timeout.on_state.stopping.shutdown": "0.1",
-                "internal.hkd.lxc.timeout.on_state.stopping.stop": "2",
-                "internal.hkd.start.delay.first": "0.05",
-                "internal.hkd.start.delay.max": "0.2",
-                "internal.hkd.poll_time": "0.05",
-            }
-        )
+
+    @abstractmethod
+    def equipped(self) -> AbstractAsyncContextManager[Mapping[BackendKind, Equipment]]:
+        """What runs the guests of each kind, for as long as one daemon lives."""
 
     @contextlib.asynccontextmanager
     async def hkd(self) -> AsyncIterator[Supervisor]:
         """An HKD at work; leaving the block is its sudden death."""
-        kit = Equipment(self.backend, self.backend, self.fences or self.backend)
-        foreign = Nothing(self._run, INSTALLATION)
-        await foreign.check()
         async with self.store.read() as tx:
             host = await tx.hosts.get(self.host_id)
         with Doorbell(self._run / "bell") as bell:
-            async with mortal() as tasks:
-                equipment = {
-                    BackendKind.LXC: kit,
-                    BackendKind.NOTHING: Equipment(foreign, foreign, foreign),
-                    **self.more,
-                }
+            async with self.equipped() as equipment, mortal() as tasks:
                 performer = Performer(
                     self.store,
                     lambda: self.settings,
-                    INSTALLATION,
+                    self.installation,
                     equipment,
                     self.feed,
                     SystemClock(),
@@ -94,7 +73,7 @@ class Rig:
                     self.store,
                     self.settings,
                     host,
-                    INSTALLATION,
+                    self.installation,
                     equipment,
                     supervisor,
                     self.feed,
@@ -140,15 +119,57 @@ class Rig:
                 assert await vms.stop(tx, [vm_id], by="test", restart=restart) == 1
 
 
+class Rig(Host):
+    """A host whose hypervisor is a fake."""
+
+    def __init__(self, directory: Path, store: Store, backend: FakeBackend, vma_port: int) -> None:
+        settings = Settings(
+            {
+                "nodename": "rig",
+                "path.run": str(directory),
+                "path.storage.root": str(directory),
+                "vm.network.ip.start": "127.0.0.10",
+                "vm.network.netmask": "24",
+                "vm.network.gateway": "127.0.0.1",
+                "internal.vm.port.vma": str(vma_port),
+                "internal.hkd.vmhandler.vma.failed.max_time.on.starting": "2",
+                "internal.hkd.lxc.timeout.on_state.zombie.delay": "0.05",
+                "internal.hkd.lxc.timeout.on_state.stopping.shutdown": "0.1",
+                "internal.hkd.lxc.timeout.on_state.stopping.stop": "2",
+                "internal.hkd.start.delay.first": "0.05",
+                "internal.hkd.start.delay.max": "0.2",
+                "internal.hkd.poll_time": "0.05",
+            }
+        )
+        super().__init__(directory, store, INSTALLATION, settings)
+        self.backend = backend
+        self.fences: Fences | None = None
+        """Those of the backend, unless others are put here."""
+        self.more: dict[BackendKind, Equipment] = {}
+        """Backends of other kinds that the host has as well."""
+
+    @contextlib.asynccontextmanager
+    async def equipped(self) -> AsyncIterator[Mapping[BackendKind, Equipment]]:
+        """The fake for containers, and guests of others."""
+        foreign = Nothing(self._run, INSTALLATION)
+        await foreign.check()
+        yield {
+            BackendKind.LXC: Equipment(self.backend, self.backend, self.fences or self.backend),
+            BackendKind.NOTHING: Equipment(foreign, foreign, foreign),
+            **self.more,
+        }
+
+
 @contextlib.asynccontextmanager
-async def rig(directory: Path, desktops: int = 1) -> AsyncIterator[Rig]:
-    """A rig with one image and VMs number 1, 2, …, whose VMAs answer on loopback."""
+async def rig(directory: Path, desktops: int = 1, *, mute: int = 0) -> AsyncIterator[Rig]:
+    """A rig with one image and VMs number 1, 2, …, whose VMAs answer on loopback, but for the last ones."""
     url = f"sqlite:///{directory}/qvd.db"
     upgrade(url)
     vmas = [await asyncio.start_server(answer_vma, "127.0.0.10", 0)]
     port: int = vmas[0].sockets[0].getsockname()[1]
     vmas += [
-        await asyncio.start_server(answer_vma, f"127.0.0.{10 + more}", port) for more in range(1, desktops)
+        await asyncio.start_server(answer_vma, f"127.0.0.{10 + more}", port)
+        for more in range(1, desktops - mute)
     ]
     store = await Store.open(url, SystemClock())
     try:

@@ -24,7 +24,7 @@ from appliance.storage import marks
 from appliance.storage.db import database_file
 from appliance.storage.paths import Paths
 from scripts.trial import BELONGS
-from tests.support import onlooker
+from tests.support import machine_invariants, onlooker
 from tests.support.onlooker import Guest
 
 Row = Mapping[str, Any]
@@ -53,7 +53,7 @@ class Grounds:
     daemon: int | None = None
     """The daemon's process, if one runs."""
     canaries: dict[Path, bytes] = field(default_factory=dict)
-    """Files in homes, and what they must go on holding."""
+    """Files in homes, or homes that are disks, and what they must go on holding."""
 
     @property
     def paths(self) -> Paths:
@@ -68,8 +68,13 @@ class Grounds:
     def vms(self) -> list[Row]:
         """Every VM with its runtime row."""
         return self.rows(
-            "SELECT v.id, v.uuid, v.name, r.* FROM vms v JOIN vm_runtimes r ON r.vm_id = v.id ORDER BY v.id"
+            "SELECT v.id, v.uuid, v.name, v.ip, o.backend, r.* FROM vms v JOIN osfs o ON o.id = v.osf_id"
+            " JOIN vm_runtimes r ON r.vm_id = v.id ORDER BY v.id"
         )
+
+    def images(self) -> list[Row]:
+        """Every image, with the backend that it is for."""
+        return self.rows("SELECT d.*, o.backend FROM dis d JOIN osfs o ON o.id = d.osf_id ORDER BY d.id")
 
     def baseline(self) -> Baseline:
         """The host as it is now; to be taken while no VM runs."""
@@ -83,6 +88,10 @@ class Grounds:
 
     def plant_canary(self, vm_id: int, content: bytes) -> None:
         """Put a file into a home that must never be lost or changed."""
+        if (disk := self.paths.home_disk(VmId(vm_id))).exists():
+            machine_invariants.write_canary(disk, content)
+            self.canaries[disk] = content
+            return
         canary = self.paths.homefs(VmId(vm_id)) / f"canary-{len(self.canaries)}"
         canary.write_bytes(content)
         self.canaries[canary] = content
@@ -108,20 +117,27 @@ def until_clean(grounds: Grounds, base: Baseline, limit_s: float = 30.0) -> None
 def violations(grounds: Grounds, base: Baseline) -> list[str]:
     """What is wrong, a line for each thing; empty if nothing is."""
     vms = grounds.vms()
+    containers = [row for row in vms if row["backend"] == "lxc"]
+    machines = [row for row in vms if row["backend"] == "kvm"]
     seen = onlooker.guests(grounds.installation)
     running = {row["id"] for row in vms if row["vm_state"] == "running"}
+    contained = {row["id"] for row in containers} & running
     return [
         *_database(grounds),
         *(line for row in vms for line in _settled(row)),
         *_operations(grounds),
-        *_guests(grounds, vms, seen),
-        *_groups(grounds, running),
+        *(line for row in vms if row["id"] in running for line in _answering(row)),
+        *_guests(grounds, containers, seen),
+        *_groups(grounds, contained),
         *_network(grounds, base, running),
-        *_disks(grounds, base, vms, running),
+        *_disks(grounds, base, containers, contained, locked=running),
         *_images(grounds),
-        *_homes(grounds, vms),
-        *_run_files(grounds, base, vms, running),
+        *_homes(grounds, containers),
+        *_run_files(grounds, base, vms, contained),
         *_processes(grounds, seen),
+        *machine_invariants.violations(
+            grounds.paths, grounds.settings, grounds.installation, machines, serves=grounds.daemon is not None
+        ),
     ]
 
 
@@ -191,8 +207,6 @@ def _running(grounds: Grounds, row: Row, guest: Guest) -> Iterator[str]:
     who = f"VM {row['id']}"
     if len(guest.inits) != 1 or len(guest.monitors) != 1:
         yield f"{who} is to run, and its inits are {guest.inits}, its monitors {guest.monitors}"
-    if row["vm_address"] and not onlooker.answers(row["vm_address"], row["vm_vma_port"]):
-        yield f"{who} is to run, and its VMA does not answer at {row['vm_address']}:{row['vm_vma_port']}"
     file = grounds.paths.lxc / f"qvd-{grounds.installation}-{row['id']}" / "mark"
     try:
         mark = marks.decoded(file.read_bytes())
@@ -201,6 +215,12 @@ def _running(grounds: Grounds, row: Row, guest: Guest) -> Iterator[str]:
         return
     if (mark.vm_id, mark.vm_uuid, mark.di_id) != (row["id"], row["uuid"], row["current_di_id"]):
         yield f"{who} runs under the mark of another: {mark}"
+
+
+def _answering(row: Row) -> Iterator[str]:
+    address, port = row["vm_address"], row["vm_vma_port"]
+    if address and not onlooker.answers(address, port):
+        yield f"VM {row['id']} is to run, and its VMA does not answer at {address}:{port}"
 
 
 def _groups(grounds: Grounds, running: Collection[int]) -> Iterator[str]:
@@ -227,20 +247,27 @@ def _network(grounds: Grounds, base: Baseline, running: Collection[int]) -> Iter
             yield f"the packet filter does not know {link} of a running VM"
 
 
-def _disks(grounds: Grounds, base: Baseline, vms: Collection[Row], running: Collection[int]) -> Iterator[str]:
+def _disks(
+    grounds: Grounds,
+    base: Baseline,
+    vms: Collection[Row],
+    running: Collection[int],
+    *,
+    locked: Collection[int],
+) -> Iterator[str]:
     paths = grounds.paths
     roots = {paths.rootfs(VmId(vm_id)) for vm_id in running}
-    locks = {paths.root_lock(VmId(vm_id)) for vm_id in running}
+    locks = {paths.root_lock(VmId(vm_id)) for vm_id in locked}
     for root in sorted(roots - onlooker.files(paths.all_rootfs)):
         yield f"the root {root.name} of a running VM is gone"
     for left in sorted(onlooker.files(paths.all_rootfs) - roots - locks):
         yield f"{left} belongs to no running VM"
     kept = {Path(row["path"]) for row in grounds.rows("SELECT path FROM kept")}
-    for left in sorted(onlooker.files(paths.kept) - kept):
+    for left in sorted((onlooker.files(paths.kept) | machine_invariants.kept(paths)) - kept):
         yield f"{left} is kept and nobody knows of it"
     for gone in sorted(path for path in kept if not path.exists()):
         yield f"{gone} should be kept and is gone"
-    bases = {paths.basefs(DiId(row["id"])) for row in grounds.rows("SELECT id FROM dis")}
+    bases = {paths.basefs(DiId(row["id"])) for row in grounds.images()}
     homes = {paths.homefs(VmId(row["id"])) for row in vms}
     for volume in sorted(onlooker.subvolumes(paths.root) - roots - kept - bases - homes - base.subvolumes):
         yield f"the subvolume {volume} belongs to nobody"
@@ -254,15 +281,15 @@ def _disks(grounds: Grounds, base: Baseline, vms: Collection[Row], running: Coll
 def _images(grounds: Grounds) -> Iterator[str]:
     """Every image that has a row is whole, and what has no row is not there."""
     paths = grounds.paths
-    rows = grounds.rows("SELECT * FROM dis")
+    rows = grounds.images()
     for row in rows:
         archive = paths.images / row["path"]
-        if not paths.basefs(DiId(row["id"])).is_dir():
+        if row["backend"] == "lxc" and not paths.basefs(DiId(row["id"])).is_dir():
             yield f"DI {row['id']} is registered and not unpacked"
         if not archive.is_file() or hashlib.sha256(archive.read_bytes()).hexdigest() != row["sha256"]:
             yield f"DI {row['id']} is registered, and {archive.name} is not the archive that was hashed"
     archives = {paths.images / row["path"] for row in rows}
-    bases = {paths.basefs(DiId(row["id"])) for row in rows}
+    bases = {paths.basefs(DiId(row["id"])) for row in rows if row["backend"] == "lxc"}
     for folder, expected in ((paths.images, archives), (paths.all_basefs, bases)):
         for left in sorted(onlooker.files(folder) - expected):
             yield f"{left} belongs to no image"
@@ -281,7 +308,8 @@ def _homes(grounds: Grounds, vms: Collection[Row]) -> Iterator[str]:
     for canary, content in grounds.canaries.items():
         found: bytes | None = None
         with suppress(OSError):
-            found = canary.read_bytes()
+            is_disk = canary.parent == paths.homes
+            found = machine_invariants.read_canary(canary, len(content)) if is_disk else canary.read_bytes()
         if found != content:
             yield f"{canary} is lost: it holds {found!r}"
 

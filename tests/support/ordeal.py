@@ -13,7 +13,7 @@ import ssl
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Collection, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 
@@ -52,6 +52,8 @@ class Ordeal:
         self.trial, self.grounds, self.store, self.quick = trial, grounds, store, quick
         self.plan = Plan(trial.directory.with_name("faults") / "plan")
         self.plan.file.parent.mkdir()
+        self.patience_s, self.stage_s = PATIENCE_S, STAGE_S
+        """How long anything may take to come true, and a stage to reach a failpoint."""
         self.limit_s: float | None = None
         """How long an action may go on at most in the daemons started from now on, if not its own limit."""
         self._base: Baseline | None = None
@@ -93,12 +95,12 @@ class Ordeal:
         """Whether the plan has killed the daemon; waits as long as a stage may take to get there."""
         daemon = self.trial.daemon
         assert daemon is not None
-        until = time.monotonic() + STAGE_S
+        until = time.monotonic() + self.stage_s
         while not self.plan.struck():
             if time.monotonic() > until:
                 return False
             await asyncio.sleep(0.01)
-        daemon.wait(PATIENCE_S)
+        daemon.wait(self.patience_s)
         assert daemon.returncode == -9, f"the daemon ended with {daemon.returncode}\n{self.last_words()}"
         self.trial.daemon = self.grounds.daemon = None
         return True
@@ -141,7 +143,7 @@ class Ordeal:
 
     async def bring(self, vm_id: int, state: str) -> None:
         """Have a VM running or stopped, wherever it is now."""
-        until = time.monotonic() + PATIENCE_S
+        until = time.monotonic() + self.patience_s
         while (self.row(vm_id)["vm_state"], self.row(vm_id)["vm_cmd"]) != (state, None):
             await self.wish("start" if state == "running" else "stop", vm_id)
             with suppress(TimeoutError):
@@ -151,7 +153,7 @@ class Ordeal:
 
     async def eventually(self, what: str, condition: Callable[[], bool]) -> None:
         """Look again and again until `condition` holds."""
-        until = time.monotonic() + PATIENCE_S
+        until = time.monotonic() + self.patience_s
         while not condition():
             assert time.monotonic() < until, f"no sign of {what}\n{self.last_words()}"
             await asyncio.sleep(0.01)
@@ -165,7 +167,7 @@ class Ordeal:
         """
         assert self._base is not None
         try:
-            await asyncio.to_thread(until_clean, self.grounds, self._base, PATIENCE_S)
+            await asyncio.to_thread(until_clean, self.grounds, self._base, self.patience_s)
         except AssertionError as exc:
             raise AssertionError(f"{exc}\n{self.last_words()}") from exc
 
@@ -229,25 +231,33 @@ def grounds_of(directory: Path, desktops: int) -> Iterator[tuple[Trial, Grounds,
 async def ordeal(directory: Path, desktops: int) -> AsyncIterator[Ordeal]:
     """The installation with its daemon at work; every VM has run once, and has a canary in its home."""
     with grounds_of(directory, desktops) as (trial, grounds, quick):
-        store = await Store.open(grounds.settings[DATABASE_URL], SystemClock())
-        try:
-            made = Ordeal(trial, grounds, store, quick)
-            made.plan.arm()
-            made.plan.disarm()
-            await made.start_daemon()
-            for vm_id in range(1, desktops):
-                await made.bring(vm_id, "running")
-            for vm_id in range(1, desktops):
-                await made.bring(vm_id, "stopped")
-            await made.wish("start", desktops)
-            await made.until_phase(desktops, "starting/awaiting-vma")
-            await made.bring(desktops, "stopped")
-            for vm_id in range(1, desktops + 1):
-                grounds.plant_canary(
-                    vm_id, json.dumps({"owner": vm_id, "word": os.urandom(8).hex()}).encode()
-                )
-            made.remember_the_host()
-            await made.calm()
+        async with at_work(trial, grounds, quick, answering=range(1, desktops), mute=desktops) as made:
             yield made
-        finally:
-            await store.close()
+
+
+@asynccontextmanager
+async def at_work(
+    trial: Trial, grounds: Grounds, quick: Path, *, answering: Collection[int], mute: int, slower: float = 1
+) -> AsyncIterator[Ordeal]:
+    """The same on grounds that are laid out, where these VMs are run once and boot `slower` than others."""
+    store = await Store.open(grounds.settings[DATABASE_URL], SystemClock())
+    try:
+        made = Ordeal(trial, grounds, store, quick)
+        made.patience_s, made.stage_s = slower * PATIENCE_S, slower * STAGE_S
+        made.plan.arm()
+        made.plan.disarm()
+        await made.start_daemon()
+        for vm_id in answering:
+            await made.bring(vm_id, "running")
+        for vm_id in answering:
+            await made.bring(vm_id, "stopped")
+        await made.wish("start", mute)
+        await made.until_phase(mute, "starting/awaiting-vma")
+        await made.bring(mute, "stopped")
+        for vm_id in (*answering, mute):
+            grounds.plant_canary(vm_id, json.dumps({"owner": vm_id, "word": os.urandom(8).hex()}).encode())
+        made.remember_the_host()
+        await made.calm()
+        yield made
+    finally:
+        await store.close()

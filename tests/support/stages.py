@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
-from tests.support import onlooker
+from tests.support import onlooker, qemu_onlooker
 from tests.support.ordeal import Ordeal
 
 DESK, MUTE = 1, 2
@@ -46,6 +46,10 @@ async def _running(on: Ordeal) -> None:
     await on.bring(DESK, "running")
 
 
+async def _mute_stopped(on: Ordeal) -> None:
+    await on.bring(MUTE, "stopped")
+
+
 async def _mute_boots(on: Ordeal) -> None:
     await on.bring(MUTE, "stopped")
     await on.wish("start", MUTE)
@@ -63,12 +67,25 @@ async def _nobody_looks(on: Ordeal) -> None:
     on.kill()
 
 
+async def _nobody_looks_at_mute(on: Ordeal) -> None:
+    await _mute_boots(on)
+    on.kill()
+
+
 async def _start(on: Ordeal) -> None:
     await on.wish("start", DESK)
 
 
 async def _stop(on: Ordeal) -> None:
     await on.wish("stop", DESK)
+
+
+async def _start_mute(on: Ordeal) -> None:
+    await on.wish("start", MUTE)
+    await on.eventually(
+        "the guest that boots",
+        lambda: on.plan.struck() or on.row(MUTE)["vm_phase"] == "starting/awaiting-vma",
+    )
 
 
 async def _stop_mute(on: Ordeal) -> None:
@@ -87,6 +104,14 @@ async def _end_mute(on: Ordeal) -> None:
     end_guest(on, MUTE)
 
 
+async def _end_mute_and_see(on: Ordeal) -> None:
+    end_guest(on, MUTE)
+    await on.eventually(
+        "the end of the guest",
+        lambda: on.plan.struck() or on.row(MUTE)["vm_state"] in ("stopping", "stopped"),
+    )
+
+
 async def _connect(on: Ordeal) -> None:
     await visit(on, DESK)
 
@@ -98,8 +123,10 @@ async def _connect_mute(on: Ordeal) -> None:
 
 
 def end_guest(on: Ordeal, vm_id: int) -> None:
-    """Kill the init of a running guest."""
-    (init,) = onlooker.guests(on.grounds.installation)[vm_id].inits
+    """Kill the init of a running guest, or its QEMU."""
+    installation = on.grounds.installation
+    machines = [qemu.pid for qemu in qemu_onlooker.qemus(installation).get(vm_id, ())]
+    (init,) = machines or onlooker.guests(installation)[vm_id].inits
     os.kill(init, signal.SIGKILL)
 
 
@@ -120,6 +147,17 @@ VM_STAGES = (
     Stage("stop while booting", _mute_boots, _stop_mute, MUTE, ("stopped",)),
     Stage("end while booting", _mute_boots, _end_mute, MUTE, ("stopped",)),
 )
+BOOT_STAGES = (
+    Stage("stop while booting", _mute_boots, _stop_mute, MUTE, ("stopped",)),
+    Stage("end while booting", _mute_boots, _end_mute_and_see, MUTE, ("starting", "stopping", "stopped")),
+    Stage("boot", _mute_stopped, _start_mute, MUTE, ("starting",)),
+    Stage("take up while booting", _nobody_looks_at_mute, _take_up, MUTE, ("starting",)),
+)
+"""Those in which no guest gets further than its boot: quick ones, where guests boot slowly.
+
+A daemon that dies before it has noted that a guest ended while it booted finds a wish that was not served:
+it starts another. The last two end with a guest that boots on; that it is stopped then is no part of them.
+"""
 SESSION_STAGES = (
     Stage("connect", _running, _connect, DESK, ("running",)),
     Stage("connect and start", _stopped, _connect, DESK, ("running", "stopped")),
