@@ -10,6 +10,7 @@ import pytest
 
 from scripts.trial import BIN, IN_NETNS, Trial, command, output
 from tests.support.desktop import Desk, leftovers
+from tests.support.quick_guest import quick_image
 from tests.support.survival import killed_at_moments, outlives
 from tests.support.witness import database
 
@@ -19,24 +20,37 @@ pytestmark = [pytest.mark.host, pytest.mark.timeout(300)]
 @pytest.fixture
 def running(desk: Desk) -> Desk:
     """The desktop's VM runs; nobody is connected."""
-    desk.trial.qa("vm", "start", "-f", f"name={desk.vm}")
-    desk.trial.wait_for_state(desk.vm, "running")
-    return desk
+    return started(desk)
 
 
 @pytest.fixture
-def neighbour(tmp_path: Path, image: Path) -> Iterator[Desk]:
-    """Another installation on this machine, with a running VM of the same number and name."""
+def quick(trial: Trial, tmp_path: Path) -> Desk:
+    """A running VM whose guest boots in a blink and has no windows, where nobody looks at any."""
+    return with_quick_guest(trial, tmp_path)
+
+
+@pytest.fixture
+def neighbour(tmp_path: Path) -> Iterator[Desk]:
+    """Another installation on this machine, with such a VM of the same number and name."""
     with Trial(tmp_path / "neighbour") as trial:
         trial.lay_out()
         installation = trial.marker.read_text()
-        trial.start()
-        trial.furnish(image)
-        trial.save_certificate()
-        trial.qa("vm", "start", "-f", "name=desk1")
-        trial.wait_for_state("desk1", "running")
-        yield Desk(trial, "desk1")
+        yield with_quick_guest(trial, tmp_path)
     assert leftovers(trial, installation) == []
+
+
+def with_quick_guest(trial: Trial, folder: Path) -> Desk:
+    """Begin an installation that is laid out, and start its one VM."""
+    trial.start()
+    trial.furnish(quick_image(folder / "quick.tar.gz"), memory=64)
+    return started(Desk(trial, "desk1"))
+
+
+def started(desk: Desk) -> Desk:
+    """Start the VM, and wait until it runs."""
+    desk.trial.qa("vm", "start", "-f", f"name={desk.vm}")
+    desk.trial.wait_for_state(desk.vm, "running")
+    return desk
 
 
 def execute(desk: Desk, statement: str) -> None:
@@ -79,45 +93,45 @@ def test_a_daemon_in_another_network_namespace_takes_the_guest_along(desk: Desk)
     screen.recalls("nomad")
 
 
-def test_installations_leave_each_other_alone(running: Desk, neighbour: Desk) -> None:
-    ours, theirs = running.init(), neighbour.init()
-    assert running.row()["id"] == neighbour.row()["id"]
-    for daemon in (running.trial, neighbour.trial):
+def test_installations_leave_each_other_alone(quick: Desk, neighbour: Desk) -> None:
+    ours, theirs = quick.init(), neighbour.init()
+    assert quick.row()["id"] == neighbour.row()["id"]
+    for daemon in (quick.trial, neighbour.trial):
         daemon.kill()
-    running.trial.start()
-    assert (running.init(), neighbour.init()) == (ours, theirs)
+    quick.trial.start()
+    assert (quick.init(), neighbour.init()) == (ours, theirs)
     neighbour.trial.start()
-    assert (running.init(), neighbour.init()) == (ours, theirs)
-    stop(running)
-    assert (running.inits(), neighbour.init()) == ([], theirs)
-    running.trial.kill()
-    running.trial.start()
-    assert (running.inits(), neighbour.init()) == ([], theirs)
+    assert (quick.init(), neighbour.init()) == (ours, theirs)
+    stop(quick)
+    assert (quick.inits(), neighbour.init()) == ([], theirs)
+    quick.trial.kill()
+    quick.trial.start()
+    assert (quick.inits(), neighbour.init()) == ([], theirs)
     stop(neighbour)
     assert neighbour.inits() == []
 
 
-def test_a_host_that_seems_rebooted_starts_only_what_is_gone(running: Desk) -> None:
-    init, run = running.init(), running.row()["run"]
-    running.trial.kill()
-    execute(running, "UPDATE host_runtimes SET boot_id = 'before'")
-    running.trial.start()
-    assert running.init() == init
-    assert (running.row()["vm_state"], running.row()["run"]) == ("running", run)
+def test_a_host_that_seems_rebooted_starts_only_what_is_gone(quick: Desk) -> None:
+    init, run = quick.init(), quick.row()["run"]
+    quick.trial.kill()
+    execute(quick, "UPDATE host_runtimes SET boot_id = 'before'")
+    quick.trial.start()
+    assert quick.init() == init
+    assert (quick.row()["vm_state"], quick.row()["run"]) == ("running", run)
 
-    running.trial.kill()
-    execute(running, "UPDATE host_runtimes SET boot_id = 'before'")
+    quick.trial.kill()
+    execute(quick, "UPDATE host_runtimes SET boot_id = 'before'")
     command("kill", "-9", str(init.pid))
-    running.trial.wait_for("the guest's end", lambda: running.inits() == [])
-    running.trial.start()
-    running.trial.wait_for_state(running.vm, "running")
-    assert running.init() != init
-    assert running.row()["run"] == int(str(run)) + 1
+    quick.trial.wait_for("the guest's end", lambda: quick.inits() == [])
+    quick.trial.start()
+    quick.trial.wait_for_state(quick.vm, "running")
+    assert quick.init() != init
+    assert quick.row()["run"] == int(str(run)) + 1
 
 
-def test_a_second_daemon_is_turned_down(running: Desk) -> None:
-    init = running.init()
-    trial = running.trial
+def test_a_second_daemon_is_turned_down(quick: Desk) -> None:
+    init = quick.init()
+    trial = quick.trial
     assert trial.daemon is not None
     elsewhere = f"{trial.netns}-elsewhere"
     trial.make_netns(elsewhere)
@@ -135,7 +149,7 @@ def test_a_second_daemon_is_turned_down(running: Desk) -> None:
     (line,) = second.stderr.splitlines()
     assert second.returncode == 1
     assert f"another appliance of this installation runs (pid {trial.daemon.pid})" in line
-    assert running.init() == init
+    assert quick.init() == init
     assert trial.alive()
 
 
