@@ -27,9 +27,14 @@ async def in_thread(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> 
 
 async def in_own_thread(work: Callable[[], T]) -> T:
     """As `in_thread`, in a thread that nobody else is given: it may change what is a thread's own."""
+    return await to_the_end(asyncio.wrap_future(begun_apart(work)))
+
+
+def begun_apart(work: Callable[[], T]) -> concurrent.futures.Future[T]:
+    """Have `work` done by a thread that does nothing else and ends with it."""
     future: concurrent.futures.Future[T] = concurrent.futures.Future()
     threading.Thread(target=_do, args=(work, future), daemon=True).start()
-    return await to_the_end(asyncio.wrap_future(future))
+    return future
 
 
 async def to_the_end(work: Awaitable[T]) -> T:

@@ -160,6 +160,7 @@ class Dhcp:
         wanted = {self._hosts: dhcp_config.hosts_text(guests), self._names: dhcp_config.names_text(guests)}
         if wanted == self._written:
             return
+        self._written = {}
         for file, text in wanted.items():
             beside = file.with_suffix(".new")
             try:

@@ -12,13 +12,11 @@ import ctypes
 import os
 import socket
 import struct
-import threading
-from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
 
 from appliance.errors import BackendError
 from appliance.runtime import lxc_config
+from appliance.threads import begun_apart
 
 TIMEOUT_S = 5.0
 GET_TTY, GET_STATE = 0, 3
@@ -28,7 +26,6 @@ REPLY = struct.Struct("iiQ")
 CREDENTIALS = struct.Struct("iII")
 PEER = struct.Struct("iII")
 
-T = TypeVar("T")
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -122,22 +119,4 @@ def _made_in(pid: int) -> socket.socket:
             os.close(namespace)
         return _made()
 
-    return _in_own_thread(visit)
-
-
-def _in_own_thread(work: Callable[[], T]) -> T:
-    outcome: list[T | BaseException] = []
-
-    def run() -> None:
-        try:
-            outcome.append(work())
-        except BaseException as exc:
-            outcome.append(exc)
-
-    thread = threading.Thread(target=run, name="visitor")
-    thread.start()
-    thread.join()
-    (result,) = outcome
-    if isinstance(result, BaseException):
-        raise result
-    return result
+    return begun_apart(visit).result()

@@ -10,16 +10,15 @@ import ctypes
 import json
 import logging
 import threading
-from typing import Any
 
 from appliance.errors import MissingToolError, NetworkError
+from appliance.runtime.ruleset import Json
 from appliance.threads import in_thread
 
 logger = logging.getLogger(__name__)
 
 LIBRARY = "libnftables.so.1"
 OUTPUT_JSON = 1 << 4
-Json = dict[str, Any]
 
 
 class Nftables:
@@ -37,7 +36,8 @@ class Nftables:
         :raises MissingToolError: the library is missing
         """
         said = await in_thread(self._run, json.dumps(commands))
-        return json.loads(said) if said else {}
+        listed: Json = json.loads(said) if said else {}
+        return listed
 
     def _run(self, commands: str) -> str:
         with self._turn:

@@ -1,4 +1,4 @@
-"""The rules between guests, host and world, as the JSON that nftables take. Nothing here performs I/O.
+"""The rules between guests, host and world, as the JSON that nftables takes. Nothing here performs I/O.
 
 Two tables of our own, one for what is routed and one for what is bridged, replaced together in one
 transaction; other tables are never touched. What they say:

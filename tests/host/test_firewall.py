@@ -17,8 +17,8 @@ from appliance.errors import NetworkError
 from appliance.model import VmId
 from appliance.runtime import bridge
 from appliance.runtime.firewall import Firewall
-from appliance.runtime.nft import Json, Nftables
-from appliance.runtime.ruleset import MOST_TALKS
+from appliance.runtime.nft import Nftables
+from appliance.runtime.ruleset import MOST_TALKS, Json
 from tests.support.lxc_rig import NETWORK
 from tests.support.onlooker import fenced
 from tests.support.wire import ALICE, BOB, GATEWAY, HOST_OUTSIDE, WORLD, Wire, spec

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -11,8 +10,7 @@ from pathlib import Path
 import pytest
 
 from appliance.model import VmId
-from scripts.trial import BELONGS
-from tests.support.damages import Damages, tool
+from tests.support.damages import Damages, left_behind, tool
 from tests.support.invariants import Grounds
 from tests.support.ordeal import Ordeal, ordeal
 
@@ -109,11 +107,7 @@ def _link(grounds: Grounds) -> Iterator[None]:
     tool("ip", "link", "del", "qvd9")
 
 
-@DAMAGES.add("the packet filter knows qvd9")
-def _filter(grounds: Grounds) -> Iterator[None]:
-    tool("nft", "add table inet extra; add set inet extra s { type ifname; elements = { qvd9 }; }")
-    yield
-    tool("nft", "delete table inet extra")
+DAMAGES.filtered("qvd9", "inet")
 
 
 @DAMAGES.add("left mounted")
@@ -130,21 +124,16 @@ def _loop(grounds: Grounds) -> Iterator[None]:
     tool("losetup", "--detach", device)
 
 
-@DAMAGES.add("process .* is left")
-def _process(grounds: Grounds) -> Iterator[None]:
-    left = subprocess.Popen(["sleep", "60"], env={**os.environ, BELONGS: str(grounds.directory)})
-    yield
-    left.kill()
-    left.wait()
+DAMAGES.started("process .* is left", left_behind)
 
 
-@DAMAGES.add("VM 1 is doubled")
-def _double(grounds: Grounds) -> Iterator[None]:
+def double(grounds: Grounds) -> subprocess.Popen[bytes]:
+    """A process that looks like the monitor of VM 1."""
     words = ["lxc-start", "-c", "import time; time.sleep(60)", "-n", f"qvd-{grounds.installation}-1"]
-    double = subprocess.Popen(words, executable=sys.executable)
-    yield
-    double.kill()
-    double.wait()
+    return subprocess.Popen(words, executable=sys.executable)
+
+
+DAMAGES.started("VM 1 is doubled", double)
 
 
 @pytest.fixture

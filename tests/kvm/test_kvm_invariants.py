@@ -13,8 +13,7 @@ import pytest
 
 from appliance.config import KVM_URI
 from appliance.model import DiId, VmId
-from scripts.trial import BELONGS
-from tests.support.damages import Damages, named_soon, tool
+from tests.support.damages import Damages, left_behind, named_soon, tool
 from tests.support.invariants import Grounds
 from tests.support.machine_invariants import write_canary
 from tests.support.machine_ordeal import machine_ordeal
@@ -128,11 +127,7 @@ def _tap(grounds: Grounds) -> Iterator[None]:
     tool("ip", "link", "del", "qvd2")
 
 
-@DAMAGES.add("the packet filter knows qvd2")
-def _filter(grounds: Grounds) -> Iterator[None]:
-    tool("nft", "add table bridge extra; add set bridge extra s { type ifname; elements = { qvd2 }; }")
-    yield
-    tool("nft", "delete table bridge extra")
+DAMAGES.filtered("qvd2", "bridge")
 
 
 @DAMAGES.add("libvirtd has a domain of VM 2, which does not run")
@@ -150,12 +145,7 @@ def _domain(grounds: Grounds) -> Iterator[None]:
     tool(*virsh, "undefine", name)
 
 
-@DAMAGES.add("process .* is left")
-def _process(grounds: Grounds) -> Iterator[None]:
-    left = subprocess.Popen(["sleep", "60"], env={**os.environ, BELONGS: str(grounds.directory)})
-    yield
-    left.kill()
-    left.wait()
+DAMAGES.started("process .* is left", left_behind)
 
 
 @DAMAGES.add("VM 1 is doubled: QEMUs")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import sqlite3
 import subprocess
@@ -10,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
+from scripts.trial import BELONGS
 from tests.support.invariants import Grounds
 from tests.support.ordeal import Ordeal
 
@@ -60,6 +62,28 @@ class Damages:
 
         self.add(seen_as)(made)
 
+    def started(self, seen_as: str, begin: Callable[[Grounds], subprocess.Popen[bytes]]) -> None:
+        """Register a process too many."""
+
+        def made(grounds: Grounds) -> Iterator[None]:
+            process = begin(grounds)
+            yield
+            process.kill()
+            process.wait()
+
+        self.add(seen_as)(made)
+
+    def filtered(self, link: str, family: str) -> None:
+        """Register a link that the packet filter knows and should not."""
+
+        def made(_: Grounds) -> Iterator[None]:
+            tool("nft", f"add table {family} extra; add set {family} extra s {{ type ifname; {elements} }}")
+            yield
+            tool("nft", f"delete table {family} extra")
+
+        elements = f"elements = {{ {link} }};"
+        self.add(f"the packet filter knows {link}")(made)
+
     async def are_named(self, on: Ordeal) -> None:
         """Do each of them, have it told, and undo it.
 
@@ -68,6 +92,11 @@ class Damages:
         for seen_as, made in self._made:
             with contextmanager(made)(on.grounds):
                 await named_soon(on, seen_as)
+
+
+def left_behind(grounds: Grounds) -> subprocess.Popen[bytes]:
+    """A process of the installation that nobody needs."""
+    return subprocess.Popen(["sleep", "60"], env={**os.environ, BELONGS: str(grounds.directory)})
 
 
 async def named_soon(on: Ordeal, seen_as: str) -> None:
