@@ -187,6 +187,37 @@ class User:
     """At how many desktops they are now."""
 
 
+class Limit(StrEnum):
+    """What a desktop on an old image may be given: a time to be asked, a time to be restarted."""
+
+    SOFT = "soft"
+    HARD = "hard"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgeingPolicy:
+    """How the VMs of an OSF move to another image, and how long they may lie idle; spans are in seconds."""
+
+    expire_idle: bool = False
+    """Whether desktops at which nobody is move without being asked."""
+    expire_on_disconnect: bool = False
+    """Whether a desktop moves when its user leaves after its soft limit."""
+    postpone_times: int | None = None
+    """How often its user may put a restart off; None: there is no putting off, only being asked again."""
+    postpone_s: int | None = None
+    """For how long each time."""
+    expire_warn_s: int = 900
+    """How long before its hard limit a desktop is warned; 0: never."""
+    idle_limit_s: int | None = None
+    """How long a desktop may run with nobody at it before it is stopped."""
+    session_limit_s: int | None = None
+    """How long somebody may stay connected."""
+
+
+PLAIN_AGEING = AgeingPolicy()
+"""What holds for an OSF that says nothing."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Osf:
     """An operating system flavour: what its VMs get, and which backend runs them."""
@@ -204,6 +235,7 @@ class Osf:
     """How much a guest may write into its root; None: `osf.default.root_size`."""
     io_weight: int | None = None
     """What a busy disk gives a guest beside others, which have `IO_WEIGHT_UNSAID`; None: as much as them."""
+    ageing: AgeingPolicy = PLAIN_AGEING
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -258,6 +290,16 @@ class VmRuntime:
     """The part of its host for which its start waits, to be tried again."""
     vm_expiration_soft: datetime | None
     vm_expiration_hard: datetime | None
+    expire_asked: int
+    """How often the desktop was asked to restart since it began to run."""
+    expire_answered: int
+    """The last of these questions that was answered."""
+    expire_next_ts: datetime | None
+    """Before this it is not asked again; None: from its soft limit on."""
+    expire_postponed: int
+    """How often its user has put the restart off."""
+    expire_warned: bool
+    """Whether it was warned of its hard limit."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -36,6 +36,15 @@ PLACE = ("current_di_id", "vm_address", "vm_vma_port", "vm_x_port")
 UNPLACED: dict[str, Any] = dict.fromkeys(
     (*PLACE, "vm_ssh_port", "vm_vnc_port", "vm_mon_port", "vm_serial_port")
 )
+UNASKED: dict[str, Any] = {"expire_next_ts": None, "expire_warned": False}
+UNLIMITED: dict[str, Any] = UNASKED | {
+    "vm_expiration_soft": None,
+    "vm_expiration_hard": None,
+    "expire_asked": 0,
+    "expire_answered": 0,
+    "expire_postponed": 0,
+}
+"""No limit survives a reboot: it was about the image that ran before."""
 UNDER_WAY = (VmState.STARTING, VmState.RUNNING, VmState.DEBUGGING)
 
 
@@ -159,7 +168,10 @@ class Runtimes:
         )
 
     async def place(self, vm_id: VmId, placement: Placement) -> None:
-        """Say which image a starting VM is being made from, before anything is made."""
+        """Say which image a starting VM is being made from, before anything is made.
+
+        Limits end here: whatever they were about, the VM now boots what its tag points at.
+        """
         await self._connection.execute(_PLACING, {"vm": vm_id, **_placing(placement)})
 
     async def record_failure(
@@ -273,6 +285,7 @@ class Runtimes:
                 started_by=StartedBy.HOST,
                 **NO_FAILURE,
                 **UNPLACED,
+                **UNLIMITED,
             )
         )
 
@@ -347,8 +360,7 @@ def _stopped_values() -> dict[str, Any]:
         "vm_cmd": case((start_follows, literal(VmCmd.START, ROW.vm_cmd.type)), else_=null()),
         "host_id": case((start_follows, ROW.host_id), else_=null()),
         "vma_ok_ts": None,
-        "vm_expiration_soft": None,
-        "vm_expiration_hard": None,
+        **UNLIMITED,
     }
 
 
@@ -400,7 +412,7 @@ _BEFORE = select(*BEFORE).where(ROW.vm_id == bindparam("vm"))
 _PLACING = (
     update(vm_runtimes)
     .where(ROW.vm_id == bindparam("vm"), ROW.vm_state != VmState.STOPPED)
-    .values({name: bindparam(f"to_{name}") for name in PLACE})
+    .values({name: bindparam(f"to_{name}") for name in PLACE} | UNLIMITED)
 )
 _COUNTING = {
     column.name: update(vm_counters)
