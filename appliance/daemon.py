@@ -47,6 +47,7 @@ from appliance.ops.images import sweep_unfinished
 from appliance.ops.settings import in_force
 from appliance.runtime import host_shutdown, preflight
 from appliance.runtime.addressing import AddressedFences
+from appliance.runtime.ageing import Ager
 from appliance.runtime.backend import ConsoleLine, Fences
 from appliance.runtime.bridge import converge, spec
 from appliance.runtime.console import Consoles
@@ -152,6 +153,7 @@ class Appliance:
                         self._clock,
                         lambda vm_id: supervisor.machine(vm_id),
                         self._around.orders,
+                        bell.ring,
                     ),
                     tasks,
                     self._clock,
@@ -188,6 +190,10 @@ class Appliance:
                     await hkd.declare(HostState.RUNNING, os.getpid())
                     for kind in equipment:
                         tasks.create_task(hkd.follow(kind), name=f"departures of {kind}")
+                    ager = Ager(
+                        self._store, self._current, self._host.id, supervisor.post, bell.ring, self._clock
+                    )
+                    tasks.create_task(ager.run(), name="limits")
                     wishes = tasks.create_task(hkd.serve_wishes(), name="wishes")
                     tasks.create_task(hkd.tick(), name="ticker")
                     self._look_after_storage(tasks, equipment, supervisor)

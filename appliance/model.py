@@ -324,12 +324,63 @@ class Vm:
     di: str | None = None
     next_di: str | None = None
     next_di_id: DiId | None = None
+    next_di_since: datetime | None = None
+    """Since when its tag points where it does."""
 
     @property
     def outdated(self) -> bool:
         """Whether the next start would boot another image than the one that runs."""
         running = self.runtime.current_di_id
         return running is not None and self.next_di_id is not None and running != self.next_di_id
+
+    @property
+    def outdated_since(self) -> datetime | None:
+        """When the image that it runs stopped being the one it would boot; None: it is that one."""
+        return self.next_di_since if self.outdated else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgeingVm:
+    """What decides whether a VM is due to be asked, or to move to another image."""
+
+    id: VmId
+    name: str
+    user: str
+    vm_state: VmState
+    vm_state_ts: datetime | None
+    vm_cmd: VmCmd | None
+    started_by: StartedBy | None
+    user_state: UserState
+    user_state_ts: datetime | None
+    user_cmd: UserCmd | None
+    current_di_id: DiId | None
+    next_di_id: DiId | None
+    next_is_bad: bool
+    """Whether the image that it would boot is known not to boot: it blocks a VM."""
+    vm_expiration_soft: datetime | None
+    vm_expiration_hard: datetime | None
+    expire_asked: int
+    expire_answered: int
+    expire_next_ts: datetime | None
+    expire_postponed: int
+    expire_warned: bool
+    ageing: AgeingPolicy
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nobody is there."""
+        return self.user_state is UserState.DISCONNECTED
+
+    @property
+    def differs(self) -> bool:
+        """Whether it runs another image than its tag leads to; a tag that leads nowhere differs from all."""
+        return self.current_di_id is not None and self.current_di_id != self.next_di_id
+
+    @property
+    def comes_back(self) -> bool:
+        """Whether it starts again when it is stopped for its age, rather than when somebody wants it."""
+        wanted = not self.is_idle or self.started_by is not StartedBy.CLIENT
+        return wanted and self.next_di_id is not None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -28,7 +28,7 @@ from appliance.model import (
     VmId,
     VmState,
 )
-from appliance.ops import failures, kept, osfs
+from appliance.ops import expiry, failures, kept, osfs
 from appliance.storage.operations import Kind
 from appliance.storage.store import Tx
 
@@ -227,6 +227,7 @@ async def edit(tx: Tx, settings: Settings, vms: Sequence[Vm], changes: Mapping[s
                 by=by, what=f"vm edit {key}", object=f"vm {vm.id}", was=getattr(vm, key), now=str(value)
             )
     await failures.images_changed(tx, by=by)
+    await expiry.settle(tx, by=by)
     return len(vms)
 
 

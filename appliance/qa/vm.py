@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from datetime import datetime
 from typing import TypeAlias
 
+from appliance.clock import SystemClock
 from appliance.model import TAG_DEFAULT, OsfId, StartedBy, UserId, Vm, VmState
 from appliance.ops import osfs, users, vms
 from appliance.qa.context import Context
-from appliance.qa.output import Column, Json, instant, local_time, yes_no
+from appliance.qa.output import Column, Json, instant, local_time, span, yes_no
 from appliance.qa.reach import VERBS as REACH
 from appliance.qa.subject import Subject, property_verbs, show_verb
 from appliance.qa.verbs import Argument, Given, Verb, amount, whole
@@ -35,7 +37,21 @@ COLUMNS: tuple[Column[Vm], ...] = (
     Column("Expire soft", lambda vm: local_time(vm.runtime.vm_expiration_soft)),
     Column("Expire hard", lambda vm: local_time(vm.runtime.vm_expiration_hard)),
     Column("Failure", lambda vm: vm.runtime.failure),
+    Column("Outdated", lambda vm: span(since(vm.outdated_since))),
+    Column("Soft left", lambda vm: span(until(vm.runtime.vm_expiration_soft))),
+    Column("Hard left", lambda vm: span(until(vm.runtime.vm_expiration_hard))),
 )
+
+
+def until(at: datetime | None) -> int | None:
+    """How many seconds are left; fewer than none: it is over."""
+    return None if at is None else round((at - SystemClock().now()).total_seconds())
+
+
+def since(at: datetime | None) -> int | None:
+    """How many seconds have passed."""
+    left = until(at)
+    return None if left is None else -left
 
 
 def plain(vm: Vm) -> Mapping[str, Json]:
@@ -86,6 +102,12 @@ def plain(vm: Vm) -> Mapping[str, Json]:
         "failed_at": instant(runtime.failed_at),
         "failures": runtime.failures,
         "waits_for": runtime.waits_for,
+        "outdated_s": since(vm.outdated_since),
+        "expire_soft_s": until(runtime.vm_expiration_soft),
+        "expire_hard_s": until(runtime.vm_expiration_hard),
+        "expire_asked": runtime.expire_asked,
+        "expire_next_ts": instant(runtime.expire_next_ts),
+        "expire_postponed": runtime.expire_postponed,
     }
 
 

@@ -240,6 +240,7 @@ tag_history = _numbered(
     Column("to_di_id", Integer),
 )
 """Where each tag pointed; a DI may be gone, its number stays."""
+Index("ix_tag_history_osf_id_tag", tag_history.c.osf_id, tag_history.c.tag)
 
 vms = _numbered(
     "vms",
