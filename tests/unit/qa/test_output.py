@@ -6,9 +6,8 @@ import csv
 import io
 from datetime import UTC, datetime
 
-import yaml
-
 import pytest
+import yaml
 
 from appliance.qa.forms import as_csv, as_paragraph, as_wide_table, as_yaml
 from appliance.qa.output import Cell, Column, Json, instant, span, table
