@@ -220,7 +220,8 @@ async def edit(tx: Tx, settings: Settings, vms: Sequence[Vm], changes: Mapping[s
             columns["ip"] = await _new_address(tx, settings, vm, changes["ip"])
     if "osf" in changes:
         columns["osf_id"] = await _new_osf(tx, vms, changes["osf"])
-    await tx.vms.edit([vm.id for vm in vms], columns)
+    if columns:
+        await tx.vms.edit([vm.id for vm in vms], columns)
     for vm in vms:
         for key, value in columns.items():
             await tx.log.append(

@@ -1,4 +1,4 @@
-"""`expire-soft=` and `expire-hard=`, wherever a verb takes them: read, confirmed, and told what came of them."""
+"""`expire-soft=` and `expire-hard=`, wherever a verb takes them: read, confirmed, and what came of them."""
 
 from __future__ import annotations
 

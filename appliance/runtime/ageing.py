@@ -45,8 +45,10 @@ class Ager:
         post: Callable[[Event], None],
         ring: Callable[[], None],
         clock: Clock,
+        pause_s: float = LOOK_S,
     ) -> None:
         """`post` takes questions that are due; `ring` is called when wishes have been written."""
+        self._pause_s = pause_s
         self._store = store
         self._settings = settings
         self._host_id = host_id
@@ -68,7 +70,7 @@ class Ager:
                         stale = bool(plan.due)
                 except StoreError as exc:
                     logger.error("limits cannot be looked at", extra=facts(error=exc))
-                await self._clock.sleep(LOOK_S)
+                await self._clock.sleep(self._pause_s)
         finally:
             await commits.close()
 
@@ -126,12 +128,12 @@ class Ager:
 async def settle_answer(tx: Tx, vm_id: VmId, number: int | None, *, restart: bool) -> None:
     """Write what a desktop's user has answered to a question, and if it is *yes* the wish that follows.
 
-    A `number` other than that of the last question: the guest does not know of it, so it is put again.
+    None, or a `number` that was answered before: the guest does not know the question, so it is put again.
     """
     vm = await tx.ageing.get(vm_id)
     if vm is None:
         return
-    if number != vm.expire_asked:
+    if number is None or number <= vm.expire_answered:
         again = tx.at + timedelta(seconds=ASK_AGAIN_S)
         await tx.ageing.answer(vm_id, vm.expire_asked, again=again, postponed=False)
         return

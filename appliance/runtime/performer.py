@@ -367,8 +367,9 @@ class Performer:
                 continue
             if said.answer is not Answer.ASKING:
                 break
+        number = None if said.answer is Answer.NONE else said.ask
         restart = said.answer is Answer.RESTART
-        await self._store.at_once(lambda tx: ageing.settle_answer(tx, order.vm_id, said.ask, restart=restart))
+        await self._store.at_once(lambda tx: ageing.settle_answer(tx, order.vm_id, number, restart=restart))
         self._ring()
 
     def _vma(self, guest: GuestSpec) -> VmaClient:
