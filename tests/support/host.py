@@ -49,6 +49,8 @@ class Host(ABC):
         self.told_to_stop = asyncio.Event()
         self.clock: Clock = SystemClock()
         self.look_s = LOOK_S
+        self.ager: Ager | None = None
+        """Who looks after limits in the daemon that was begun last."""
         self.latest: Hkd | None = None
         """The HKD that was begun last."""
         self._run = directory
@@ -91,7 +93,7 @@ class Host(ABC):
                 self.latest = hkd
                 await hkd.take_up()
                 tasks.create_task(hkd.serve_wishes())
-                ager = Ager(
+                ager = self.ager = Ager(
                     self.store,
                     lambda: self.settings,
                     self.host_id,
