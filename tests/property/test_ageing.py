@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import insert, update
 
@@ -47,9 +47,13 @@ END;
 
 Step: TypeAlias = tuple[Any, ...]
 
-limits = st.fixed_dictionaries(
-    {}, optional={Limit.SOFT: st.none() | st.integers(0, 60), Limit.HARD: st.none() | st.integers(0, 300)}
+both = st.tuples(st.integers(0, 30), st.integers(30, 200)).map(
+    lambda minutes: dict(zip((Limit.SOFT, Limit.HARD), minutes, strict=True))
 )
+either = st.fixed_dictionaries(
+    {}, optional={limit: st.none() | st.integers(0, 100) for limit in (Limit.SOFT, Limit.HARD)}
+)
+limits = st.one_of(both, both, both, either)
 policies = st.fixed_dictionaries(
     {
         "expire_idle": st.booleans(),
@@ -250,11 +254,14 @@ async def happen(directory: Path, story: Sequence[Step]) -> None:
 
 @pytest.mark.timeout(300)
 @settings(
-    max_examples=20,
+    max_examples=15,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
 @given(steps)
+@example([("tag", DiId(2), {Limit.SOFT: 10, Limit.HARD: 200}), ("pass", 20), ("pass", 100)])
+@example([("tag", DiId(2), {Limit.HARD: 10}), ("kill",), ("tag", DiId(1), {}), ("pass", 20)])
+@example([("tag", DiId(2), {Limit.HARD: 10}), ("stop", VmId(1), True), ("settle",), ("pass", 20)])
 def test_whatever_happens_limits_do_no_harm_and_their_work(story: list[Step]) -> None:
     with tempfile.TemporaryDirectory() as directory:
         asyncio.run(happen(Path(directory), story))
