@@ -43,6 +43,7 @@ async def test_a_question_is_asked_at_once_and_answered_when_the_user_does(vma: 
         f"vm.expiration.soft {SOFT} vm.expiration.hard {HARD} qvd.vm.session.state stopped"
         " qvd.hook.on_action expire vm.expiration.ask 3 vm.expiration.later 3600"
         f" vm.expiration.postponements 2 vm.expiration.file {vma.work}/run/expire.state"
+        f" vm.desktop.pidfile {vma.work}/run/nxagent.pid"
     ]
     waiting = [asyncio.create_task(vma.client.expire_answer(30)) for _ in range(2)]
     decide(vma, 0)
