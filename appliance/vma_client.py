@@ -151,7 +151,7 @@ class VmaClient:
             ) from None
 
     async def hook_log(self, lines: int) -> GuestLogs:
-        """The last `lines` (at most 500) of the guest's logs. A real QVD VMA has no such method and refuses."""
+        """The last `lines` (at most 500) of the guest's logs. A real QVD VMA refuses: it keeps none."""
         value = await self._call(wire.HOOK_LOG, {wire.LOG_LINES: str(lines)})
         try:
             return GuestLogs(*(_lines(value[name]) for name in ("hooks", "vma")))

@@ -2,7 +2,8 @@
 
 Hooks write into a FIFO, of which the VMA passes a bounded log's worth on. A hook opens it for reading and
 writing: it gets no EPIPE, neither when the VMA is killed nor when the hook has left something running that
-goes on printing. One that prints without end waits its turn instead of filling the disk or the processor.
+goes on printing; its very last words are lost if no VMA is there to hear them. One that prints without end
+waits its turn instead of filling the disk or the processor.
 """
 
 from __future__ import annotations
