@@ -11,6 +11,8 @@ import pytest
 from appliance.vma_client import Answer, ExpireAnswer
 from tests.support.loopback_vma import LoopbackVma, loopback_vma, wait_for
 
+pytestmark = pytest.mark.host
+
 SOFT, HARD = "2030-01-31 18:00:00", "2030-02-01 18:00:00"
 # Notes its arguments, then asks until a file holds its exit status.
 HOOK = 'echo "$@" >> $WORK/asked\nwhile ! test -s $WORK/status; do sleep 0.05; done\nexit $(cat $WORK/status)'

@@ -12,6 +12,8 @@ from appliance.errors import VmaRefusedError
 from appliance.vma.wire import XState
 from tests.support.loopback_vma import LoopbackVma, loopback_vma, wait_for
 
+pytestmark = pytest.mark.host
+
 
 @pytest.fixture
 def vma(tmp_path: Path) -> Iterator[LoopbackVma]:
