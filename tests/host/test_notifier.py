@@ -64,12 +64,16 @@ def read(vm: Guest, *words: str) -> dict[str, Place]:
     return found
 
 
-def press(vm: Guest, word: str) -> None:
-    click(f":{SCREEN}", read(vm, word)[word])
+def press(place: Place) -> None:
+    click(f":{SCREEN}", place)
 
 
 def dialogs(vm: Guest) -> list[int]:
     return vm.processes("notifier")
+
+
+def one_dialog(vm: Guest) -> None:
+    until(lambda: len(dialogs(vm)) == 1, 20, "one dialog", vm.logs)
 
 
 def no_dialog(vm: Guest) -> None:
@@ -97,38 +101,38 @@ def test_the_user_is_asked_reminded_and_told(vm: Guest) -> None:
     subprocess.run(["xdotool", "key", "Return", "space"], env={"DISPLAY": f":{SCREEN}"}, check=True)
 
     assert ask(vm, 2, hard=timedelta(minutes=9), final=True)
-    words = read(vm, "soon", "Save", "minutes", "Restart")
+    words = read(vm, "soon", "Save", "minutes", "Restart", "Later")
     assert "needs" not in words
     assert dialogs(vm) == [dialog], "the one that was open says more, and typing has not answered it"
-    press(vm, "Later")
+    press(words["Later"])
     assert answer(vm) == ExpireAnswer(2, Answer.LATER)
     no_dialog(vm)
 
     assert ask(vm, 3)
-    press(vm, "Restart")
+    press(read(vm, "Restart")["Restart"])
     assert answer(vm) == ExpireAnswer(3, Answer.RESTART)
     no_dialog(vm)
 
     assert ask(vm, 4)
-    read(vm, "Later")
+    one_dialog(vm)
     assert vm.call(lambda client: client.withdraw_expire(ask=4))
     assert answer(vm) == ExpireAnswer(4, Answer.LATER)
     no_dialog(vm)
 
     assert vm.call(lambda client: client.message("Lunch is ready.")) is Told.TOLD
-    read(vm, "Message", "administrator", "Lunch", "OK")
+    read(vm, "Message", "administrator", "Lunch")
     assert vm.call(lambda client: client.message("Dinner is late.", "Kitchen")) is Told.TOLD
-    read(vm, "Kitchen", "Lunch", "Dinner", "OK")
-    until(lambda: len(dialogs(vm)) == 1, 20, "one dialog for both", vm.logs)
-    press(vm, "OK")
+    words = read(vm, "Kitchen", "Lunch", "Dinner", "OK")
+    one_dialog(vm)
+    press(words["OK"])
     no_dialog(vm)
     assert (vm.work / "run/messages").read_text() == ""
 
     assert ask(vm, 5)
-    read(vm, "Later")
+    one_dialog(vm)
     os.kill(dialogs(vm)[0], signal.SIGKILL)
     assert answer(vm) == ExpireAnswer(5, Answer.LATER)
     assert ask(vm, 6)
-    read(vm, "Later")
+    one_dialog(vm)
     vm.call(lambda client: client.x_stop())
     assert answer(vm) == ExpireAnswer(6, Answer.LATER), "whose session ends has not said yes"

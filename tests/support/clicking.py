@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 from typing import NamedTuple
 
-from scripts.trial import command, output, take_picture
+from scripts.trial import output, take_picture
 
 
 class Place(NamedTuple):
@@ -19,17 +19,10 @@ class Place(NamedTuple):
 
 def places(picture: Path) -> dict[str, Place]:
     """The words in a picture and where they stand; of a word that stands there twice, the last."""
-    larger = picture.with_suffix(".larger.png")
-    command("convert", str(picture), "-resize", "200%", str(larger))
-    rows = csv.DictReader(
-        output("tesseract", str(larger), "-", "--psm", "11", "tsv").splitlines(),
-        delimiter="\t",
-        quoting=csv.QUOTE_NONE,
-    )
+    table = output("env", "OMP_THREAD_LIMIT=1", "tesseract", str(picture), "-", "--psm", "11", "tsv")
+    rows = csv.DictReader(table.splitlines(), delimiter="\t", quoting=csv.QUOTE_NONE)
     return {
-        word: Place(
-            (int(row["left"]) + int(row["width"]) // 2) // 2, (int(row["top"]) + int(row["height"]) // 2) // 2
-        )
+        word: Place(int(row["left"]) + int(row["width"]) // 2, int(row["top"]) + int(row["height"]) // 2)
         for row in rows
         if (word := (row["text"] or "").strip())
     }
