@@ -8,6 +8,7 @@ use. Proxies named in the environment never apply.
 from __future__ import annotations
 
 import asyncio
+import enum
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -29,6 +30,22 @@ class ExpireAnswer:
 
     ask: int | None
     answer: Answer
+
+
+class Told(enum.Enum):
+    """What became of a message: it is shown, nobody has a session there, or the guest has no hook for it."""
+
+    TOLD = wire.TOLD
+    NOBODY = wire.NOBODY_THERE
+    NO_HOOK = None
+
+
+@dataclass(frozen=True, slots=True)
+class GuestLogs:
+    """The last lines of what a guest's hooks have printed, and of its VMA's own log."""
+
+    hooks: tuple[str, ...]
+    vma: tuple[str, ...]
 
 
 class VmaClient:
@@ -85,12 +102,14 @@ class VmaClient:
         final: bool = False,
         later_s: int | None = None,
         postponements: int | None = None,
+        now: str | None = None,
     ) -> bool:
         """Tell the guest's user that the desktop is due for a restart; True if an answer is to be waited for.
 
         The dates are as in the database, in UTC. `ask` numbers the asks of one VM, `final` is the warning
         before the hard limit. `later_s` is when the user would be asked again, if postponing is possible at
-        all, and `postponements` how often it still is. A real QVD VMA runs its hook, answers anything, and
+        all, and `postponements` how often it still is. `now` is our time, as the dates are written: what is
+        left is counted on our clock. A real QVD VMA runs its hook, answers anything, and
         nobody will answer later: False. So is a refusal.
         """
         return await self._expire(
@@ -100,6 +119,7 @@ class VmaClient:
                 wire.EXPIRATION_ASK: str(ask),
                 wire.EXPIRATION_FINAL: "1" if final else None,
                 wire.EXPIRATION_LATER: None if later_s is None else str(later_s),
+                wire.EXPIRATION_NOW: now,
                 wire.EXPIRATION_POSTPONEMENTS: None if postponements is None else str(postponements),
             }
         )
@@ -119,6 +139,24 @@ class VmaClient:
             _log.info("%s", exc)
             return False
         return bool(value == Answer.ASKING.value)
+
+    async def message(self, text: str, title: str = "") -> Told:
+        """Show a message on the desktop. A real QVD VMA refuses: it knows no messages."""
+        value = await self._call(wire.MESSAGE, {wire.MESSAGE_TEXT: text, wire.MESSAGE_TITLE: title})
+        try:
+            return Told(value)
+        except ValueError:
+            raise VmaRefusedError(
+                f"VMA {self._address}: message was answered {str(value)[:40]!r}, which means nothing"
+            ) from None
+
+    async def hook_log(self, lines: int) -> GuestLogs:
+        """The last `lines` (at most 500) of the guest's logs. A real QVD VMA refuses: it keeps none."""
+        value = await self._call(wire.HOOK_LOG, {wire.LOG_LINES: str(lines)})
+        try:
+            return GuestLogs(*(_lines(value[name]) for name in ("hooks", "vma")))
+        except (KeyError, TypeError):
+            raise VmaRefusedError(f"VMA {self._address}: hook_log was answered without logs") from None
 
     async def expire_answer(self, wait_s: float) -> ExpireAnswer:
         """What the user answers, as soon as it is known; ASKING when `wait_s` (at most 30) is over.
@@ -189,3 +227,14 @@ def _answer(value: Any) -> ExpireAnswer:
     except (KeyError, TypeError, ValueError):
         return ExpireAnswer(None, Answer.NONE)
     return ExpireAnswer(ask if type(ask) is int else None, answer)
+
+
+def _lines(value: Any) -> tuple[str, ...]:
+    """A guest's lines made harmless: what it says is shown on an administrator's terminal."""
+    if not isinstance(value, list):
+        raise TypeError
+    return tuple(
+        "".join(letter if letter.isprintable() else "?" for letter in line)
+        for line in value
+        if isinstance(line, str)
+    )

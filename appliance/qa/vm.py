@@ -14,6 +14,7 @@ from appliance.qa.limits import ARGUMENTS, NAMES, given_limits, report
 from appliance.qa.output import Column, Json, instant, local_time, span, yes_no
 from appliance.qa.reach import VERBS as REACH
 from appliance.qa.subject import Subject, property_verbs, show_verb
+from appliance.qa.tell import VERBS as TELL
 from appliance.qa.verbs import Argument, Given, Verb, amount, whole
 from appliance.scalars import boolean
 from appliance.storage.properties import Owner
@@ -403,5 +404,6 @@ VERBS = (
         examples=("qa vm del -f name=web-1", "qa vm del purge_home=yes -f user=alice"),
     ),
     *REACH,
+    *TELL,
     *property_verbs(SUBJECT),
 )

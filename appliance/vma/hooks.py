@@ -3,7 +3,8 @@
 A hook is an executable named by a key of `vma.conf`. Its arguments are a flat list `key value key value …`,
 passwords of authentication plugins included: that is the contract with images that mount homes with them.
 Standard input is empty, output goes to `qvd-hooks.log`. QVD gives hooks no time limit and waits for some of
-them inside an RPC; here each has `vma.hook.timeout` seconds.
+them inside an RPC; here each has `vma.hook.timeout` seconds, and those that talk to people have limits of
+their own. What a hook leaves running when it ends by itself is nobody's business.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Dict, Mapping, Optional
 
 from appliance.vma.conf import Conf
 from appliance.vma.files import BoundedLog, say
+from appliance.vma.hook_log import fifo_path, log_path
 
 ACTION = "vma.on_action."
 PROVISIONING = "vma.on_provisioning."
@@ -41,7 +43,8 @@ class Hooks:
     def __init__(self, conf: Conf) -> None:
         self._conf = conf
         self._limit_s = conf.seconds("vma.hook.timeout")
-        self._log = BoundedLog(conf["path.log"] + "/qvd-hooks.log", conf.number("vma.log.limit"))
+        self._log = BoundedLog(log_path(conf), conf.number("vma.log.limit"))
+        self._fifo = fifo_path(conf)
 
     def has(self, key: str) -> bool:
         return bool(self._conf.get(key).strip())
@@ -79,8 +82,15 @@ class Hooks:
             raise HookFailed(f"{key}: {program} {_outcome(status)}", refused=0 < status < _NOT_RUN)
         return True
 
+    def _output(self) -> int:
+        """Where a hook prints: the FIFO of the VMA's `HookLog`, and the log itself without one."""
+        try:
+            return os.open(self._fifo, os.O_RDWR | os.O_NOFOLLOW)
+        except OSError:
+            return self._log.open()
+
     def _spawn(self, argv: list[str], limit_s: float) -> int:
-        log = self._log.open()
+        log = self._output()
         pid = os.fork()
         if pid == 0:
             try:

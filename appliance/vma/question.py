@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from typing import Callable, Dict, List, Mapping, NamedTuple, Optional
 
 from appliance.vma import files, wire
@@ -51,6 +52,7 @@ class Question:
         run = conf["path.run"]
         os.makedirs(run, mode=0o755, exist_ok=True)
         self._state_file, self._answer_file = f"{run}/expire.state", f"{run}/expire.answer"
+        self._pid_file = f"{run}/nxagent.pid"
         self._waiting: List[Callable[[], None]] = []
         self._asked = self._adopt()
 
@@ -93,7 +95,7 @@ class Question:
         """In the child: the hook, and its answer written down."""
         dates = {name: params[name] for name in wire.EXPIRATION_DATES if name in params}
         more = {name: value for name, value in params.items() if name not in dates}
-        more[wire.EXPIRATION_FILE] = self._state_file
+        more.update({wire.EXPIRATION_FILE: self._state_file, wire.DESKTOP_PIDFILE: self._pid_file})
         answer = Answer.LATER
         try:
             self._hooks.run_action("expire", dates, x_state, more, self._limit_s)
@@ -117,7 +119,8 @@ class Question:
         """Keep the state, and write it down for the hook and for the next VMA."""
         self._asked = asked
         try:
-            files.replace(self._state_file, json.dumps({**asked._asdict(), "params": params}) + "\n")
+            told = {**asked._asdict(), "at": time.time(), "params": params}
+            files.replace(self._state_file, json.dumps(told) + "\n")
         except OSError as exc:
             say(f"{self._state_file}: {exc.strerror}")
 

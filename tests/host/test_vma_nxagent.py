@@ -304,7 +304,8 @@ def test_hooks_guard_what_ends_things(vm: Guest) -> None:
     assert vm.call(lambda client: client.expire_answer(20), timeout_s=25).answer is Answer.RESTART
     assert (vm.work / "hooks").read_text() == (
         "vm.expiration.soft 2030-01-31 18:00:00 qvd.vm.session.state stopped qvd.hook.on_action expire"
-        f" vm.expiration.ask 1 vm.expiration.file {vm.work}/run/expire.state\n"
+        f" vm.expiration.ask 1 vm.expiration.file {vm.work}/run/expire.state"
+        f" vm.desktop.pidfile {vm.work}/run/nxagent.pid\n"
     )
     vm.start()
     vm.wait(XState.LISTENING)

@@ -51,7 +51,7 @@ class LoopbackVma:
                 ["/usr/bin/python3", "-S", "-I", str(self.work / "qvd-vma.pyz"), str(self.work / "vma.conf")],
                 stdin=subprocess.DEVNULL, stdout=output, stderr=output,
             )  # fmt: skip
-        wait_for(self._listens, self.logs)
+        wait_for(self._answers, self.logs)
 
     def kill(self) -> None:
         assert self._process is not None
@@ -71,9 +71,10 @@ class LoopbackVma:
                 if entry.name.isdecimal() and str(self.work).encode() in (entry / "cmdline").read_bytes():
                     os.kill(int(entry.name), signal.SIGKILL)
 
-    def _listens(self) -> bool:
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
-            return True
+    def _answers(self) -> bool:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 5) as sock:
+            sock.sendall(b"GET /vma/ping HTTP/1.1\r\n\r\n")
+            return sock.recv(100).startswith(b"HTTP/1.1 200")
         return False
 
 

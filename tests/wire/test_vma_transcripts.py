@@ -18,6 +18,7 @@ from appliance.vma import wire, xsession
 from appliance.vma.conf import Conf
 from appliance.vma.hooks import Hooks
 from appliance.vma.loop import Loop
+from appliance.vma.messages import Messages
 from appliance.vma.question import Question
 from appliance.vma.service import Service
 from appliance.vma.wire import ReplyParser, Request, RequestParser, XState
@@ -101,7 +102,8 @@ class Stage:
         limits = dict.fromkeys(xsession.LIMITS, 10.0)
         conf = Conf({"path.log": str(logs), "path.run": str(logs)})
         loop, hooks = cast("Loop", StillLoop()), Hooks(conf)
-        self.service = Service(loop, hooks, Question(conf, loop, hooks), limits, lambda: None)
+        question, messages = Question(conf, loop, hooks), Messages(conf, loop, hooks)
+        self.service = Service(conf, loop, hooks, question, messages, limits, lambda: None)
 
     def state(self) -> XState:
         return self.service.session.x_state

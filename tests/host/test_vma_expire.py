@@ -11,6 +11,8 @@ import pytest
 from appliance.vma_client import Answer, ExpireAnswer
 from tests.support.loopback_vma import LoopbackVma, loopback_vma, wait_for
 
+pytestmark = pytest.mark.host
+
 SOFT, HARD = "2030-01-31 18:00:00", "2030-02-01 18:00:00"
 # Notes its arguments, then asks until a file holds its exit status.
 HOOK = 'echo "$@" >> $WORK/asked\nwhile ! test -s $WORK/status; do sleep 0.05; done\nexit $(cat $WORK/status)'
@@ -43,6 +45,7 @@ async def test_a_question_is_asked_at_once_and_answered_when_the_user_does(vma: 
         f"vm.expiration.soft {SOFT} vm.expiration.hard {HARD} qvd.vm.session.state stopped"
         " qvd.hook.on_action expire vm.expiration.ask 3 vm.expiration.later 3600"
         f" vm.expiration.postponements 2 vm.expiration.file {vma.work}/run/expire.state"
+        f" vm.desktop.pidfile {vma.work}/run/nxagent.pid"
     ]
     waiting = [asyncio.create_task(vma.client.expire_answer(30)) for _ in range(2)]
     decide(vma, 0)
