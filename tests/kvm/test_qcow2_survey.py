@@ -159,7 +159,9 @@ async def test_homes_are_kept_and_kept_things_end_in_time(tmp_path: Path) -> Non
         rows = {Path(row.path): row for row in await at.kept()}
         assert {path: row.kind for path, row in rows.items()} == {home: KeptKind.HOME, aside: KeptKind.ROOT}
         assert {row.reason for row in rows.values()} == {FOUND}
-        assert rows[home].until - rows[home].at > timedelta(days=29)
+        until = rows[home].until
+        assert until is not None
+        assert until - rows[home].at > timedelta(days=29)
         await at.surveyor.purge()
         assert home.exists()
         assert aside.exists()

@@ -10,12 +10,14 @@ import pytest
 from sqlalchemy import insert, update
 
 from appliance.errors import BackendError, ImageError, PoolFullError
+from appliance.filters import Filter
 from appliance.model import (
     AlarmKind,
     BackendKind,
     BlockCause,
     DiId,
     FailureCause,
+    KeptKind,
     StartedBy,
     Vm,
     VmId,
@@ -119,9 +121,10 @@ async def test_only_the_newest_root_of_a_vm_is_kept(host: Rig) -> None:
     async with host.hkd():
         await fail(host, times=3)
     async with host.store.read() as tx:
-        *older, newest = await tx.kept.find()
+        *older, newest = await tx.kept.find(Filter.where(kind=KeptKind.ROOT))
         assert [kept.path for kept in older] == [kept.path for kept in await tx.kept.due()]
     assert len(older) == 2
+    assert newest.until is not None
     assert newest.until > newest.at
     assert {Path(kept.path) for kept in (*older, newest)} == set(host.backend.kept)
     assert host.backend.roots == {}
