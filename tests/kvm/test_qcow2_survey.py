@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -29,6 +28,7 @@ from appliance.storage.qcow2 import Qcow2Disks
 from appliance.storage.schema import osfs
 from appliance.storage.store import Store
 from tests.support import disks as images
+from tests.support.disks import running
 from tests.support.fake_backend import FakeBackend
 from tests.support.store import furnish, url
 
@@ -110,24 +110,6 @@ async def ground(tmp_path: Path, **changes: str) -> AsyncIterator[Ground]:
                 task.cancel()
     finally:
         await store.close()
-
-
-@contextmanager
-def running(disk: Path) -> Iterator[None]:
-    """Somebody of QEMU's has a disk open, as long as this lasts."""
-    command = ["qemu-io", "-f", "qcow2", str(disk)]
-    holder = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-    try:
-        assert holder.stdin is not None
-        assert holder.stdout is not None
-        holder.stdin.write(b"length\n")
-        holder.stdin.flush()
-        while b"MiB" not in holder.stdout.readline():
-            pass
-        yield
-    finally:
-        holder.kill()
-        holder.communicate()
 
 
 async def test_overlays_of_vms_at_rest_are_removed(tmp_path: Path) -> None:
