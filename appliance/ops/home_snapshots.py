@@ -115,14 +115,13 @@ async def take(
         if path is None:
             return None
         row = await _row(tx, mark, path, used_with, to_di_id, reason)
-    made = False
     try:
         made = await disks.snapshot_home(mark, path)
-    finally:
-        if not made and not await in_thread(path.exists):
-            async with store.write() as tx:
-                await tx.kept.forget_path(path)
+    except ApplianceError:
+        await _forget(store, path)
+        raise
     if not made:
+        await _forget(store, path)
         return None
     async with store.write() as tx:
         # A survey in between would have taken the row for one whose thing is gone.
@@ -321,6 +320,11 @@ def _renamed(snapshot: Kept, vm: Vm, owner: User) -> Callable[[Path], object]:
 
 def _mark(installation: InstallationId, vm: Vm) -> Mark:
     return Mark(installation=installation, vm_id=vm.id, vm_uuid=vm.uuid, di_id=NO_DI)
+
+
+async def _forget(store: Store, path: Path) -> None:
+    async with store.write() as tx:
+        await tx.kept.forget_path(path)
 
 
 def _existing(snapshots: Sequence[Kept]) -> list[Kept]:

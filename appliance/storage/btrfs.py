@@ -6,6 +6,7 @@ without a mark is never ours. Ids are never used twice, and still a mark decides
 
 from __future__ import annotations
 
+import errno
 import logging
 import uuid
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from appliance.clock import Calendar, SystemClock
 from appliance.errors import ConflictError, VolumeError
 from appliance.model import DiId, InstallationId, Mark, VmId
 from appliance.storage import marks, subvolumes
-from appliance.storage.paths import Paths
+from appliance.storage.paths import HOME_SNAPSHOT, Paths
 from appliance.storage.shares import Policy, Shares, group_of
 from appliance.storage.volumes import delete, explained
 from appliance.threads import in_thread
@@ -82,7 +83,9 @@ class BtrfsDisks:
         return _free(self._paths.home_snapshot(vm_id, at))
 
     async def snapshot_home(self, mark: Mark, path: Path) -> bool:
-        """Keep the home of the mark's VM as it is now at `path`, read-only; false if it has no home.
+        """Keep the home of the mark's VM as it is now at `path`, read-only.
+
+        False if it has no home, or if `path` is on another file system.
 
         :raises VolumeError: it cannot be made, or there is a home with another owner's mark
         """
@@ -222,7 +225,7 @@ class BtrfsDisks:
             with explained(f"the home {home} cannot be marked"):
                 self._shares.limit_home(home, None)  # In a home that is full, there is no room for a mark.
                 marks.set_mark(home, mark)
-        snapshots = len(self._paths.home_snapshots(mark.vm_id))
+        snapshots = 0 if size_mib is None else self._snapshots(mark.vm_id)
         with explained(f"the size of {home} cannot be limited"):
             self._shares.limit_home(home, size_mib, snapshots=snapshots)
         return home
@@ -238,11 +241,22 @@ class BtrfsDisks:
             )
         return there
 
+    def _snapshots(self, vm_id: VmId) -> int:
+        """How many snapshots of a home there are."""
+        found = self._paths.kept.glob(f"{vm_id}-home-*")
+        return sum(bool(HOME_SNAPSHOT.fullmatch(path.name)) for path in found)
+
     def _snapshot_home(self, mark: Mark, path: Path) -> bool:
         if self._home_mark(mark) is None:
             return False
         with explained(f"no snapshot of the home of VM {mark.vm_id} can be taken"):
-            subvolumes.preserve(self._paths.homefs(mark.vm_id), path, group=self._group())
+            try:
+                subvolumes.preserve(self._paths.homefs(mark.vm_id), path, group=self._group())
+            except OSError as exc:
+                if exc.errno != errno.EXDEV:
+                    raise
+                logger.warning("no snapshot of a home: %s is on another file system", self._paths.kept)
+                return False
         return True
 
     def _is_home_as_in(self, mark: Mark, path: Path) -> bool:

@@ -1,6 +1,6 @@
 """Every path below `path.storage.*` and `path.run`, in one place.
 
-Names are those of the disk layout that other tools and administrators know; nothing here changes a disk.
+Names are those of the disk layout that other tools and administrators know; nothing here touches a disk.
 """
 
 from __future__ import annotations
@@ -119,10 +119,6 @@ class Paths:
     def home_snapshot(self, vm_id: VmId, at: datetime) -> Path:
         """Where a snapshot of a home is that was taken at the instant `at`."""
         return self.kept / f"{vm_id}-home-{at:%Y%m%dT%H%M%SZ}"
-
-    def home_snapshots(self, vm_id: VmId) -> list[Path]:
-        """The snapshots of the home of a container, whoever knows of them."""
-        return [path for path in self.kept.glob(f"{vm_id}-home-*") if HOME_SNAPSHOT.fullmatch(path.name)]
 
     def home_disk_snapshot(self, vm_id: VmId, at: datetime) -> Path:
         """The same for a virtual machine's: beside the others, as it shares their blocks."""

@@ -177,6 +177,78 @@ class TestBeforeAnImageChanges:
                 )
 
 
+STARTED = """
+import asyncio, os, sys
+from appliance.clock import SystemClock
+from appliance.model import DiId, InstallationId, Mark, VmId
+from appliance.ops import home_snapshots
+from appliance.storage import btrfs_calls
+from appliance.storage.btrfs import BtrfsDisks
+from appliance.storage.paths import Paths
+from appliance.storage.store import Store
+from appliance.config import Settings
+from tests.support.faulty_qa import steps, watch
+root, database, installation = sys.argv[1:]
+disks = BtrfsDisks(Paths(Settings({"path.storage.root": root})), installation)
+libc = btrfs_calls._LIBC
+async def start(fatal, mark):
+    store = await Store.open(database, SystemClock())
+    step = steps(fatal, os.open(os.devnull, os.O_WRONLY))
+    class Calls:
+        def __getattr__(self, name):
+            def call(*words):
+                step(name, "")
+                done = getattr(libc, name)(*words)
+                step(name + " done", "")
+                return done
+            return call
+    btrfs_calls._LIBC = Calls()
+    watch(step)
+    await home_snapshots.before_image(store, disks, mark, most=2)
+    await disks.ensure_home(mark, size_mib=None)
+    os._exit(0)
+for line in sys.stdin:
+    fatal = int(line)
+    child = os.fork()
+    if not child:
+        mark = Mark(installation=installation, vm_id=1, vm_uuid="uuid-1", di_id=fatal + 1)
+        asyncio.run(start(fatal, mark))
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+"""What the Nth start does to the home, with DI N + 1, killed at its Nth step; for each N that it reads."""
+
+
+async def test_a_start_killed_at_any_step_and_repeated_takes_one_snapshot(
+    ground: Ground, tmp_path: Path
+) -> None:
+    await ground.start(DI)
+    words = (str(ground.site.paths.root), url(tmp_path), ground.site.installation)
+    killed = subprocess.Popen(
+        [sys.executable, "-c", STARTED, *words], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    with killed:
+        assert killed.stdin
+        assert killed.stdout
+        for fatal in range(1, 99):
+            ground.use(str(fatal))
+            print(fatal, file=killed.stdin, flush=True)
+            status = int(killed.stdout.readline())
+            await ground.start(DiId(fatal + 1), most=2)
+            *before, newest = await ground.snapshots()
+            assert (newest.from_di_id, newest.to_di_id) == (fatal, fatal + 1)
+            assert (Path(newest.path) / "file").read_text() == str(fatal)
+            assert [kept.to_di_id for kept in before] == ([fatal] if fatal > 1 else [])
+            rows = {Path(kept.path) for kept in (*before, newest, *await ground.due())}
+            assert rows == set(ground.site.paths.kept.iterdir()), (
+                "the removed are still there, with their rows"
+            )
+            if status == 0:
+                break
+            assert status == -signal.SIGKILL
+        killed.stdin.close()
+    assert fatal > 6
+
+
 KILLED = """
 import os, sys
 from appliance.qa.main import main
