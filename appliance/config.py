@@ -315,6 +315,12 @@ IMPORT_MAX_FILES = declare("storage.import.max_files", count, "1000000", "Most f
 KEPT_HOME_DAYS = declare(
     "storage.homes.kept.days", days, "30", "For how many days the home of a deleted VM is kept."
 )
+HOME_SNAPSHOTS = declare(
+    "storage.homes.snapshots",
+    natural,
+    "3",
+    "How many snapshots of each home are kept; one is taken before a VM changes its image. 0: none is taken.",
+)
 STORAGE_DELAY = declare(
     "internal.hkd.storage.delay", seconds, "10", "Pause between looks at the pool's free space."
 )

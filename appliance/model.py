@@ -119,6 +119,8 @@ class KeptKind(StrEnum):
 
     ROOT = "root"
     HOME = "home"
+    SNAPSHOT = "snapshot"
+    """Of a home, as it was once."""
 
 
 class StartedBy(StrEnum):
@@ -399,7 +401,7 @@ class Alarm:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kept:
-    """A root or a home that is kept on disk until its time is over."""
+    """A root, a home or a snapshot of a home that is kept on disk until its time is over."""
 
     id: int
     kind: KeptKind
@@ -409,12 +411,19 @@ class Kept:
     owner: str
     reason: str
     at: datetime
-    until: datetime
+    until: datetime | None
+    """None: a snapshot that goes when there are enough newer ones."""
+    user_id: UserId | None = None
+    """Whose it was, if it is a snapshot and somebody knows."""
+    from_di_id: DiId | None = None
+    """The DI with which the home was used when the snapshot was taken."""
+    to_di_id: DiId | None = None
+    """The DI for which it was taken, if for one."""
 
     @property
     def is_given_up(self) -> bool:
         """Whether somebody ended its time, rather than the calendar."""
-        return self.until <= self.at
+        return self.until is not None and self.until <= self.at
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -434,3 +443,7 @@ class Mark:
     vm_id: VmId
     vm_uuid: str
     di_id: DiId
+
+    def is_of_same_vm(self, other: Mark) -> bool:
+        """Whether both are of one VM, with whichever DI."""
+        return (self.installation, self.vm_uuid) == (other.installation, other.vm_uuid)

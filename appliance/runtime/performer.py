@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from appliance.clock import Clock
 from appliance.config import (
+    HOME_SNAPSHOTS,
     KEPT_ROOT_DAYS,
     START_DELAY_FIRST,
     START_DELAY_LONGEST,
@@ -30,7 +31,7 @@ from appliance.errors import ApplianceError, BackendError, GuestError, ImageErro
 from appliance.filters import Filter
 from appliance.log import facts
 from appliance.model import NO_DI, BackendKind, InstallationId, KeptKind, VmId, VmState
-from appliance.ops import failures, osfs
+from appliance.ops import failures, home_snapshots, osfs
 from appliance.runtime import ageing, vma_monitor
 from appliance.runtime.actions import (
     AdoptGuest,
@@ -309,6 +310,7 @@ class Performer:
         guest = await self._store.at_once(saved_and_placed, lasting=False)
         self._feed.announce(order.vm_id)
         await disks.clone_root(guest.mark, keep=guest.keep_root, limit_mib=guest.root_mib)
+        await home_snapshots.before_image(self._store, disks, guest.mark, most=settings[HOME_SNAPSHOTS])
         await disks.ensure_home(guest.mark, size_mib=guest.home_mib)
         return guest
 

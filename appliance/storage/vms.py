@@ -67,6 +67,7 @@ _assigned = vm_runtimes.alias("assigned")
 KEYS: Keys = {
     **{column.name: column for column in vms.c},
     **{column.name: column for column in vm_runtimes.c},
+    "vm": vms.c.name,
     "user": users.c.login,
     "real_user": _real_user.c.login,
     "osf": osfs.c.name,
