@@ -2,43 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
 from appliance.errors import few
-from appliance.model import Di, DiId, Osf, OsfId
-from appliance.ops import image_accounts, images, osfs
+from appliance.model import DiId, Osf, OsfId
+from appliance.ops import image_accounts, image_edit, images, osfs
+from appliance.qa import di_trash, di_view
 from appliance.qa.context import Context
-from appliance.qa.output import Column, Json, instant
+from appliance.qa.di_view import COLUMNS, Line, plain
 from appliance.qa.progress import Progress
 from appliance.qa.subject import Subject, property_verbs, show_verb
 from appliance.qa.verbs import Argument, Given, Verb, whole
 from appliance.scalars import boolean
 from appliance.storage.properties import Owner
 from appliance.storage.store import Tx
-
-COLUMNS: tuple[Column[Di], ...] = (
-    Column("Id", lambda di: di.id),
-    Column("OSF (id)", lambda di: f"{di.osf} ({di.osf_id})"),
-    Column("Version", lambda di: di.version),
-    Column("Path", lambda di: di.path),
-    Column("Tags", lambda di: ", ".join(di.tags)),
-)
-
-
-def plain(di: Di) -> Mapping[str, Json]:
-    """A DI for programs."""
-    return {
-        "id": di.id,
-        "osf_id": di.osf_id,
-        "osf": di.osf,
-        "version": di.version,
-        "path": di.path,
-        "sha256": di.sha256,
-        "size_bytes": di.size_bytes,
-        "created": instant(di.created),
-        "tags": list(di.tags),
-    }
 
 
 async def add(context: Context, given: Given) -> None:
@@ -55,6 +32,7 @@ async def add(context: Context, given: Given) -> None:
                 osf,
                 source,
                 version=given.get("version"),
+                notes=given.get("notes"),
                 by=context.by,
                 report=progress,
             )
@@ -80,8 +58,11 @@ def _delete(context: Context, source: Path) -> None:
 async def list_(context: Context, given: Given) -> None:
     """`qa di list`."""
     async with context.database() as store, store.read() as tx:
-        found = await tx.images.find(context.filter)
-    context.show(COLUMNS, found, plain)
+        found: list[Line] = [
+            *await di_view.find(tx, context.filter),
+            *await tx.images.arriving(context.filter),
+        ]
+    context.show(COLUMNS, sorted(found, key=lambda line: line.id), plain)
 
 
 async def tag(context: Context, given: Given) -> None:
@@ -99,12 +80,35 @@ async def untag(context: Context, given: Given) -> None:
         await images.untag(tx, await tx.images.get(DiId(given["di_id"])), given["tag"], by=context.by)
 
 
-async def delete(context: Context, given: Given) -> None:
-    """`qa di del`."""
-    async with context.database() as store:
-        deleted = await images.delete(store, context.settings, context.filter, by=context.by)
-    context.say(f"Deleting {deleted} di(s)\n{deleted} DIs deleted.")
-    context.note_if_nothing(deleted)
+async def edit(context: Context, given: Given) -> None:
+    """`qa di edit`."""
+    async with context.database() as store, store.write() as tx:
+        edited = await image_edit.edit_notes(
+            tx, await di_view.find(tx, context.filter), given["notes"], by=context.by
+        )
+    context.say(f"Edited {edited} DIs.")
+    context.note_if_nothing(edited)
+
+
+async def block(context: Context, given: Given) -> None:
+    """`qa di block`."""
+    async with context.database() as store, store.write() as tx:
+        dis = await tx.images.find(context.filter)
+        blocked = await image_edit.block(tx, dis, by=context.by)
+        concerned = await image_edit.followers(tx, dis)
+    context.say(f"Blocked {blocked} DIs.")
+    context.note_if_nothing(len(dis))
+    if concerned:
+        context.note(f"{len(concerned)} VMs follow them, and will not start: {few(concerned)}")
+
+
+async def unblock(context: Context, given: Given) -> None:
+    """`qa di unblock`."""
+    async with context.database() as store, store.write() as tx:
+        dis = await tx.images.find(context.filter)
+        unblocked = await image_edit.unblock(tx, dis, by=context.by)
+    context.say(f"Unblocked {unblocked} DIs.")
+    context.note_if_nothing(len(dis))
 
 
 async def _osf(tx: Tx, given: Given) -> Osf:
@@ -113,11 +117,10 @@ async def _osf(tx: Tx, given: Given) -> Osf:
     return await tx.osfs.get(OsfId(given["osf_id"]))
 
 
+NOTES = Argument("notes", "what is to be known about it; empty for nothing", image_edit.checked_notes)
 DI_ID = Argument("di_id", "the DI", whole, required=True, shape="ID")
 
-SUBJECT = Subject(
-    Owner.DI, "DIs", lambda tx, filter_: tx.images.find(filter_), lambda di: di.path, plain, "id=2"
-)
+SUBJECT = Subject(Owner.DI, "DIs", di_view.find, lambda di: di.path, plain, "id=2")
 
 VERBS = (
     Verb(
@@ -133,6 +136,7 @@ VERBS = (
             Argument("osf", "the name of its OSF"),
             Argument("osf_id", "or the OSF's id", whole, shape="ID"),
             Argument("version", "its version; default YYYY-MM-DD-NNN", images.checked_tag),
+            NOTES,
             Argument("delete", "whether the file at path goes once it is imported", boolean, shape="yes|no"),
         ),
         one_of=(("osf", "osf_id"),),
@@ -143,7 +147,13 @@ VERBS = (
             "qa di add path=desktop.tar.zst osf=office delete=yes",
         ),
     ),
-    Verb("list", "Lists DIs with their tags.", list_, filters=True, examples=("qa di list -f tag=default",)),
+    Verb(
+        "list",
+        "Lists DIs with tags and states, those on their way too; the trash with -f state=retired.",
+        list_,
+        filters=True,
+        examples=("qa di list -f tag=default", "qa di list -f state=retired"),
+    ),
     Verb(
         "tag",
         "Lets a tag point at a DI; VMs that follow the tag boot this DI from their next start.",
@@ -159,13 +169,32 @@ VERBS = (
         examples=("qa di untag di_id=2 tag=pilot",),
     ),
     Verb(
-        "del",
-        "Deletes DIs that no VM runs, with their files; head and default pass on to the newest one left.",
-        delete,
+        "edit",
+        "Writes notes over those that DIs have: what changed, what for, whom to ask.",
+        edit,
+        arguments=(NOTES,),
+        any_of=("notes",),
         filters=True,
-        confirm="delete all dis",
-        examples=("qa di del -f id=2",),
+        confirm="edit all dis",
+        examples=("qa di edit notes='New browser' -f id=2", "qa di edit notes= -f id=2"),
     ),
+    Verb(
+        "block",
+        "Lets nothing boot DIs; what runs goes on, and what would start says why it does not.",
+        block,
+        filters=True,
+        confirm="block all dis",
+        examples=("qa di block -f id=2",),
+    ),
+    Verb(
+        "unblock",
+        "Lets DIs be booted again.",
+        unblock,
+        filters=True,
+        confirm="unblock all dis",
+        examples=("qa di unblock -f id=2",),
+    ),
+    *di_trash.VERBS,
     show_verb(SUBJECT),
     *property_verbs(SUBJECT),
 )

@@ -269,6 +269,7 @@ def _select() -> Select[Any]:
             _running.c.version.label("di"),
             _next.c.version.label("next_di"),
             _next.c.id.label("next_di_id"),
+            _next.c.blocked.label("next_di_blocked"),
         )
         .join(vm_runtimes, vm_runtimes.c.vm_id == vms.c.id)
         .join(users, users.c.id == vms.c.user_id)

@@ -59,6 +59,7 @@ def test_an_honest_disk_is_registered_as_it_is(qa: Installation, tmp_path: Path,
     assert kept.stat().st_mode & 0o777 == 0o400
     assert kept.stat().st_blocks * 512 < 2 << 20, "holes stay holes"
     qa.ok("di", "del", "--yes")
+    qa.ok("di", "purge", "--yes")
     assert not kept.exists()
 
 
@@ -149,7 +150,7 @@ class TestBases:
     @pytest.fixture
     def used(self, qa: Installation, tmp_path: Path) -> Installation:
         qa.ok("user", "add", "login=alice", f"password-file={qa.password('x')}")
-        qa.ok("vm", "add", "name=big", "user=alice", "osf=machines")
+        qa.ok("vm", "add", "name=big", "user=alice", "osf=machines", "di_tag=none")
         qa.ok("di", "add", f"path={images.qcow2(tmp_path / 'a.qcow2')}", "osf=machines")
         return qa
 

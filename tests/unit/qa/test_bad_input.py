@@ -147,6 +147,14 @@ DI = (
     Bad("di untag di_id=1 tag=nowhere", "nowhere"),
     Bad("di untag di_id=1 tag=one", "one"),
     Bad("di del -f id=1", "DI 1 is run by 1 VMs: web-2"),
+    Bad("di add path=/etc/hostname osf=desktop 'notes=\x1b[2J'", "cannot be shown", USAGE),
+    Bad("di edit --yes", "nothing to change", USAGE),
+    Bad("di edit notes=x", "edit all dis, and there is no terminal"),
+    Bad("di block", "block all dis, and there is no terminal"),
+    Bad("di unblock", "unblock all dis, and there is no terminal"),
+    Bad("di undelete", "bring all dis back from the trash, and there is no terminal"),
+    Bad("di purge", "remove all dis in the trash for good, and there is no terminal"),
+    Bad("di trash empty", "takes no more words", USAGE),
 )
 
 VM = (
