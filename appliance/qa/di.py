@@ -6,7 +6,7 @@ from pathlib import Path
 
 from appliance.errors import few
 from appliance.model import DiId, Osf, OsfId
-from appliance.ops import image_accounts, image_edit, images, osfs
+from appliance.ops import image_accounts, image_copy, image_edit, images, osfs
 from appliance.qa import di_trash, di_view
 from appliance.qa.context import Context
 from appliance.qa.di_view import COLUMNS, Line, plain
@@ -15,6 +15,7 @@ from appliance.qa.subject import Subject, property_verbs, show_verb
 from appliance.qa.verbs import Argument, Given, Verb, whole
 from appliance.scalars import boolean
 from appliance.storage.properties import Owner
+from appliance.storage.reflink import Shared
 from appliance.storage.store import Tx
 
 
@@ -78,6 +79,19 @@ async def untag(context: Context, given: Given) -> None:
     """`qa di untag`."""
     async with context.database() as store, store.write() as tx:
         await images.untag(tx, await tx.images.get(DiId(given["di_id"])), given["tag"], by=context.by)
+
+
+async def duplicate(context: Context, given: Given) -> None:
+    """`qa di duplicate`."""
+    async with context.database() as store:
+        async with store.read() as tx:
+            osf = await osfs.named(tx, given["osf"]) if "osf" in given else None
+        di, shared = await image_copy.duplicate(
+            store, context.settings, DiId(given["di_id"]), osf, version=given.get("version"), by=context.by
+        )
+    if shared is Shared.FILE:
+        context.note("The pool shares no blocks between files, so both images are one file with two names.")
+    context.added("DI", plain(di))
 
 
 async def edit(context: Context, given: Given) -> None:
@@ -167,6 +181,19 @@ VERBS = (
         untag,
         arguments=(DI_ID, Argument("tag", "the tag", required=True)),
         examples=("qa di untag di_id=2 tag=pilot",),
+    ),
+    Verb(
+        "duplicate",
+        "Makes a DI from another one, for another OSF: it takes no room, and each goes by itself.",
+        duplicate,
+        arguments=(
+            DI_ID,
+            Argument("osf", "the OSF that gets it, of the same backend; default the same OSF"),
+            Argument(
+                "version", "its version; default the same, or YYYY-MM-DD-NNN if taken", images.checked_tag
+            ),
+        ),
+        examples=("qa di duplicate di_id=2 osf=sales", "qa di duplicate di_id=2 version=trial"),
     ),
     Verb(
         "edit",

@@ -39,6 +39,17 @@ async def test_an_import_killed_at_any_step_leaves_a_whole_image_or_none(on: Ord
     assert len(dis(on) - before) >= 1
 
 
+async def test_a_duplicate_killed_at_any_step_is_whole_or_not_there(on: Ordeal, tmp_path: Path) -> None:
+    before = dis(on)
+
+    def duplicate(step: int) -> int:
+        return qa(on, step, tmp_path / "record", "di", "duplicate", f"di_id={min(before)}")
+
+    killed = await killed_at_each(on, duplicate, tmp_path / "record")
+    assert {"commit", "os.rename", "open", "fcntl.flock"} <= killed
+    assert len(dis(on) - before) >= 1
+
+
 async def test_a_removal_killed_at_any_step_is_finished_by_whoever_comes_next(
     on: Ordeal, tmp_path: Path
 ) -> None:
