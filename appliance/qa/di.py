@@ -6,7 +6,7 @@ from pathlib import Path
 
 from appliance.errors import few
 from appliance.model import DiId, Osf, OsfId
-from appliance.ops import image_accounts, image_copy, image_edit, images, osfs
+from appliance.ops import image_accounts, image_copy, image_edit, image_progress, images, osfs
 from appliance.qa import di_trash, di_view
 from appliance.qa.context import Context
 from appliance.qa.di_view import COLUMNS, Line, plain
@@ -61,7 +61,7 @@ async def list_(context: Context, given: Given) -> None:
     async with context.database() as store, store.read() as tx:
         found: list[Line] = [
             *await di_view.find(tx, context.filter),
-            *await tx.images.arriving(context.filter),
+            *await image_progress.under_way(tx, context.settings, context.filter),
         ]
     context.show(COLUMNS, sorted(found, key=lambda line: line.id), plain)
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -11,6 +14,7 @@ from appliance.model import DiId, OsfId
 from appliance.ops.image_edit import LONGEST_NOTES
 from appliance.ops.image_progress import plan_for
 from appliance.storage.operations import Kind
+from appliance.storage.paths import Paths
 from tests.support.qa import Installation
 
 
@@ -116,21 +120,32 @@ def test_what_arrives_is_listed_with_its_progress(
             return work
 
     work = asyncio.run(begin())
-    assert states(kept) == {1: "published", 2: "ready", 3: state}
-    (arriving,) = kept.listed("di", f"state={state}")
-    assert arriving.keys() == di(kept, 1).keys()
-    assert (arriving["osf"], arriving["progress"], arriving["version"]) == ("desktop", progress, None)
-    assert f"{state} {progress:.0%}" in kept.ok("di", "list").out
-    assert states(kept, "osf=desktop,id>1") == {2: "ready", 3: state}
-    for nothing in ("osf=other", "tag=head,id=3", "property.room=1", "blocked=yes", "version=*3"):
-        assert 3 not in states(kept, nothing)
+    with held(kept, 3):
+        assert states(kept) == {1: "published", 2: "ready", 3: state}
+        (arriving,) = kept.listed("di", f"state={state}")
+        assert arriving.keys() == di(kept, 1).keys()
+        assert (arriving["osf"], arriving["progress"], arriving["version"]) == ("desktop", progress, None)
+        assert f"{state} {progress:.0%}" in kept.ok("di", "list").out
+        assert states(kept, "osf=desktop,id>1") == {2: "ready", 3: state}
+        for nothing in ("osf=other", "tag=head,id=3", "property.room=1", "blocked=yes", "version=*3"):
+            assert 3 not in states(kept, nothing)
+    assert 3 not in states(kept), "nobody is at work on it any more"
 
     async def end() -> None:
         async with kept.write() as tx:
             await tx.operations.end(work, "failed")
 
     asyncio.run(end())
-    assert states(kept) == {1: "published", 2: "ready"}
+    with held(kept, 3):
+        assert states(kept) == {1: "published", 2: "ready"}
+
+
+@contextmanager
+def held(qa: Installation, number: int) -> Iterator[None]:
+    """Somebody is at work on an image."""
+    with Paths(qa.settings).image_lock(DiId(number)).open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def test_work_whose_plan_is_somebody_elses_is_listed_without_an_osf(kept: Installation) -> None:
@@ -140,5 +155,6 @@ def test_work_whose_plan_is_somebody_elses_is_listed_without_an_osf(kept: Instal
                 await tx.operations.begin(Kind.DI_ADD, number, owner="test", pid=1, plan=plan)
 
     asyncio.run(begin())
-    assert [(one["id"], one["osf"]) for one in kept.listed("di", "state=new")] == [(8, None), (9, None)]
-    assert "new 0%" in kept.ok("di", "list").out
+    with held(kept, 8), held(kept, 9):
+        assert [(one["id"], one["osf"]) for one in kept.listed("di", "state=new")] == [(8, None), (9, None)]
+        assert "new 0%" in kept.ok("di", "list").out
