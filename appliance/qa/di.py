@@ -7,7 +7,7 @@ from pathlib import Path
 from appliance.errors import few
 from appliance.model import DiId, Osf, OsfId
 from appliance.ops import image_accounts, image_copy, image_edit, image_progress, images, osfs
-from appliance.qa import di_trash, di_view
+from appliance.qa import di_export, di_trash, di_view
 from appliance.qa.context import Context
 from appliance.qa.di_view import COLUMNS, Line, plain
 from appliance.qa.progress import Progress
@@ -222,6 +222,7 @@ VERBS = (
         examples=("qa di unblock -f id=2",),
     ),
     *di_trash.VERBS,
+    *di_export.VERBS,
     show_verb(SUBJECT),
     *property_verbs(SUBJECT),
 )

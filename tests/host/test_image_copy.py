@@ -1,19 +1,24 @@
-"""Duplicates of images on btrfs: they take next to no room, are read-only, and outlive the first."""
+"""Copies of images on btrfs: duplicates take next to no room, and exported ones come in as any other."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import uuid
 from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from appliance.model import DiId
+from appliance.ops import image_archive
 from appliance.storage import reflink, subvolumes
 from appliance.storage.paths import Paths
 from appliance.storage.reflink import Shared
+from tests.support.archives import HOSTILE, pack
 from tests.support.pool import tiny_root
 from tests.support.qa import Installation
 
@@ -90,3 +95,33 @@ def test_where_blocks_cannot_be_shared_the_file_gets_a_second_name(pool: Path) -
         finally:
             source.unlink(missing_ok=True)
             copy.unlink(missing_ok=True)
+
+
+def test_an_exported_image_comes_in_as_any_other(qa: Installation, tmp_path: Path) -> None:
+    paths = Paths(qa.settings)
+    archive = qa.ok("di", "export", "di_id=1", f"path={tmp_path}", "-o", "json").json["path"]
+    qa.ok("di", "import", f"path={archive}", "osf=branch", "make_osf=yes")
+    base = paths.basefs(DiId(2))
+    assert (base / "usr/bulk").read_text() == BULK
+    with pytest.raises(OSError, match="Read-only"):
+        (base / "x").touch()
+    assert list(paths.staging.iterdir()) == []
+
+
+def test_a_hostile_image_in_an_honest_archive_is_refused_as_by_itself(
+    qa: Installation, tmp_path: Path
+) -> None:
+    paths = Paths(qa.settings)
+    evil = pack(tmp_path / "evil.tar", HOSTILE[0].pack).read_bytes()
+    honest = Path(qa.ok("di", "export", "di_id=1", f"path={tmp_path}", "-o", "json").json["path"])
+    with honest.open("rb") as stream:
+        manifest = image_archive.read(stream).manifest
+    wrong = replace(manifest, sha256=hashlib.sha256(evil).hexdigest(), size=len(evil))
+    head = image_archive.head(wrong, datetime(2030, 1, 31, tzinfo=UTC))
+    (tmp_path / "wrong.tar").write_bytes(head + evil + image_archive.padding(len(evil)))
+    said = qa("di", "import", f"path={tmp_path}/wrong.tar", "osf=branch", "make_osf=yes")
+    assert (said.status, HOSTILE[0].said in said.err) == (1, True)
+    assert sorted(osf["name"] for osf in qa.listed("osf")) == ["desktop", "sales"]
+    assert [path.name for path in paths.all_basefs.iterdir()] == ["1"]
+    assert [path.name for path in paths.images.iterdir()] == ["1-tiny.tar.gz"]
+    assert list(paths.staging.iterdir()) == []
