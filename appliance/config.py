@@ -490,6 +490,9 @@ START_DELAY_LONGEST = declare(
 KEPT_ROOT_DAYS = declare(
     "storage.roots.kept.days", days, "7", "For how many days a root that did not boot is kept."
 )
+IMAGE_TRASH_DAYS = declare(
+    "storage.images.trash.days", days, "7", "For how many days a deleted image can be brought back."
+)
 VMA_PORT = declare("internal.vm.port.vma", port, "3030", "Port of the VMA in a guest.")
 SSH_PORT = declare("internal.vm.port.ssh", port, "22", "Port of the SSH server in a guest: qa vm ssh.")
 NXAGENT_DISPLAY = declare("internal.nxagent.display", natural, "100", "Display number of nxagent in a guest.")

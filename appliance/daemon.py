@@ -64,6 +64,7 @@ from appliance.runtime.service_manager import ServiceManager, show_life
 from appliance.runtime.space import Watch
 from appliance.runtime.supervisor import Perform, Supervisor
 from appliance.runtime.surveyor import Surveyor
+from appliance.runtime.trash import Trash
 from appliance.scalars import seconds
 from appliance.signals import ChangeFeed, Doorbell
 from appliance.storage.btrfs import BtrfsDisks
@@ -242,7 +243,9 @@ class Appliance:
         reserves = [
             kit.disks.keep_reserve for kit in kits.values() if isinstance(kit.disks, BtrfsDisks | Qcow2Disks)
         ]
-        watch = Watch(self._store, self._current, self._clock, each_time=(*reserves, surveyor.purge))
+        trash = Trash(self._store, self._current, self._clock)
+        each_time = (*reserves, surveyor.purge, trash.empty)
+        watch = Watch(self._store, self._current, self._clock, each_time=each_time)
         tasks.create_task(watch.run(), name="storage")
         tasks.create_task(surveyor.run(), name="survey")
 

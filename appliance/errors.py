@@ -66,6 +66,10 @@ class ConflictError(AdminError):
     """The request contradicts what is there."""
 
 
+class BlockedError(AdminError):
+    """An administrator has blocked what is needed."""
+
+
 class DaemonDownError(AdminError):
     """The request needs the running daemon: exit status 3."""
 

@@ -123,6 +123,23 @@ class KeptKind(StrEnum):
     """Of a home, as it was once."""
 
 
+class DiState(StrEnum):
+    """Where an image is in its life; told from rows, never stored."""
+
+    NEW = "new"
+    """Its import has begun, and nothing of it is there yet."""
+    GENERATING = "generating"
+    """It is being made from another image."""
+    UPLOADING = "uploading"
+    VERIFYING = "verifying"
+    """It is there, and being unpacked or looked over."""
+    READY = "ready"
+    PUBLISHED = "published"
+    """A tag that moves, other than `head`, points at it."""
+    RETIRED = "retired"
+    """It is in the trash."""
+
+
 class StartedBy(StrEnum):
     """Who wanted the present run of a VM."""
 
@@ -253,6 +270,31 @@ class Di:
     size_bytes: int
     created: datetime
     tags: tuple[str, ...] = ()
+    state: DiState = DiState.READY
+    notes: str | None = None
+    """What its administrator wrote about it."""
+    blocked: bool = False
+    """Whether nothing may boot it."""
+    retired: datetime | None = None
+    """Since when it is in the trash."""
+    until: datetime | None = None
+    """When it goes from there for good."""
+    former_tags: tuple[str, ...] = ()
+    """The tags that moved and pointed at it when it went to the trash."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArrivingDi:
+    """An image whose import is under way: it has a number, and no row yet."""
+
+    id: DiId
+    state: DiState
+    progress: float
+    """How far it is, from 0 to 1."""
+    begun: datetime
+    owner: str
+    osf_id: OsfId | None = None
+    osf: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -328,6 +370,8 @@ class Vm:
     next_di_id: DiId | None = None
     next_di_since: datetime | None = None
     """Since when its tag points where it does."""
+    next_di_blocked: bool | None = None
+    """Whether the image of the next start is blocked; None if there is none."""
 
     @property
     def outdated(self) -> bool:

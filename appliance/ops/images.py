@@ -1,4 +1,4 @@
-"""What people do with disk images: add, tag, untag, delete.
+"""What people do with disk images: add, tag, untag. How images go is in `image_trash`.
 
 An image becomes visible as a row only when its file is in place and unpacked. Until then an
 `operations` row and a locked file tell of it; the lock dies with its holder, so whoever comes next
@@ -12,14 +12,14 @@ import fcntl
 import hashlib
 import os
 import threading
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
 from appliance.clock import SystemClock, Timers
-from appliance.config import IMPORT_MAX_FILES, IMPORT_MAX_SIZE, VM_OVERLAY_PERSISTENT, Settings
+from appliance.config import IMPORT_MAX_FILES, IMPORT_MAX_SIZE, Settings
 from appliance.errors import (
     ApplianceError,
     ConflictError,
@@ -28,13 +28,14 @@ from appliance.errors import (
     StoreError,
     UsageError,
     VolumeError,
-    few,
 )
 from appliance.filters import Filter
 from appliance.model import TAG_DEFAULT, TAG_HEAD, BackendKind, Di, DiId, Osf, OsfId
 from appliance.ops import expiry, failures
+from appliance.ops.image_progress import Report, plan_for, recorded
 from appliance.storage import operations, room
 from appliance.storage.ageing import NO_LIMITS, Limits
+from appliance.storage.image_states import COPIED
 from appliance.storage.operations import Kind
 from appliance.storage.paths import Paths, image_name
 from appliance.storage.store import Store, Tx
@@ -57,14 +58,14 @@ FOREIGN = (
 )
 """What people mistake for a root archive: by offset and first bytes."""
 
-Report = Callable[[str, float], None]
-"""Told what is being done, and how far it is, from 0 to 1."""
-
 
 @dataclass(frozen=True, slots=True)
-class _Copied:
+class Copied:
+    """What the file of an image holds."""
+
     sha256: str
     size: int
+    """Bytes."""
 
 
 async def add(
@@ -76,10 +77,12 @@ async def add(
     version: str | None,
     by: str,
     report: Report,
+    notes: str | None = None,
+    name: str | None = None,
     timers: Timers | None = None,
     limits: Limits = NO_LIMITS,
 ) -> tuple[Di, int]:
-    """Copy an image from `source` to the images, and register it as a new DI of `osf`.
+    """Copy an image from `source` to the images, and register it as a new DI of `osf`, under its own `name`.
 
     An archive is unpacked; the disk of a virtual machine is looked over and stays as it is.
 
@@ -90,33 +93,39 @@ async def add(
     :raises VolumeError: there is no room for it
     :raises ConflictError: the version is taken, or somebody has cancelled the operation
     """
-    paths = Paths(settings)
+    paths, name = Paths(settings), name or source.name
+    timers = timers or SystemClock()
     await sweep_unfinished(store, paths)
-    await asyncio.to_thread(_check_source, source, osf, paths, settings[IMPORT_MAX_SIZE])
+    await asyncio.to_thread(_check_source, source, name, osf, paths, settings[IMPORT_MAX_SIZE])
     async with store.write() as tx:
         if version is not None:
-            await _check_version(tx, osf.id, version)
+            await check_version(tx, osf.id, version)
         di_id = await free_id(tx, paths, osf.id)
-        lock = _hold(paths.image_lock(di_id))
-        operation = await tx.operations.begin(Kind.DI_ADD, di_id, owner=by, pid=os.getpid())
-    image = paths.image(di_id, source.name)
+        lock = hold(paths.image_lock(di_id))
+        operation = await tx.operations.begin(
+            Kind.DI_ADD, di_id, owner=by, pid=os.getpid(), plan=plan_for(osf.id)
+        )
+    image = paths.image(di_id, name)
     try:
-        async with _cancellable(store, operation, timers or SystemClock()):
+        async with (
+            _cancellable(store, operation, timers),
+            recorded(store, operation, report, timers) as report,
+        ):
             copied = await _copy_in_thread(source, paths.image_part(di_id), report)
-            await in_thread(_put_in_place, paths.image_part(di_id), image)
+            await in_thread(put_in_place, paths.image_part(di_id), image)
             async with store.write() as tx:
-                await tx.operations.progress(operation, 0.5)
-            await _make_ready(paths, settings, osf, di_id, image, source.name, report)
+                await tx.operations.progress(operation, COPIED)
+            await _make_ready(paths, settings, osf, di_id, image, name, report)
         async with store.write() as tx:
-            await _register(tx, osf.id, di_id, source.name, copied, version=version, by=by)
+            await register(tx, osf.id, di_id, name, copied, version=version, notes=notes, by=by)
             limited = await expiry.stamp_tag(tx, osf.id, TAG_HEAD, di_id, limits, by=by)
             await tx.operations.end(operation, operations.DONE)
             di = await tx.images.get(di_id)
     except BaseException as exc:
-        await asyncio.shield(_undo(store, paths, di_id, operation, exc))
+        await asyncio.shield(undo(store, paths, di_id, operation, exc))
         raise
     finally:
-        _release(lock, paths.image_lock(di_id))
+        release(lock, paths.image_lock(di_id))
     return di, limited
 
 
@@ -140,19 +149,19 @@ async def sweep_unfinished(store: Store, paths: Paths) -> list[DiId]:
         di_id = DiId(operation.object_id)
         lock = paths.image_lock(di_id)
         try:
-            descriptor = _hold(lock)
+            descriptor = hold(lock)
         except BlockingIOError:
             continue
         try:
             async with store.read() as tx:
                 ended = await tx.operations.has_ended(operation.id)
             if not ended:
-                await _erase_files(paths, di_id)
+                await erase_files(paths, di_id)
                 async with store.write() as tx:
                     await tx.operations.end(operation.id, operations.KILLED)
                 swept.append(di_id)
         finally:
-            _release(descriptor, lock)
+            release(descriptor, lock)
     await _drop_idle_locks(store, paths)
     return swept
 
@@ -164,17 +173,17 @@ async def sweep_stray(store: Store, paths: Paths, di_id: DiId) -> bool:
     """
     lock = paths.image_lock(di_id)
     try:
-        descriptor = _hold(lock)
+        descriptor = hold(lock)
     except BlockingIOError:
         return False
     try:
         async with store.read() as tx:
-            if await tx.images.find(Filter.where(id=di_id)):
+            if await tx.images.find(Filter.where(id=di_id), trash=True):
                 return False
-        await _erase_files(paths, di_id)
+        await erase_files(paths, di_id)
         return True
     finally:
-        _release(descriptor, lock)
+        release(descriptor, lock)
 
 
 async def tag(tx: Tx, di: Di, name: str, *, by: str, limits: Limits = NO_LIMITS) -> int:
@@ -182,14 +191,24 @@ async def tag(tx: Tx, di: Di, name: str, *, by: str, limits: Limits = NO_LIMITS)
 
     Those that run another one get the limits; returns how many. Limits of those that run it are lifted.
 
-    :raises ConflictError: the tag is fixed within the OSF
+    :raises ConflictError: the tag is fixed within the OSF, or the DI is blocked
     """
     checked_tag(name)
+    if di.blocked:
+        raise ConflictError(
+            f"DI {di.id} is blocked, and what follows {name} could not start",
+            hint=f"qa di unblock -f id={di.id}",
+        )
+    if (gone := await tx.images.version_in_trash(di.osf_id, name)) is not None:
+        raise ConflictError(
+            f"the tag {name} is the version of DI {gone}, which is in the trash",
+            hint=f"qa di undelete -f id={gone}, or qa di purge -f id={gone}",
+        )
     target = await tx.images.tag_target(di.osf_id, name)
     if target is not None and target[1]:
         raise ConflictError(f"the tag {name} of the OSF {di.osf} is fixed at DI {target[0]}")
     was = await tx.images.point(di.osf_id, name, di.id, by=by)
-    await _images_changed(tx, by=by)
+    await images_changed(tx, by=by)
     await tx.log.append(
         by=by,
         what="di tag",
@@ -212,41 +231,9 @@ async def untag(tx: Tx, di: Di, name: str, *, by: str, limits: Limits = NO_LIMIT
     if target[1]:
         raise ConflictError(f"the tag {name} is fixed at DI {di.id}", hint="it goes when the DI is deleted")
     await tx.images.point(di.osf_id, name, None, by=by)
-    await _images_changed(tx, by=by)
+    await images_changed(tx, by=by)
     await tx.log.append(by=by, what="di untag", object=f"osf {di.osf_id} tag {name}"[:128], was=f"di {di.id}")
     return await expiry.stamp_untagged(tx, di.osf_id, name, di.id, limits, by=by)
-
-
-async def delete(store: Store, settings: Settings, filter_: Filter, *, by: str) -> int:
-    """Delete the DIs that pass, all or none, with their files; returns how many.
-
-    `default` and `head` pass on to the newest DI that the OSF still has (trap T40).
-
-    :raises ConflictError: a VM runs one of them, or has a root that needs it
-    """
-    paths = Paths(settings)
-    async with store.write() as tx:
-        dis = await tx.images.find(filter_)
-        await _check_unused(tx, dis)
-        await _check_no_base(tx, settings, dis)
-        for di in dis:
-            await _pass_tags_on(tx, di, {gone.id for gone in dis}, by=by)
-        begun = [await tx.operations.begin(Kind.DI_DEL, di.id, owner=by, pid=os.getpid()) for di in dis]
-        locks = [_hold(paths.image_lock(di.id)) for di in dis]
-        await tx.images.delete([di.id for di in dis])
-        await _images_changed(tx, by=by)
-        for di in dis:
-            await tx.log.append(
-                by=by, what="di del", object=f"di {di.id}", was=f"{di.osf} {di.version} sha256 {di.sha256}"
-            )
-    for di, operation, lock in zip(dis, begun, locks, strict=True):
-        try:
-            await _erase_files(paths, di.id)
-            async with store.write() as tx:
-                await tx.operations.end(operation, operations.DONE)
-        finally:
-            _release(lock, paths.image_lock(di.id))
-    return len(dis)
 
 
 def source_file(settings: Settings, path: str) -> Path:
@@ -303,13 +290,18 @@ def next_version(today: date, taken: set[str]) -> str:
     raise ConflictError(f"all {VERSIONS_A_DAY} versions of {today} are taken", hint="give version=")
 
 
-async def _images_changed(tx: Tx, *, by: str) -> None:
+async def images_changed(tx: Tx, *, by: str) -> None:
     """Tags have moved: end what was held against images, and limits, that are about others now."""
     await failures.images_changed(tx, by=by)
     await expiry.settle(tx, by=by)
 
 
-async def _check_version(tx: Tx, osf_id: OsfId, version: str) -> None:
+async def check_version(tx: Tx, osf_id: OsfId, version: str) -> None:
+    """Whether a new image of an OSF may have this version.
+
+    :raises UsageError: it is no version
+    :raises ConflictError: the OSF has it, as version or tag, if only in the trash
+    """
     checked_tag(version)
     if version in (TAG_DEFAULT, TAG_HEAD):
         raise UsageError(f"version={version}: {version} is a tag that moves, and cannot be a version")
@@ -317,13 +309,25 @@ async def _check_version(tx: Tx, osf_id: OsfId, version: str) -> None:
         raise ConflictError(f"version={version}: the OSF has a version or tag of this name")
 
 
-async def _register(
-    tx: Tx, osf_id: OsfId, di_id: DiId, name: str, copied: _Copied, *, version: str | None, by: str
-) -> None:
+async def register(
+    tx: Tx,
+    osf_id: OsfId,
+    di_id: DiId,
+    name: str,
+    copied: Copied,
+    *,
+    version: str | None,
+    notes: str | None,
+    by: str,
+) -> str:
+    """Give an image that is whole its row and its tags; returns its version.
+
+    :raises ConflictError: the version is taken
+    """
     if version is None:
         version = next_version(tx.at.astimezone().date(), await tx.images.taken_names(osf_id))
     else:
-        await _check_version(tx, osf_id, version)
+        await check_version(tx, osf_id, version)
     await tx.images.add(
         di_id,
         osf_id,
@@ -331,54 +335,18 @@ async def _register(
         path=image_name(di_id, name),
         sha256=copied.sha256,
         size_bytes=copied.size,
+        notes=notes,
     )
     await tx.images.point(osf_id, version, di_id, by=by, fixed=True)
     await tx.images.point(osf_id, TAG_HEAD, di_id, by=by)
     if await tx.images.tag_target(osf_id, TAG_DEFAULT) is None:
         await tx.images.point(osf_id, TAG_DEFAULT, di_id, by=by)
-    await _images_changed(tx, by=by)
+    await images_changed(tx, by=by)
     await tx.log.append(by=by, what="di add", object=f"di {di_id}", now=f"{version} sha256 {copied.sha256}")
+    return version
 
 
-async def _check_unused(tx: Tx, dis: Sequence[Di]) -> None:
-    for di_id, number in await tx.images.in_use([di.id for di in dis]):
-        running = await tx.vms.find(Filter.where(current_di_id=di_id))
-        names = few([vm.name for vm in running])
-        raise ConflictError(
-            f"DI {di_id} is run by {number} VMs: {names}", hint="stop them first; nothing was deleted"
-        )
-
-
-async def _check_no_base(tx: Tx, settings: Settings, dis: Sequence[Di]) -> None:
-    """Whether no root of a virtual machine at rest would lose the image under it."""
-    paths = Paths(settings)
-    if not paths.overlays.is_dir():
-        return
-    from appliance.storage.qcow2 import bases_in_use
-
-    for di_id, roots in (await in_thread(bases_in_use, paths, [di.id for di in dis])).items():
-        kept = [t.id for t in await tx.kept.find() if Path(t.path) in roots and not t.is_given_up]
-        if kept:
-            numbers = ",".join(map(str, kept))
-            raise ConflictError(
-                f"DI {di_id} is under {len(kept)} roots that were put aside",
-                hint=f"qa kept del -f 'id in ({numbers})'; nothing was deleted",
-            )
-        if settings[VM_OVERLAY_PERSISTENT]:
-            raise ConflictError(
-                f"DI {di_id} is under {len(roots)} roots that survive restarts: "
-                + few([root.name for root in roots]),
-                hint="start their VMs from another image first; nothing was deleted",
-            )
-
-
-async def _pass_tags_on(tx: Tx, di: Di, gone: set[DiId], *, by: str) -> None:
-    for name in di.tags:
-        heir = await tx.images.newest(di.osf_id, without=gone) if name in (TAG_DEFAULT, TAG_HEAD) else None
-        await tx.images.point(di.osf_id, name, heir, by=by)
-
-
-def _check_source(source: Path, osf: Osf, paths: Paths, largest: int) -> None:
+def _check_source(source: Path, name: str, osf: Osf, paths: Paths, largest: int) -> None:
     try:
         with source.open("rb") as stream:
             head = stream.read(HEAD_BYTES)
@@ -387,19 +355,19 @@ def _check_source(source: Path, osf: Osf, paths: Paths, largest: int) -> None:
     if osf.backend is BackendKind.KVM:
         from appliance.storage import disk_image
 
-        disk_image.judge(source, source.name, largest=largest)
+        disk_image.judge(source, name, largest=largest)
     if osf.backend is BackendKind.LXC:
-        sniff(head, source.name)
-    if not image_name(DiId(0), source.name).isprintable():
-        raise ImageError(f"the name {source.name!r} cannot be kept", hint="rename the file")
+        sniff(head, name)
+    if not image_name(DiId(0), name).isprintable():
+        raise ImageError(f"the name {name!r} cannot be kept", hint="rename the file")
     try:
         bases = paths.all_basefs if osf.backend is BackendKind.LXC else None
-        room.check(source, source.name, images=paths.images, bases=bases)
+        room.check(source, name, images=paths.images, bases=bases)
     except OSError as exc:
         raise VolumeError(f"{exc.filename} cannot be used: {exc.strerror}", hint="run qa admin init") from exc
 
 
-async def _copy_in_thread(source: Path, part: Path, report: Report) -> _Copied:
+async def _copy_in_thread(source: Path, part: Path, report: Report) -> Copied:
     stop = threading.Event()
     work = asyncio.ensure_future(asyncio.to_thread(_copy, source, part, report, stop))
     try:
@@ -409,7 +377,7 @@ async def _copy_in_thread(source: Path, part: Path, report: Report) -> _Copied:
         await asyncio.wait([work])
 
 
-def _copy(source: Path, part: Path, report: Report, stop: threading.Event) -> _Copied:
+def _copy(source: Path, part: Path, report: Report, stop: threading.Event) -> Copied:
     digest = hashlib.sha256()
     copied = 0
     try:
@@ -428,10 +396,14 @@ def _copy(source: Path, part: Path, report: Report, stop: threading.Event) -> _C
             os.fsync(writer.fileno())
     except OSError as exc:
         raise VolumeError(f"{source} cannot be copied to {part.parent}: {exc.strerror}") from exc
-    return _Copied(digest.hexdigest(), copied)
+    return Copied(digest.hexdigest(), copied)
 
 
-def _put_in_place(part: Path, image: Path) -> None:
+def put_in_place(part: Path, image: Path) -> None:
+    """Give a file that is whole, and may not change any more, its name.
+
+    :raises VolumeError: it cannot be
+    """
     try:
         part.chmod(0o400)
         part.rename(image)
@@ -492,16 +464,17 @@ async def _cancellable(store: Store, operation: int, timers: Timers) -> AsyncIte
         await asyncio.wait([watcher])
 
 
-async def _undo(store: Store, paths: Paths, di_id: DiId, operation: int, cause: BaseException) -> None:
+async def undo(store: Store, paths: Paths, di_id: DiId, operation: int, cause: BaseException) -> None:
+    """Remove what work that failed has made of an image, and say how the work ended."""
     try:
-        await _erase_files(paths, di_id)
+        await erase_files(paths, di_id)
         async with store.write() as tx:
             await tx.operations.end(operation, str(cause) or type(cause).__name__)
     except (ApplianceError, OSError) as exc:
         cause.add_note(f"and DI {di_id} was not cleaned up: {exc}; the next di add tries again")
 
 
-async def _erase_files(paths: Paths, di_id: DiId) -> None:
+async def erase_files(paths: Paths, di_id: DiId) -> None:
     """Remove everything that belongs to a DI that has no row, whatever there is of it."""
     if paths.all_basefs.is_dir() and any(paths.all_basefs.glob(f"*{di_id}*")):
         from appliance.storage.btrfs import erase_di
@@ -514,7 +487,7 @@ async def _erase_files(paths: Paths, di_id: DiId) -> None:
             raise VolumeError(f"{left} cannot be removed: {exc.strerror}", hint="remove it by hand") from exc
 
 
-def _hold(lock: Path) -> int:
+def hold(lock: Path) -> int:
     """Take the lock of a DI.
 
     :raises BlockingIOError: another process has it
@@ -541,9 +514,10 @@ async def _drop_idle_locks(store: Store, paths: Paths) -> None:
         async with store.write():  # in which everybody takes theirs
             for lock in paths.images.glob(pattern):
                 with suppress(BlockingIOError):
-                    _release(_hold(lock), lock)
+                    release(hold(lock), lock)
 
 
-def _release(descriptor: int, lock: Path) -> None:
+def release(descriptor: int, lock: Path) -> None:
+    """Give the lock of a DI back."""
     lock.unlink(missing_ok=True)
     os.close(descriptor)

@@ -94,7 +94,9 @@ async def edit(tx: Tx, osfs: Sequence[Osf], columns: Mapping[str, object], *, by
             await _check_name(tx, str(columns["name"]))
     if "backend" in columns:
         for osf in osfs:
-            if osf.backend != columns["backend"] and await tx.images.find(Filter.where(osf_id=osf.id)):
+            if osf.backend != columns["backend"] and await tx.images.find(
+                Filter.where(osf_id=osf.id), trash=True
+            ):
                 raise ConflictError(
                     f"the backend of {osf.name} cannot change: it has DIs for {osf.backend}",
                     hint="make another OSF",
@@ -122,6 +124,11 @@ async def delete(tx: Tx, osfs: Sequence[Osf], *, by: str) -> int:
                     f"the OSF {osf.name} has the {noun} {few(found)}",
                     hint="delete them first; nothing was deleted",
                 )
+        if gone := await tx.images.find(Filter.where(osf_id=osf.id), trash=True):
+            raise ConflictError(
+                f"the OSF {osf.name} has DIs in the trash: {few([f'{di.id} ({di.version})' for di in gone])}",
+                hint=f"qa di purge -f osf={osf.name}; nothing was deleted",
+            )
     await tx.osfs.delete([osf.id for osf in osfs])
     for osf in osfs:
         await tx.log.append(by=by, what="osf del", object=f"osf {osf.id}", was=osf.name)

@@ -27,7 +27,7 @@ from appliance.config import (
     Key,
     Settings,
 )
-from appliance.errors import ApplianceError, BackendError, GuestError, ImageError
+from appliance.errors import ApplianceError, BackendError, BlockedError, GuestError, ImageError
 from appliance.filters import Filter
 from appliance.log import facts
 from appliance.model import NO_DI, BackendKind, InstallationId, KeptKind, VmId, VmState
@@ -325,6 +325,10 @@ class Performer:
             raise ImageError(
                 f"no image of OSF {vm.osf} carries the tag {vm.di_tag}",
                 hint=f"qa di add path=FILE osf={vm.osf}, or qa di tag di_id=N tag={vm.di_tag}",
+            )
+        if vm.next_di_blocked:
+            raise BlockedError(
+                f"the image {vm.next_di} of OSF {vm.osf} is blocked", hint=f"qa di unblock -f id={di_id}"
             )
         guest = describe(vm, osf, NO_DI if di_id is None else di_id, settings, self._installation)
         await tx.runtimes.place(vm.id, placement(guest, settings))

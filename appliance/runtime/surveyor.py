@@ -27,7 +27,7 @@ from appliance.runtime.survey import Found, Plan, Rows, plan
 from appliance.runtime.traces import Places
 from appliance.storage import marks, quotas, subvolumes, volumes
 from appliance.storage.image_lock import is_in_use
-from appliance.storage.operations import Kind
+from appliance.storage.operations import MAKES_IMAGES
 from appliance.storage.paths import HOME_SNAPSHOT, Paths
 from appliance.storage.root_lock import is_locked, locked
 from appliance.storage.store import Store
@@ -193,8 +193,8 @@ class Surveyor:
             vms = await tx.vms.find()
             rows = Rows(
                 vms={vm.id: vm.uuid for vm in vms},
-                dis={di.id for di in await tx.images.find()},
-                given={DiId(number) for number in await tx.operations.objects(Kind.DI_ADD)},
+                dis={di.id for di in await tx.images.find(trash=True)},
+                given={DiId(number) for number in await tx.operations.objects(*MAKES_IMAGES)},
                 kept=await tx.kept.find(),
             )
         return rows, {vm.id: vm.backend for vm in vms}

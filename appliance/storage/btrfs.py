@@ -300,3 +300,17 @@ async def erase_di(paths: Paths, di_id: DiId) -> None:
     unfinished = (*base.parent.glob(f".{di_id}.unpacking"), *base.parent.glob(f"..{di_id}.unpacking.*"))
     for volume in (base, *unfinished):
         await in_thread(delete, volume)
+
+
+def duplicate_di(paths: Paths, source: Path, di_id: DiId) -> None:
+    """Give a DI the unpacked image of another one, read-only as that is.
+
+    :raises VolumeError: it cannot be made; what there is of it goes with `erase_di`
+    """
+    base = paths.basefs(di_id)
+    fresh = base.with_name(f".{di_id}.unpacking")
+    with explained(f"{base} cannot be made from {source}"):
+        subvolumes.snapshot(source, fresh, None)
+        subvolumes.commit(fresh)
+        subvolumes.seal(fresh)
+        fresh.rename(base)

@@ -216,9 +216,16 @@ dis = _numbered(
     Column("sha256", String(64), nullable=False),
     Column("size_bytes", Integer, nullable=False),
     Column("created", Instant, nullable=False),
+    Column("notes", Text),
+    flag("blocked"),
+    Column("retired", Instant),
+    Column("until", Instant),
+    Column("former_tags", Text),
     UniqueConstraint("osf_id", "version"),
     UniqueConstraint("id", "osf_id"),
+    CheckConstraint("(retired IS NULL) = (until IS NULL)", name="trash_has_end"),
 )
+"""Since `retired`, an image is in the trash until `until`: it keeps its version, and has no tags."""
 
 di_tags = _numbered(
     "di_tags",

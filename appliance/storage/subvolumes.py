@@ -25,8 +25,8 @@ def create(path: Path, mark: Mark | None = None, *, group: int | None = None) ->
     _make(path, lambda fresh: btrfs_calls.create(fresh, group=group), mark)
 
 
-def snapshot(source: Path, path: Path, mark: Mark, *, group: int | None = None) -> None:
-    """Make a writable copy of `source` at `path`, marked as somebody's.
+def snapshot(source: Path, path: Path, mark: Mark | None, *, group: int | None = None) -> None:
+    """Make a writable copy of `source` at `path`, marked as somebody's, if it is somebody's.
 
     A copy of a subvolume that is in a quota group must enter the same `group`, or the pool loses count.
 

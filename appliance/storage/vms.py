@@ -278,6 +278,7 @@ def _select() -> Select[Any]:
             _next.c.version.label("next_di"),
             _next.c.id.label("next_di_id"),
             tagged.label("next_di_since"),
+            _next.c.blocked.label("next_di_blocked"),
         )
         .join(vm_runtimes, vm_runtimes.c.vm_id == vms.c.id)
         .join(users, users.c.id == vms.c.user_id)

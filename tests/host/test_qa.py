@@ -138,6 +138,8 @@ def test_an_image_becomes_a_read_only_subvolume(qa: Installation, staging: Path)
     with pytest.raises(OSError, match="Read-only"):
         (base / "x").touch()
     qa.ok("di", "del", "--yes")
+    assert (base / "sbin/init").is_symlink()
+    qa.ok("di", "purge", "--yes")
     assert (volumes(qa), images(qa)) == ([], [])
 
 

@@ -110,8 +110,9 @@ def test_deletion_passes_head_and_default_on_to_the_newest(osf: Installation) ->
     osf.ok("di", "tag", "di_id=3", "tag=default")
     assert osf.ok("di", "del", "-f", "id=3").out == "Deleting 1 di(s)\n1 DIs deleted.\n"
     assert tags(osf) == {1: {"one"}, 2: {"two", "head", "default"}}
-    assert sorted(file.name[0] for file in (osf.directory / "storage/images").iterdir()) == ["1", "2"]
+    assert sorted(file.name[0] for file in (osf.directory / "storage/images").iterdir()) == ["1", "2", "3"]
     osf.ok("di", "del", "--yes")
+    osf.ok("di", "purge", "--yes")
     assert list((osf.directory / "storage/images").iterdir()) == []
     assert add(osf)["id"] == 4
 
@@ -129,9 +130,9 @@ def test_an_image_that_runs_is_not_deleted(osf: Installation) -> None:
             )
 
     asyncio.run(run())
-    said = osf("di", "del", "--yes")
+    said = osf("di", "del", "-f", "id=1")
     assert said.status == 1
-    assert "web-1" in said.err
+    assert "DI 1 is run by 1 VMs: web-1" in said.err
     assert list(tags(osf)) == [1, 2]
     osf.ok("di", "tag", "di_id=2", "tag=default")
     (vm,) = osf.listed("vm")
