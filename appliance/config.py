@@ -418,6 +418,21 @@ VM_OVERLAY_PERSISTENT = declare(
     "0",
     "Whether roots survive a restart; turned off, those kept so far go.",
 )
+EXPIRE_REPEAT = declare(
+    "expire.repeat", seconds, "3600", "Pause between two questions to restart an expired desktop."
+)
+EXPIRE_REPEAT_LEAST = declare(
+    "expire.repeat.least",
+    seconds,
+    "300",
+    "Shortest pause between two such questions, which come more often towards the hard limit.",
+)
+EXPIRE_GRACE = declare(
+    "expire.grace",
+    seconds,
+    "60",
+    "How long an expired desktop is still taken for one in use after its user has left.",
+)
 HKD_POLL = declare("internal.hkd.poll_time", seconds, "5", "Pause between looks that no bell asked for.")
 HKD_STOPPING_VMS = declare(
     "internal.hkd.stopping.vms.timeout",

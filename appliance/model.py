@@ -187,6 +187,37 @@ class User:
     """At how many desktops they are now."""
 
 
+class Limit(StrEnum):
+    """What a desktop on an old image may be given: a time to be asked, a time to be restarted."""
+
+    SOFT = "soft"
+    HARD = "hard"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgeingPolicy:
+    """How the VMs of an OSF move to another image, and how long they may lie idle; spans are in seconds."""
+
+    expire_idle: bool = False
+    """Whether desktops at which nobody is move without being asked."""
+    expire_on_disconnect: bool = False
+    """Whether a desktop moves when its user leaves after its soft limit."""
+    postpone_times: int | None = None
+    """How often its user may put a restart off; None: there is no putting off, only being asked again."""
+    postpone_s: int | None = None
+    """For how long each time."""
+    expire_warn_s: int = 900
+    """How long before its hard limit a desktop is warned; 0: never."""
+    idle_limit_s: int | None = None
+    """How long a desktop may run with nobody at it before it is stopped."""
+    session_limit_s: int | None = None
+    """How long somebody may stay connected."""
+
+
+PLAIN_AGEING = AgeingPolicy()
+"""What holds for an OSF that says nothing."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Osf:
     """An operating system flavour: what its VMs get, and which backend runs them."""
@@ -204,6 +235,7 @@ class Osf:
     """How much a guest may write into its root; None: `osf.default.root_size`."""
     io_weight: int | None = None
     """What a busy disk gives a guest beside others, which have `IO_WEIGHT_UNSAID`; None: as much as them."""
+    ageing: AgeingPolicy = PLAIN_AGEING
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -258,6 +290,16 @@ class VmRuntime:
     """The part of its host for which its start waits, to be tried again."""
     vm_expiration_soft: datetime | None
     vm_expiration_hard: datetime | None
+    expire_asked: int
+    """How often the desktop was asked to restart since it began to run."""
+    expire_answered: int
+    """The last of these questions that was answered."""
+    expire_next_ts: datetime | None
+    """Before this it is not asked again; None: from its soft limit on."""
+    expire_postponed: int
+    """How often its user has put the restart off."""
+    expire_warned: bool
+    """Whether it was warned of its hard limit."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -282,12 +324,63 @@ class Vm:
     di: str | None = None
     next_di: str | None = None
     next_di_id: DiId | None = None
+    next_di_since: datetime | None = None
+    """Since when its tag points where it does."""
 
     @property
     def outdated(self) -> bool:
         """Whether the next start would boot another image than the one that runs."""
         running = self.runtime.current_di_id
         return running is not None and self.next_di_id is not None and running != self.next_di_id
+
+    @property
+    def outdated_since(self) -> datetime | None:
+        """When the image that it runs stopped being the one it would boot; None: it is that one."""
+        return self.next_di_since if self.outdated else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgeingVm:
+    """What decides whether a VM is due to be asked, or to move to another image."""
+
+    id: VmId
+    name: str
+    user: str
+    vm_state: VmState
+    vm_state_ts: datetime | None
+    vm_cmd: VmCmd | None
+    started_by: StartedBy | None
+    user_state: UserState
+    user_state_ts: datetime | None
+    user_cmd: UserCmd | None
+    current_di_id: DiId | None
+    next_di_id: DiId | None
+    next_is_bad: bool
+    """Whether the image that it would boot is known not to boot: it blocks a VM."""
+    vm_expiration_soft: datetime | None
+    vm_expiration_hard: datetime | None
+    expire_asked: int
+    expire_answered: int
+    expire_next_ts: datetime | None
+    expire_postponed: int
+    expire_warned: bool
+    ageing: AgeingPolicy
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nobody is there."""
+        return self.user_state is UserState.DISCONNECTED
+
+    @property
+    def differs(self) -> bool:
+        """Whether it runs another image than its tag leads to; a tag that leads nowhere differs from all."""
+        return self.current_di_id is not None and self.current_di_id != self.next_di_id
+
+    @property
+    def comes_back(self) -> bool:
+        """Whether it starts again when it is stopped for its age, rather than when somebody wants it."""
+        wanted = not self.is_idle or self.started_by is not StartedBy.CLIENT
+        return wanted and self.next_di_id is not None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -32,8 +32,9 @@ from appliance.errors import (
 )
 from appliance.filters import Filter
 from appliance.model import TAG_DEFAULT, TAG_HEAD, BackendKind, Di, DiId, Osf, OsfId
-from appliance.ops import failures
+from appliance.ops import expiry, failures
 from appliance.storage import operations, room
+from appliance.storage.ageing import NO_LIMITS, Limits
 from appliance.storage.operations import Kind
 from appliance.storage.paths import Paths, image_name
 from appliance.storage.store import Store, Tx
@@ -76,13 +77,14 @@ async def add(
     by: str,
     report: Report,
     timers: Timers | None = None,
-) -> Di:
+    limits: Limits = NO_LIMITS,
+) -> tuple[Di, int]:
     """Copy an image from `source` to the images, and register it as a new DI of `osf`.
 
     An archive is unpacked; the disk of a virtual machine is looked over and stays as it is.
 
-    Its version becomes a fixed tag, `head` moves to it, `default` only if the OSF has none. Whatever
-    goes wrong, nothing stays behind.
+    Its version becomes a fixed tag, `head` moves to it, `default` only if the OSF has none. VMs that follow
+    `head` get the limits; returns the DI, and how many they are. Whatever goes wrong, nothing stays behind.
 
     :raises ImageError: it is no image for this OSF, or damaged
     :raises VolumeError: there is no room for it
@@ -107,6 +109,7 @@ async def add(
             await _make_ready(paths, settings, osf, di_id, image, source.name, report)
         async with store.write() as tx:
             await _register(tx, osf.id, di_id, source.name, copied, version=version, by=by)
+            limited = await expiry.stamp_tag(tx, osf.id, TAG_HEAD, di_id, limits, by=by)
             await tx.operations.end(operation, operations.DONE)
             di = await tx.images.get(di_id)
     except BaseException as exc:
@@ -114,7 +117,7 @@ async def add(
         raise
     finally:
         _release(lock, paths.image_lock(di_id))
-    return di
+    return di, limited
 
 
 async def free_id(tx: Tx, paths: Paths, osf_id: OsfId) -> DiId:
@@ -174,8 +177,10 @@ async def sweep_stray(store: Store, paths: Paths, di_id: DiId) -> bool:
         _release(descriptor, lock)
 
 
-async def tag(tx: Tx, di: Di, name: str, *, by: str) -> None:
+async def tag(tx: Tx, di: Di, name: str, *, by: str, limits: Limits = NO_LIMITS) -> int:
     """Let a tag point at a DI; VMs that follow it boot this DI from their next start.
+
+    Those that run another one get the limits; returns how many. Limits of those that run it are lifted.
 
     :raises ConflictError: the tag is fixed within the OSF
     """
@@ -184,7 +189,7 @@ async def tag(tx: Tx, di: Di, name: str, *, by: str) -> None:
     if target is not None and target[1]:
         raise ConflictError(f"the tag {name} of the OSF {di.osf} is fixed at DI {target[0]}")
     was = await tx.images.point(di.osf_id, name, di.id, by=by)
-    await failures.images_changed(tx, by=by)
+    await _images_changed(tx, by=by)
     await tx.log.append(
         by=by,
         what="di tag",
@@ -192,10 +197,11 @@ async def tag(tx: Tx, di: Di, name: str, *, by: str) -> None:
         was=None if was is None else f"di {was}",
         now=f"di {di.id}",
     )
+    return await expiry.stamp_tag(tx, di.osf_id, name, di.id, limits, by=by)
 
 
-async def untag(tx: Tx, di: Di, name: str, *, by: str) -> None:
-    """Take a tag from a DI.
+async def untag(tx: Tx, di: Di, name: str, *, by: str, limits: Limits = NO_LIMITS) -> int:
+    """Take a tag from a DI. VMs that follow the tag and run the DI get the limits; returns how many.
 
     :raises NotFoundError: the DI does not have it
     :raises ConflictError: the tag is fixed
@@ -206,8 +212,9 @@ async def untag(tx: Tx, di: Di, name: str, *, by: str) -> None:
     if target[1]:
         raise ConflictError(f"the tag {name} is fixed at DI {di.id}", hint="it goes when the DI is deleted")
     await tx.images.point(di.osf_id, name, None, by=by)
-    await failures.images_changed(tx, by=by)
+    await _images_changed(tx, by=by)
     await tx.log.append(by=by, what="di untag", object=f"osf {di.osf_id} tag {name}"[:128], was=f"di {di.id}")
+    return await expiry.stamp_untagged(tx, di.osf_id, name, di.id, limits, by=by)
 
 
 async def delete(store: Store, settings: Settings, filter_: Filter, *, by: str) -> int:
@@ -227,7 +234,7 @@ async def delete(store: Store, settings: Settings, filter_: Filter, *, by: str) 
         begun = [await tx.operations.begin(Kind.DI_DEL, di.id, owner=by, pid=os.getpid()) for di in dis]
         locks = [_hold(paths.image_lock(di.id)) for di in dis]
         await tx.images.delete([di.id for di in dis])
-        await failures.images_changed(tx, by=by)
+        await _images_changed(tx, by=by)
         for di in dis:
             await tx.log.append(
                 by=by, what="di del", object=f"di {di.id}", was=f"{di.osf} {di.version} sha256 {di.sha256}"
@@ -296,6 +303,12 @@ def next_version(today: date, taken: set[str]) -> str:
     raise ConflictError(f"all {VERSIONS_A_DAY} versions of {today} are taken", hint="give version=")
 
 
+async def _images_changed(tx: Tx, *, by: str) -> None:
+    """Tags have moved: end what was held against images, and limits, that are about others now."""
+    await failures.images_changed(tx, by=by)
+    await expiry.settle(tx, by=by)
+
+
 async def _check_version(tx: Tx, osf_id: OsfId, version: str) -> None:
     checked_tag(version)
     if version in (TAG_DEFAULT, TAG_HEAD):
@@ -323,7 +336,7 @@ async def _register(
     await tx.images.point(osf_id, TAG_HEAD, di_id, by=by)
     if await tx.images.tag_target(osf_id, TAG_DEFAULT) is None:
         await tx.images.point(osf_id, TAG_DEFAULT, di_id, by=by)
-    await failures.images_changed(tx, by=by)
+    await _images_changed(tx, by=by)
     await tx.log.append(by=by, what="di add", object=f"di {di_id}", now=f"{version} sha256 {copied.sha256}")
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from appliance.errors import ConflictError, NotFoundError, UsageError, few
 from appliance.filters import Filter
-from appliance.model import BackendKind, Osf
+from appliance.model import PLAIN_AGEING, AgeingPolicy, BackendKind, Osf
 from appliance.storage.store import Tx
 
 CARRIED = frozenset({"memory", "cpus", "backend"})
@@ -55,6 +55,7 @@ async def add(
     processes: int | None = None,
     root_mib: int | None = None,
     io_weight: int | None = None,
+    ageing: AgeingPolicy = PLAIN_AGEING,
     by: str,
 ) -> Osf:
     """A new OSF.
@@ -72,6 +73,7 @@ async def add(
         processes=processes,
         root_mib=root_mib,
         io_weight=io_weight,
+        ageing=ageing,
     )
     await tx.log.append(by=by, what="osf add", object=f"osf {osf_id}", now=name)
     added = await tx.osfs.get(osf_id)

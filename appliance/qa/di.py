@@ -9,6 +9,7 @@ from appliance.errors import few
 from appliance.model import Di, DiId, Osf, OsfId
 from appliance.ops import image_accounts, images, osfs
 from appliance.qa.context import Context
+from appliance.qa.limits import ARGUMENTS, given_limits, report
 from appliance.qa.output import Column, Json, instant
 from appliance.qa.progress import Progress
 from appliance.qa.subject import Subject, property_verbs, show_verb
@@ -49,7 +50,8 @@ async def add(context: Context, given: Given) -> None:
         source = images.source_file(context.settings, given["path"])
         progress = Progress(context.invocation.quiet)
         try:
-            di = await images.add(
+            limits = given_limits(context, given)
+            di, limited = await images.add(
                 store,
                 context.settings,
                 osf,
@@ -57,6 +59,7 @@ async def add(context: Context, given: Given) -> None:
                 version=given.get("version"),
                 by=context.by,
                 report=progress,
+                limits=limits,
             )
         finally:
             progress.end_line()
@@ -68,6 +71,7 @@ async def add(context: Context, given: Given) -> None:
         shown = few(clashes)
         context.note(f"Warning: the image has accounts that are users, whose desktops cannot start: {shown}")
     context.added("DI", plain(di))
+    report(context, limited, limits)
 
 
 def _delete(context: Context, source: Path) -> None:
@@ -86,17 +90,25 @@ async def list_(context: Context, given: Given) -> None:
 
 async def tag(context: Context, given: Given) -> None:
     """`qa di tag`."""
+    limits = given_limits(context, given)
     async with context.database() as store:
         async with store.write() as tx:
-            await images.tag(tx, await tx.images.get(DiId(given["di_id"])), given["tag"], by=context.by)
+            di = await tx.images.get(DiId(given["di_id"]))
+            limited = await images.tag(tx, di, given["tag"], by=context.by, limits=limits)
         context.changed = True
     context.say("DI tagged")
+    report(context, limited, limits)
 
 
 async def untag(context: Context, given: Given) -> None:
     """`qa di untag`."""
-    async with context.database() as store, store.write() as tx:
-        await images.untag(tx, await tx.images.get(DiId(given["di_id"])), given["tag"], by=context.by)
+    limits = given_limits(context, given)
+    async with context.database() as store:
+        async with store.write() as tx:
+            di = await tx.images.get(DiId(given["di_id"]))
+            limited = await images.untag(tx, di, given["tag"], by=context.by, limits=limits)
+        context.changed = True
+    report(context, limited, limits)
 
 
 async def delete(context: Context, given: Given) -> None:
@@ -134,6 +146,7 @@ VERBS = (
             Argument("osf_id", "or the OSF's id", whole, shape="ID"),
             Argument("version", "its version; default YYYY-MM-DD-NNN", images.checked_tag),
             Argument("delete", "whether the file at path goes once it is imported", boolean, shape="yes|no"),
+            *ARGUMENTS,
         ),
         one_of=(("osf", "osf_id"),),
         examples=(
@@ -148,14 +161,17 @@ VERBS = (
         "tag",
         "Lets a tag point at a DI; VMs that follow the tag boot this DI from their next start.",
         tag,
-        arguments=(DI_ID, Argument("tag", "the tag", images.checked_tag, required=True)),
-        examples=("qa di tag di_id=2 tag=default",),
+        arguments=(DI_ID, Argument("tag", "the tag", images.checked_tag, required=True), *ARGUMENTS),
+        examples=(
+            "qa di tag di_id=2 tag=default",
+            "qa di tag di_id=2 tag=default expire-soft=now expire-hard='NEXT SAT'",
+        ),
     ),
     Verb(
         "untag",
         "Takes a tag from a DI.",
         untag,
-        arguments=(DI_ID, Argument("tag", "the tag", required=True)),
+        arguments=(DI_ID, Argument("tag", "the tag", required=True), *ARGUMENTS),
         examples=("qa di untag di_id=2 tag=pilot",),
     ),
     Verb(

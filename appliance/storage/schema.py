@@ -194,6 +194,13 @@ osfs = _numbered(
     Column("processes", Integer),
     Column("root_size", Integer),
     Column("io_weight", Integer),
+    flag("expire_idle"),
+    flag("expire_on_disconnect"),
+    Column("postpone_times", Integer),
+    Column("postpone_s", Integer),
+    Column("expire_warn_s", Integer, nullable=False, server_default=text("900")),
+    Column("idle_limit_s", Integer),
+    Column("session_limit_s", Integer),
     CheckConstraint("memory > 0", name="memory_positive"),
     CheckConstraint("cpus IS NULL OR cpus > 0", name="cpus_positive"),
     CheckConstraint("processes IS NULL OR processes > 0", name="processes_positive"),
@@ -233,6 +240,7 @@ tag_history = _numbered(
     Column("to_di_id", Integer),
 )
 """Where each tag pointed; a DI may be gone, its number stays."""
+Index("ix_tag_history_osf_id_tag", tag_history.c.osf_id, tag_history.c.tag)
 
 vms = _numbered(
     "vms",
@@ -289,6 +297,11 @@ vm_runtimes = Table(
     Column("waits_for", String(32)),
     Column("vm_expiration_soft", Instant),
     Column("vm_expiration_hard", Instant),
+    counter("expire_asked"),
+    counter("expire_answered"),
+    Column("expire_next_ts", Instant),
+    counter("expire_postponed"),
+    flag("expire_warned"),
     CheckConstraint("(user_state = 'disconnected') = (l7r_session IS NULL)", name="session_has_owner"),
     CheckConstraint("(user_state = 'disconnected') <= (user_cmd IS NULL)", name="abort_needs_session"),
     CheckConstraint("vm_cmd IS NULL OR vm_cmd <> 'start' OR vm_state = 'stopped'", name="start_from_stopped"),

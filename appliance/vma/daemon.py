@@ -14,6 +14,7 @@ from appliance.vma.files import say
 from appliance.vma.hooks import Hooks
 from appliance.vma.loop import Loop
 from appliance.vma.nxagent import Desktop
+from appliance.vma.question import Question
 from appliance.vma.rpc import Server
 from appliance.vma.service import Service
 from appliance.vma.xsession import LIMITS
@@ -30,7 +31,8 @@ def run(conf: Conf, listener: socket.socket) -> int:
     conf.number("vma.user.umask", 8)
     loop, hooks = Loop(), Hooks(conf)
     limits = {name: conf.seconds(f"internal.nxagent.timeout.{name}") for name in LIMITS}
-    service = Service(loop, hooks, limits, lambda: _power_off(loop, conf))
+    question = Question(conf, loop, hooks)
+    service = Service(loop, hooks, question, limits, lambda: _power_off(loop, conf))
     desktop = Desktop(conf, loop, hooks, service.post)
     service.attach(desktop, desktop.adopt())
     Server(loop, listener, conf.words("vma.rpc.allow"), service.serve)

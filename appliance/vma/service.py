@@ -15,6 +15,7 @@ from appliance.vma.files import masked, say
 from appliance.vma.hooks import ACTION, Hooks
 from appliance.vma.loop import Loop, Timer, now
 from appliance.vma.nxagent import Desktop
+from appliance.vma.question import Question
 from appliance.vma.rpc import Answer
 from appliance.vma.wire import Request, XState
 
@@ -26,9 +27,15 @@ class Service:
     """Answers requests, keeps the session, and ends the guest."""
 
     def __init__(
-        self, loop: Loop, hooks: Hooks, limits: Mapping[str, float], poweroff: Callable[[], None]
+        self,
+        loop: Loop,
+        hooks: Hooks,
+        question: Question,
+        limits: Mapping[str, float],
+        poweroff: Callable[[], None],
     ) -> None:
-        self._loop, self._hooks, self._limits, self._poweroff = loop, hooks, limits, poweroff
+        self._loop, self._hooks, self._question = loop, hooks, question
+        self._limits, self._poweroff = limits, poweroff
         self._desktop: Optional[Desktop] = None
         self._session = xsession.Session()
         self._timer: Optional[Timer] = None
@@ -63,7 +70,9 @@ class Service:
         elif call == wire.POWEROFF:
             self._guard("poweroff", {}, answer, self._power_off)
         elif call == wire.EXPIRE:
-            self._guard("expire", request.params, answer, lambda done: done(wire.success(None)))
+            self._expire(request.params, answer)
+        elif call == wire.EXPIRE_ANSWER:
+            self._expire_answer(request.params, answer)
         else:
             answer(self._vnc(request))
 
@@ -73,6 +82,22 @@ class Service:
             answer(wire.failure("a parameter contains a NUL byte"))
             return
         self._request(xsession.StartWanted(now(), params), answer)
+
+    def _expire(self, params: Mapping[str, str], answer: Answer) -> None:
+        if any("\0" in text for pair in params.items() for text in pair):
+            answer(wire.failure("a parameter contains a NUL byte"))
+            return
+        answer(wire.success(self._question.ask(params, self._session.x_state.value)))
+
+    def _expire_answer(self, params: Mapping[str, str], answer: Answer) -> None:
+        try:
+            wait_s = float(params.get(wire.WAIT, "0"))
+        except ValueError:
+            wait_s = -1.0
+        if not 0 <= wait_s <= wire.MAX_WAIT_S:
+            answer(wire.failure(f"{wire.WAIT} is not a number of seconds from 0 to {wire.MAX_WAIT_S:g}"))
+            return
+        self._question.tell(wait_s, lambda words: answer(wire.success(words)))
 
     def _x_suspend(self, answer: Answer) -> None:
         def suspend(done: Answer) -> None:
@@ -194,7 +219,7 @@ class Service:
         self.post(xsession.StopWanted(now()))
 
 
-_EXPECTED = {"stop": "stopping", "suspend": "starting", "poweroff": 0, "expire": None}
+_EXPECTED = {"stop": "stopping", "suspend": "starting", "poweroff": 0}
 
 
 class _Once:

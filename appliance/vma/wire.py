@@ -21,11 +21,23 @@ X_SUSPEND = "x_suspend"
 X_STOP = "x_stop"
 POWEROFF = "poweroff"
 EXPIRE = "expire"
+EXPIRE_ANSWER = "expire_answer"  # ours: a QVD VMA does not know it
 VNC_CONNECT = "vnc_connect"
-METHODS = frozenset((PING, X_STATE, X_START, X_SUSPEND, X_STOP, POWEROFF, EXPIRE, VNC_CONNECT))
+METHODS = frozenset((PING, X_STATE, X_START, X_SUSPEND, X_STOP, POWEROFF, EXPIRE, EXPIRE_ANSWER, VNC_CONNECT))
 
 EXPIRATION_SOFT = "vm.expiration.soft"
 EXPIRATION_HARD = "vm.expiration.hard"
+EXPIRATION_DATES = (EXPIRATION_SOFT, EXPIRATION_HARD)
+# Ours, beside QVD's two:
+EXPIRATION_ASK = "vm.expiration.ask"  # the number of this ask
+EXPIRATION_FINAL = "vm.expiration.final"  # 1: the warning before the hard limit
+EXPIRATION_LATER = "vm.expiration.later"  # seconds until the next ask, if the user chooses Later
+EXPIRATION_POSTPONEMENTS = "vm.expiration.postponements"  # how many are left
+EXPIRATION_WITHDRAWN = "vm.expiration.withdrawn"  # 1: there is nothing to be asked any more
+EXPIRATION_FILE = "vm.expiration.file"  # told to the hook: the file that holds all this as it changes
+
+WAIT = "wait"  # of expire_answer, in seconds
+MAX_WAIT_S = 30.0
 
 MAX_HEAD = 64 * 1024  # the query of x_start carries every property of the VM
 MAX_LINE = 60 * 1024
@@ -46,6 +58,18 @@ class XState(str, enum.Enum):
     SUSPENDING = "suspending"
     SUSPENDED = "suspended"
     STOPPING = "stopping"
+
+    def __str__(self) -> str:
+        return self.value
+
+
+class Answer(str, enum.Enum):
+    """What `expire_answer` answers: whether the desktop may be restarted."""
+
+    NONE = "none"
+    ASKING = "asking"
+    RESTART = "restart"
+    LATER = "later"
 
     def __str__(self) -> str:
         return self.value

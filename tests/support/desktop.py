@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
 import re
 import subprocess
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from tests.support.traces import traces
 
 SEEN_WITHIN_S = 60
 APPEARS_WITHIN_S = 15
+DRAWINGS = 2
 SLOWLY = 10
 """How many times as long an emulated guest may take."""
 FAR = "%24"
@@ -53,19 +55,45 @@ class Screen:
         try:
             self.trial.wait_for(f"{words} on {self.display.name}", readable, limit_s * self.patience)
         except Exception as exc:
-            raise AssertionError(f"{exc}\nread: {seen!r}\nclient: {self.log.read_text()}") from exc
+            found = f"read: {seen!r}\nwindows: {self.windows()}\nclient: {self.log.read_text()}"
+            raise AssertionError(f"{exc}\n{found}") from exc
         return seen
 
     def appears(self, *words: str) -> None:
         """Wait until `words` can be read on the desktop.
 
-        nxagent sometimes resumes with a window that stays black until its program draws again.
+        nxagent sometimes resumes with a window that stays black until its program draws again, or that
+        hangs beyond the display's left edge.
         """
-        try:
-            self.shows(*words, limit_s=APPEARS_WITHIN_S)
-        except AssertionError:
+        for _ in range(DRAWINGS):
+            with contextlib.suppress(AssertionError):
+                self.shows(*words, limit_s=APPEARS_WITHIN_S)
+                return
+            self.pull_into_view()
             self.type("clear\n")
-            self.shows(*words)
+        self.shows(*words)
+
+    def pull_into_view(self) -> None:
+        """Move the client's window to the corner of its display."""
+        subprocess.run(
+            ["xdotool", "search", "--onlyvisible", "--name", ".", "windowmove", "%@", "0", "0"],
+            env={**os.environ, "DISPLAY": self.display.name},
+            check=True,
+            capture_output=True,
+            timeout=20,
+        )
+
+    def windows(self) -> str:
+        """What is open on the display, and where."""
+        shown = subprocess.run(
+            ["xwininfo", "-root", "-tree"],
+            env={**os.environ, "DISPLAY": self.display.name},
+            capture_output=True,
+            text=True,
+            timeout=20,
+            check=False,
+        )
+        return shown.stdout
 
     def type(self, text: str) -> None:
         """Type through the client."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -36,6 +36,8 @@ class FakeBackend:
         self.deaf: set[VmId] = set()
         """VMs whose guests do not stop when they are asked, even so."""
         self.messages = "booted"
+        self.launched: Callable[[VmId], object] = lambda vm_id: None
+        """Told of each guest that begins to run."""
         self.bad_images: dict[DiId, Exception] = {}
         """What launching a guest of these images raises."""
         self.lacks: dict[str, Exception] = {}
@@ -98,6 +100,7 @@ class FakeBackend:
         self._next_pid += 1
         self.running[vm_id] = Sighting(mark=self.defined[vm_id].mark, init_pid=self._next_pid, init_started=1)
         self._followed.add(vm_id)
+        self.launched(vm_id)
 
     async def stop(self, vm_id: VmId) -> None:
         await self._called("stop", vm_id)
