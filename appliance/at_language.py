@@ -213,7 +213,8 @@ class _Reader:
             else:
                 self._date()
         elif token.kind is Word.END:
-            raise self.error("is empty" if len(self.words) == 1 else "ends too early", token)
+            foreign = self.text.strip()
+            raise self.error("begins with a letter that is not at's" if foreign else "is empty", token)
         else:
             self._date()
 

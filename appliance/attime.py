@@ -29,6 +29,9 @@ LANGUAGES = (
 )
 """Whose wordings are guessed: dateparser knows 200, and takes six seconds to find that none of them fits."""
 
+_LONGEST_GUESS = 100
+"""Letters of a wording: whatever is longer names no time, and would keep dateparser busy."""
+
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 _ISO = re.compile(
@@ -103,6 +106,16 @@ def read_at(text: str, now: datetime, zone: tzinfo) -> Reading:
     return _reading(instant, now)
 
 
+def read_instant(text: str, now: datetime, zone: tzinfo) -> datetime:
+    """Read a time in ISO 8601, and only so.
+
+    :raises TimeExpressionError: it is none
+    """
+    if (found := _iso(text, now, zone)) is None:
+        raise TimeExpressionError(text, 0, "is no ISO 8601", hint="write it as 2030-01-31T18:00")
+    return found.instant
+
+
 def local_zone(tz: str | None, localtime: Path = Path("/etc/localtime")) -> tzinfo:
     """The time zone that $TZ names as the C library understands it, or without one the host's.
 
@@ -163,6 +176,8 @@ def _iso(text: str, now: datetime, zone: tzinfo) -> Reading | None:
 
 def _guess(text: str, now: datetime, zone: tzinfo) -> Reading | None:
     """What dateparser makes of it, if that is to come: it is no reader for the past."""
+    if len(text) > _LONGEST_GUESS:
+        return None
     import dateparser  # takes a quarter of a second, and few need it
 
     try:
