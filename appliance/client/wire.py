@@ -46,6 +46,10 @@ class Desktop:
     name: str
     state: str
     blocked: bool
+    returns: bool = False
+    """Whether it is on its way back: being restarted, or started. Only this appliance says so."""
+    in_use: bool = False
+    """Whether a client has it, or is about to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,10 +123,12 @@ def desktops(body: bytes) -> list[Desktop]:
                 printable(str(entry["name"])),
                 printable(str(entry["state"])),
                 bool(int(entry["blocked"] or 0)),
+                bool(int(entry.get("returns") or 0)),
+                bool(int(entry.get("in_use") or 0)),
             )
             for entry in json.loads(body)
         ]
-    except (ValueError, TypeError, KeyError, RecursionError) as exc:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as exc:
         raise ConnectionFailedError("the server's list of desktops cannot be understood") from exc
 
 

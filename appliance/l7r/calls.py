@@ -16,7 +16,7 @@ from urllib.parse import unquote_to_bytes
 
 from appliance.errors import ProtocolError
 from appliance.l7r.wire import Request
-from appliance.model import Secret, Vm, VmId
+from appliance.model import Secret, UserState, Vm, VmId
 
 OWN_PARAMETERS = ("id", "file_name")
 NAMESPACES = ("qvd.client.", "custom.")
@@ -124,7 +124,10 @@ def parse_query(query: str) -> Mapping[str, str]:
 
 
 def list_body(vms: Iterable[Vm]) -> bytes:
-    """The reply to `list_of_vm`: ids and flags as integers, or the clients read garbage (trap T5)."""
+    """The reply to `list_of_vm`: ids and flags as integers, or the clients read garbage (trap T5).
+
+    `returns` and `in_use` are ours: other clients ignore them (protocol.md 1.6).
+    """
     rows = [
         {
             "id": int(vm.id),
@@ -132,6 +135,8 @@ def list_body(vms: Iterable[Vm]) -> bytes:
             "state": str(vm.runtime.vm_state),
             "blocked": int(vm.runtime.blocked),
             "is_application": 0,
+            "returns": int(vm.runtime.is_coming_back),
+            "in_use": int(vm.runtime.user_state is not UserState.DISCONNECTED),
         }
         for vm in vms
     ]
