@@ -372,7 +372,7 @@ class _Reader:
             began, base = 0, self.time
         moved = began + number
         self.time = self.clockwork.local(moved)
-        changes_clocks = bool(base.dst) != self.time.dst and self.clockwork.changes_clocks()
+        changes_clocks = bool(base.dst) != self.time.dst and self.clockwork.changes_clocks(moved)
         self.clockwork.seconds(self.time)
         if changes_clocks:
             # Keeps the hour on the wall: by one hour, whatever the zone's own difference is.

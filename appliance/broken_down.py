@@ -68,21 +68,20 @@ class Clockwork:
     def __init__(self, zone: tzinfo) -> None:
         self.zone = zone
         self._offset_s = 0
-        self._latest = -(2**63)
 
-    def changes_clocks(self) -> bool:
-        """Whether the zone still changes its clocks after the latest time that was asked for.
+    def changes_clocks(self, after: int) -> bool:
+        """Whether the zone's table still has a change to come at an instant.
 
-        glibc's variable `daylight` says so, and at(1) obeys it: it falls to 0 for good with the first
-        look beyond the last change in the table of a zone that has given up daylight-saving time.
+        glibc's variable `daylight` is 0 after a look beyond the last change in the table of a zone that
+        has given up daylight-saving time, and at(1) obeys it.
         """
-        there = self._shown(self._latest)
-        if (there.tzname() or "")[:1] in ("+", "-") and self._latest < _TABLE_FILLER:
+        there = self._shown(after)
+        if (there.tzname() or "")[:1] in ("+", "-") and after < _TABLE_FILLER:
             return True
         known = (there.utcoffset(), there.dst())
-        for probe in range(self._latest, max(self._latest + _YEAR_S, _LAST_TABLE), _CHANGE_STRIDE_S):
-            after = self._shown(probe)
-            if (after.utcoffset(), after.dst()) != known:
+        for probe in range(after, max(after + _YEAR_S, _LAST_TABLE), _CHANGE_STRIDE_S):
+            then = self._shown(probe)
+            if (then.utcoffset(), then.dst()) != known:
                 return True
         return False
 
@@ -91,7 +90,6 @@ class Clockwork:
 
         :raises CalendarOverflowError: the year is beyond what the C library can tell
         """
-        self._latest = max(self._latest, seconds)
         shown = self._shown(seconds)
         year = shown.year + 400 * _cycles(seconds)
         if not -(2**31) + 1900 <= year <= _MAX_YEAR:

@@ -283,8 +283,8 @@ def restarting(heard: list[str], lists: list[bytes]) -> Serve:
 @pytest.mark.parametrize(
     ("options", "lists", "calls"),
     [
-        ([], [listed(), listed(returns=1), listed()], ["list", "connect"] * 2 + ["list"]),
-        ([], [listed(), listed(returns=0)], ["list", "connect", "list"]),
+        ([], [listed(), listed(presence=1), listed()], ["list", "connect"] * 2 + ["list"]),
+        ([], [listed(), listed(presence=0)], ["list", "connect", "list"]),
         ([], [listed(), reply(503)], ["list", "connect", "list"]),
         (["--no-reconnect"], [listed()], ["list", "connect"]),
     ],

@@ -110,8 +110,7 @@ def test_the_list_has_integers_and_ascii_only() -> None:
             "state": "stopped",
             "blocked": 0,
             "is_application": 0,
-            "returns": 0,
-            "in_use": 0,
+            "presence": 0,
         }
     ]
     assert b"true" not in body
@@ -140,4 +139,4 @@ def test_the_list_tells_which_desktops_come_back(
         vm.runtime, vm_state=state, vm_cmd=cmd, restart=restart, user_state=UserState.CONNECTING
     )
     (line,) = json.loads(list_body([replace(vm, runtime=runtime)]))
-    assert (line["returns"], line["in_use"]) == (returns, 1)
+    assert line["presence"] == 2 + returns
