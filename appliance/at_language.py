@@ -63,12 +63,12 @@ class Token:
 
 
 _HOURS = {"noon": 12, "midnight": 0, "teatime": 16}
-_WEEKDAYS = ("sunday", "monday", "tuesday", "wednesday", "thursday", "friday", "saturday")
-_MONTHS = (
+WEEKDAYS = ("sunday", "monday", "tuesday", "wednesday", "thursday", "friday", "saturday")
+MONTHS = (
     *("january", "february", "march", "april", "may", "june"),
     *("july", "august", "september", "october", "november", "december"),
 )
-_PERIODS = ("minute", "hour", "day", "week", "month", "year")
+PERIODS = ("minute", "hour", "day", "week", "month", "year")
 _MINUTE, _HOUR, _DAY, _WEEK, _MONTH, _YEAR = range(6)
 _PERIOD_S = {_MINUTE: 60, _HOUR: 3600, _DAY: 86_400, _WEEK: 604_800}
 
@@ -89,11 +89,11 @@ def _vocabulary() -> dict[str, tuple[Word, int]]:
         ",": (Word.COMMA, 0),
     }
     words |= {name: (Word.HOUR_NAME, hour) for name, hour in _HOURS.items()}
-    for number, name in enumerate(_WEEKDAYS):
+    for number, name in enumerate(WEEKDAYS):
         words[name] = words[name[:3]] = (Word.WEEKDAY, number)
-    for number, name in enumerate(_MONTHS, 1):
+    for number, name in enumerate(MONTHS, 1):
         words[name] = words[name[:3]] = (Word.MONTH, number)
-    for number, name in enumerate(_PERIODS):
+    for number, name in enumerate(PERIODS):
         words[name] = words[name + "s"] = (Word.PERIOD, number)
     return words
 
@@ -213,7 +213,8 @@ class _Reader:
             else:
                 self._date()
         elif token.kind is Word.END:
-            raise self.error("is empty" if len(self.words) == 1 else "ends too early", token)
+            foreign = self.text.strip()
+            raise self.error("begins with a letter that is not at's" if foreign else "is empty", token)
         else:
             self._date()
 
@@ -371,8 +372,9 @@ class _Reader:
             began, base = 0, self.time
         moved = began + number
         self.time = self.clockwork.local(moved)
+        changes_clocks = bool(base.dst) != self.time.dst and self.clockwork.changes_clocks(moved)
         self.clockwork.seconds(self.time)
-        if bool(base.dst) != self.time.dst:
+        if changes_clocks:
             # Keeps the hour on the wall: by one hour, whatever the zone's own difference is.
             self.time = self.clockwork.local(moved + (3600 if base.dst else -3600))
 

@@ -21,6 +21,17 @@ from appliance.errors import ConfigError, TimeExpressionError
 
 HINT = "write it as for at(1), like 'NEXT SAT' or '18:00 tomorrow', or as 2030-01-31T18:00"
 
+OUTSIDE = "lies outside the years 1 to 9999"
+
+LANGUAGES = (
+    *("en", "es", "ca", "gl", "eu", "pt", "fr", "de", "it", "nl", "da", "nb", "sv", "fi", "pl", "cs", "sk"),
+    *("hu", "ro", "el", "uk", "ru", "tr", "he", "ar", "hi", "zh", "ja", "ko"),
+)
+"""Whose wordings are guessed: dateparser knows 200, and takes six seconds to find that none of them fits."""
+
+_LONGEST_GUESS = 100
+"""Letters of a wording: whatever is longer names no time, and would keep dateparser busy."""
+
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 _ISO = re.compile(
@@ -91,8 +102,18 @@ def read_at(text: str, now: datetime, zone: tzinfo) -> Reading:
     try:
         instant = (_EPOCH + timedelta(seconds=seconds)).astimezone(zone)
     except OverflowError:
-        raise TimeExpressionError(text, 0, "lies outside the years 1 to 9999") from None
+        raise TimeExpressionError(text, 0, OUTSIDE) from None
     return _reading(instant, now)
+
+
+def read_instant(text: str, now: datetime, zone: tzinfo) -> datetime:
+    """Read a time in ISO 8601, and only so.
+
+    :raises TimeExpressionError: it is none
+    """
+    if (found := _iso(text, now, zone)) is None:
+        raise TimeExpressionError(text, 0, "is no ISO 8601", hint="write it as 2030-01-31T18:00")
+    return found.instant
 
 
 def local_zone(tz: str | None, localtime: Path = Path("/etc/localtime")) -> tzinfo:
@@ -155,11 +176,14 @@ def _iso(text: str, now: datetime, zone: tzinfo) -> Reading | None:
 
 def _guess(text: str, now: datetime, zone: tzinfo) -> Reading | None:
     """What dateparser makes of it, if that is to come: it is no reader for the past."""
-    import dateparser  # takes a third of a second, and few need it
+    if len(text) > _LONGEST_GUESS:
+        return None
+    import dateparser  # takes a quarter of a second, and few need it
 
     try:
         found = dateparser.parse(
             text,
+            languages=list(LANGUAGES),
             settings={
                 "RELATIVE_BASE": now.astimezone(zone).replace(tzinfo=None),
                 "PREFER_DATES_FROM": "future",

@@ -13,10 +13,21 @@ from datetime import UTC, date, datetime, timedelta, tzinfo
 _CYCLE_DAYS = 146_097
 """Days in 400 years, after which the calendar and its weekdays repeat."""
 
-_DAY_S = 86_400
+_CYCLE_S = _CYCLE_DAYS * 86_400
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _UNIX_DAY = date(1970, 1, 1).toordinal()
+_EARLIEST, _LATEST = -62_135_000_000, 240_000_000_000
+"""Where `datetime` ends, in seconds since 1970: the years 1 and 9575, and so a cycle before its last."""
+
 _MAX_YEAR = 2**31 - 1 + 1900
 """The last year that a C library can tell."""
+
+_YEAR_S, _CHANGE_STRIDE_S = 366 * 86_400, 20 * 86_400
+_LAST_TABLE = 4_102_444_800
+"""2100: no zone has a single change in its table after it, only yearly ones by its rule."""
+
+_TABLE_FILLER = 2**31 - 1
+"""Tables of zones without a name in letters end here, with a change that changes nothing (zic's -b fat)."""
 
 _PROBES = 6
 """glibc gives up on a local time after so many guesses."""
@@ -58,16 +69,29 @@ class Clockwork:
         self.zone = zone
         self._offset_s = 0
 
+    def changes_clocks(self, after: int) -> bool:
+        """Whether the zone's table still has a change to come at an instant.
+
+        glibc's variable `daylight` is 0 after a look beyond the last change in the table of a zone that
+        has given up daylight-saving time, and at(1) obeys it.
+        """
+        there = self._shown(after)
+        if (there.tzname() or "")[:1] in ("+", "-") and after < _TABLE_FILLER:
+            return True
+        known = (there.utcoffset(), there.dst())
+        for probe in range(after, max(after + _YEAR_S, _LAST_TABLE), _CHANGE_STRIDE_S):
+            then = self._shown(probe)
+            if (then.utcoffset(), then.dst()) != known:
+                return True
+        return False
+
     def local(self, seconds: int) -> LocalTime:
         """What the zone's clocks show at an instant, in seconds since 1970.
 
         :raises CalendarOverflowError: the year is beyond what the C library can tell
         """
-        cycles, within = divmod(seconds, _CYCLE_DAYS * _DAY_S)
-        if 0 <= seconds < _CYCLE_DAYS * _DAY_S * 20:
-            cycles, within = 0, seconds  # the zone's rules of that very year
-        shown = (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=within)).astimezone(self.zone)
-        year = shown.year + 400 * cycles
+        shown = self._shown(seconds)
+        year = shown.year + 400 * _cycles(seconds)
         if not -(2**31) + 1900 <= year <= _MAX_YEAR:
             raise CalendarOverflowError
         return LocalTime(
@@ -80,6 +104,11 @@ class Clockwork:
             weekday=shown.isoweekday() % 7,
             dst=bool(shown.dst()),
         )
+
+    def _shown(self, seconds: int) -> datetime:
+        """The zone's clocks, in a year that `datetime` can tell."""
+        within = timedelta(seconds=seconds - _cycles(seconds) * _CYCLE_S)
+        return (_EPOCH + within).astimezone(self.zone)
 
     def seconds(self, wanted: LocalTime) -> tuple[int, LocalTime]:
         """The instant of a local time, in seconds since 1970, and the time with all its fields in range.
@@ -127,6 +156,11 @@ class Clockwork:
                     return moved, self.local(moved)
         moved = found + 3600 * ((wanted.dst is False) - (shown.dst is False))
         return moved, self.local(moved)
+
+
+def _cycles(seconds: int) -> int:
+    """By how many times 400 years an instant lies outside what `datetime` can tell."""
+    return (min(seconds - _EARLIEST, 0) + max(seconds - _LATEST, 0)) // _CYCLE_S
 
 
 def _contradicts(wanted: bool | None, is_dst: bool | None) -> bool:

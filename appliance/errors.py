@@ -7,6 +7,7 @@ Third-party exceptions are translated where they enter (`raise … from exc`).
 from __future__ import annotations
 
 import errno
+import unicodedata
 from collections.abc import Sequence
 from typing import ClassVar, Self
 
@@ -55,7 +56,10 @@ class TimeExpressionError(AdminError):
     def pointer(self) -> str:
         """Two lines: the expression, and a caret below the place."""
         shown = "".join(char if char.isprintable() else " " for char in self.expression)
-        return f"{shown}\n{' ' * self.place}^"
+        before = shown[: self.place]
+        wide = sum(unicodedata.east_asian_width(char) in "WF" for char in before)
+        marks = sum(unicodedata.combining(char) > 0 for char in before)
+        return f"{shown}\n{' ' * (len(before) + wide - marks)}^"
 
 
 class NotFoundError(AdminError):

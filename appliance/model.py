@@ -345,6 +345,13 @@ class VmRuntime:
     expire_warned: bool
     """Whether it was warned of its hard limit."""
 
+    @property
+    def is_coming_back(self) -> bool:
+        """Whether it is being started, or stopped in order to be started again."""
+        if self.vm_state is VmState.STARTING or self.vm_cmd is VmCmd.START:
+            return True
+        return self.restart and (self.vm_state is VmState.STOPPING or self.vm_cmd is VmCmd.STOP)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Vm:

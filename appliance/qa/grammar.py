@@ -24,8 +24,12 @@ OPTIONS: dict[str, tuple[str, ...]] = {
     "help": ("h",),
     "output": ("o",),
     "config": (),
+    "at": (),
+    "now": (),
 }
-WITH_VALUE = ("filter", "output", "config")
+WITH_VALUE = ("filter", "output", "config", "now")
+OF_COMMANDS = {"when": ("at", "now")}
+"""Options that belong to one command, a word that needs no verb."""
 TWICE = {"filter": "join conditions with a comma: all must hold"}
 HELP = "help"
 """Asks for help as --help does, before or in place of a verb."""
@@ -55,6 +59,8 @@ class Invocation:
     help: bool = False
     output: str = "table"
     config: Path | None = None
+    at: bool = False
+    now: str | None = None
 
 
 def parse(argv: Sequence[str]) -> Invocation:
@@ -80,6 +86,9 @@ def parse(argv: Sequence[str]) -> Invocation:
     if HELP in words[:2]:
         words.remove(HELP)
         options["help"] = ""
+    for command, its_options in OF_COMMANDS.items():
+        if foreign := [name for name in its_options if name in options and command not in words[:1]]:
+            raise UsageError(f"the option --{foreign[0]} belongs to qa {command}")
     output = options.get("output", "table").lower()
     if output not in FORMATS:
         raise UsageError(f"-o {output}: there is no such form", hint=f"one of {', '.join(FORMATS)}")
@@ -92,6 +101,8 @@ def parse(argv: Sequence[str]) -> Invocation:
         help="help" in options,
         output=output,
         config=Path(options["config"]) if "config" in options else None,
+        at="at" in options,
+        now=options.get("now"),
     )
 
 
