@@ -31,8 +31,8 @@ from appliance.errors import (
     few,
 )
 from appliance.filters import Filter
-from appliance.model import TAG_DEFAULT, TAG_HEAD, BackendKind, Di, DiId, Osf, OsfId
-from appliance.ops import failures
+from appliance.model import TAG_DEFAULT, TAG_HEAD, BackendKind, Di, DiId, HookEvent, Osf, OsfId
+from appliance.ops import failures, notices
 from appliance.storage import operations, room
 from appliance.storage.operations import Kind
 from appliance.storage.paths import Paths, image_name
@@ -106,7 +106,7 @@ async def add(
                 await tx.operations.progress(operation, 0.5)
             await _make_ready(paths, settings, osf, di_id, image, source.name, report)
         async with store.write() as tx:
-            await _register(tx, osf.id, di_id, source.name, copied, version=version, by=by)
+            await _register(tx, osf, di_id, source.name, copied, version=version, by=by)
             await tx.operations.end(operation, operations.DONE)
             di = await tx.images.get(di_id)
     except BaseException as exc:
@@ -183,7 +183,7 @@ async def tag(tx: Tx, di: Di, name: str, *, by: str) -> None:
     target = await tx.images.tag_target(di.osf_id, name)
     if target is not None and target[1]:
         raise ConflictError(f"the tag {name} of the OSF {di.osf} is fixed at DI {target[0]}")
-    was = await tx.images.point(di.osf_id, name, di.id, by=by)
+    was = await move_tag(tx, di.osf_id, di.osf, name, di.id, by=by)
     await failures.images_changed(tx, by=by)
     await tx.log.append(
         by=by,
@@ -192,6 +192,16 @@ async def tag(tx: Tx, di: Di, name: str, *, by: str) -> None:
         was=None if was is None else f"di {was}",
         now=f"di {di.id}",
     )
+
+
+async def move_tag(tx: Tx, osf_id: OsfId, osf: str, name: str, di_id: DiId | None, *, by: str) -> DiId | None:
+    """Let a tag that is free to move point at a DI, or with None at nothing; returns where it pointed before.
+
+    Its history and its hook are told.
+    """
+    was = await tx.images.point(osf_id, name, di_id, by=by)
+    await notices.tag_moved(tx, osf_id, osf, name, was, di_id, by=by)
+    return was
 
 
 async def untag(tx: Tx, di: Di, name: str, *, by: str) -> None:
@@ -205,7 +215,7 @@ async def untag(tx: Tx, di: Di, name: str, *, by: str) -> None:
         raise NotFoundError(f"DI {di.id} has no tag {name!r}", hint=f"it has {', '.join(di.tags) or 'none'}")
     if target[1]:
         raise ConflictError(f"the tag {name} is fixed at DI {di.id}", hint="it goes when the DI is deleted")
-    await tx.images.point(di.osf_id, name, None, by=by)
+    await move_tag(tx, di.osf_id, di.osf, name, None, by=by)
     await failures.images_changed(tx, by=by)
     await tx.log.append(by=by, what="di untag", object=f"osf {di.osf_id} tag {name}"[:128], was=f"di {di.id}")
 
@@ -305,24 +315,23 @@ async def _check_version(tx: Tx, osf_id: OsfId, version: str) -> None:
 
 
 async def _register(
-    tx: Tx, osf_id: OsfId, di_id: DiId, name: str, copied: _Copied, *, version: str | None, by: str
+    tx: Tx, osf: Osf, di_id: DiId, name: str, copied: _Copied, *, version: str | None, by: str
 ) -> None:
     if version is None:
-        version = next_version(tx.at.astimezone().date(), await tx.images.taken_names(osf_id))
+        version = next_version(tx.at.astimezone().date(), await tx.images.taken_names(osf.id))
     else:
-        await _check_version(tx, osf_id, version)
+        await _check_version(tx, osf.id, version)
+    path = image_name(di_id, name)
     await tx.images.add(
-        di_id,
-        osf_id,
-        version=version,
-        path=image_name(di_id, name),
-        sha256=copied.sha256,
-        size_bytes=copied.size,
+        di_id, osf.id, version=version, path=path, sha256=copied.sha256, size_bytes=copied.size
     )
-    await tx.images.point(osf_id, version, di_id, by=by, fixed=True)
-    await tx.images.point(osf_id, TAG_HEAD, di_id, by=by)
-    if await tx.images.tag_target(osf_id, TAG_DEFAULT) is None:
-        await tx.images.point(osf_id, TAG_DEFAULT, di_id, by=by)
+    await tx.images.point(osf.id, version, di_id, by=by, fixed=True)
+    made = {"id": di_id, "version": version, "path": path, "sha256": copied.sha256, "size_bytes": copied.size}
+    ready = {"by": by, "osf": {"id": osf.id, "name": osf.name}, "di": made}
+    await notices.put(tx, HookEvent.IMAGE_READY, ready)
+    await move_tag(tx, osf.id, osf.name, TAG_HEAD, di_id, by=by)
+    if await tx.images.tag_target(osf.id, TAG_DEFAULT) is None:
+        await move_tag(tx, osf.id, osf.name, TAG_DEFAULT, di_id, by=by)
     await failures.images_changed(tx, by=by)
     await tx.log.append(by=by, what="di add", object=f"di {di_id}", now=f"{version} sha256 {copied.sha256}")
 
@@ -361,8 +370,11 @@ async def _check_no_base(tx: Tx, settings: Settings, dis: Sequence[Di]) -> None:
 
 async def _pass_tags_on(tx: Tx, di: Di, gone: set[DiId], *, by: str) -> None:
     for name in di.tags:
+        if name == di.version:
+            await tx.images.point(di.osf_id, name, None, by=by)
+            continue
         heir = await tx.images.newest(di.osf_id, without=gone) if name in (TAG_DEFAULT, TAG_HEAD) else None
-        await tx.images.point(di.osf_id, name, heir, by=by)
+        await move_tag(tx, di.osf_id, di.osf, name, heir, by=by)
 
 
 def _check_source(source: Path, osf: Osf, paths: Paths, largest: int) -> None:

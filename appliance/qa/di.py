@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from appliance.errors import few
-from appliance.model import Di, DiId, Osf, OsfId
+from appliance.model import Di, DiId, Osf, OsfId, TagMove
 from appliance.ops import image_accounts, images, osfs
 from appliance.qa.context import Context
-from appliance.qa.output import Column, Json, instant
+from appliance.qa.output import Column, Json, instant, local_time
 from appliance.qa.progress import Progress
 from appliance.qa.subject import Subject, property_verbs, show_verb
-from appliance.qa.verbs import Argument, Given, Verb, whole
+from appliance.qa.verbs import LIMIT, Argument, Given, Verb, newest, whole
 from appliance.scalars import boolean
 from appliance.storage.properties import Owner
 from appliance.storage.store import Tx
@@ -39,6 +39,39 @@ def plain(di: Di) -> Mapping[str, Json]:
         "created": instant(di.created),
         "tags": list(di.tags),
     }
+
+
+HISTORY: tuple[Column[TagMove], ...] = (
+    Column("At", lambda move: local_time(move.at)),
+    Column("By", lambda move: move.by),
+    Column("OSF (id)", lambda move: f"{move.osf} ({move.osf_id})"),
+    Column("Tag", lambda move: move.tag),
+    Column("From", lambda move: _end(move.from_di_id, move.from_version)),
+    Column("To", lambda move: _end(move.to_di_id, move.to_version)),
+)
+
+
+def plain_move(move: TagMove) -> Mapping[str, Json]:
+    """A move of a tag for programs."""
+    return {
+        "id": move.id,
+        "at": instant(move.at),
+        "by": move.by,
+        "osf_id": move.osf_id,
+        "osf": move.osf,
+        "tag": move.tag,
+        "from_di_id": move.from_di_id,
+        "from_version": move.from_version,
+        "to_di_id": move.to_di_id,
+        "to_version": move.to_version,
+    }
+
+
+async def history(context: Context, given: Given) -> None:
+    """`qa di history`."""
+    async with context.database() as store, store.read() as tx:
+        found = await newest(context, given, tx.images.history)
+    context.show(HISTORY, found, plain_move)
 
 
 async def add(context: Context, given: Given) -> None:
@@ -107,6 +140,10 @@ async def delete(context: Context, given: Given) -> None:
     context.note_if_nothing(deleted)
 
 
+def _end(di_id: DiId | None, version: str | None) -> str | None:
+    return None if di_id is None else f"{version or '?'} ({di_id})"
+
+
 async def _osf(tx: Tx, given: Given) -> Osf:
     if "osf" in given:
         return await osfs.named(tx, given["osf"])
@@ -144,6 +181,14 @@ VERBS = (
         ),
     ),
     Verb("list", "Lists DIs with their tags.", list_, filters=True, examples=("qa di list -f tag=default",)),
+    Verb(
+        "history",
+        "Lists where each tag pointed, since when and by whom, the newest move last.",
+        history,
+        arguments=(LIMIT,),
+        filters=True,
+        examples=("qa di history -f osf=office,tag=default", "qa di history -f 'at>=2030-01-31' -o json"),
+    ),
     Verb(
         "tag",
         "Lets a tag point at a DI; VMs that follow the tag boot this DI from their next start.",

@@ -14,6 +14,7 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 
 from appliance.errors import ApplianceError, DaemonDownError, HostError, UsageError
 from appliance.qa.context import Context
@@ -32,8 +33,13 @@ NOUNS = {
     "kept": "homes and roots that wait for their end",
     "alarm": "what somebody must look after",
     "operation": "long work under way",
+    "event": "what was changed, and by whom",
+    "hook": "what the hooks of the host are told",
     "completion": "what a shell completes",
 }
+
+SHORT = {"events": ("event", "list")}
+"""Nouns and verbs in one word."""
 
 CHOOSE = "choose some with -f FILTER, or all with --yes"
 
@@ -70,6 +76,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _dispatch(invocation: Invocation) -> int:
+    if invocation.words and (meant := SHORT.get(invocation.words[0])):
+        invocation = replace(invocation, words=(*meant, *invocation.words[1:]))
     noun, name, *_ = (*invocation.words, "", "")
     if not noun:
         print(_overview(), end="", file=sys.stdout if invocation.help else sys.stderr)

@@ -5,12 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from appliance.errors import ConfigError, UsageError
+from appliance.filters import Filter
 
 if TYPE_CHECKING:
     from appliance.qa.context import Context
+
+R = TypeVar("R")
 
 WHOLE = re.compile(r"[+-]?\d{1,18}", re.ASCII)
 
@@ -184,6 +187,35 @@ def amount(text: str) -> int:
     if number < 1:
         raise ValueError("write a whole number, 1 or more")
     return number
+
+
+def limit(text: str) -> int | None:
+    """How many of a long list; None for all.
+
+    :raises ValueError: it is neither a number nor `all`
+    """
+    return None if text == "all" else amount(text)
+
+
+USUAL_LIMIT = 100
+LIMIT = Argument("limit", f"so many of the newest, or all; default {USUAL_LIMIT}", limit, shape="NUMBER|all")
+
+
+class Newest(Protocol[R]):
+    """Finds what passes a filter, the newest last; of more than `most`, the newest."""
+
+    def __call__(self, filter_: Filter | None = None, *, most: int | None = None) -> Awaitable[list[R]]: ...
+
+
+async def newest(context: Context, given: Given, find: Newest[R]) -> list[R]:
+    """As many of the newest as the call wants, with a note if there are older ones that it has not named."""
+    most = given.get("limit", USUAL_LIMIT)
+    found = await find(context.filter, most=None if most is None else most + 1)
+    if most is None or len(found) <= most:
+        return found
+    if "limit" not in given:
+        context.note(f"There are older ones than these {most}: limit=all shows them.")
+    return found[-most:]
 
 
 def _read(argument: Argument, text: str, values: dict[str, Any], errors: list[str]) -> None:

@@ -30,6 +30,7 @@ from appliance.storage.hosts import Hosts
 from appliance.storage.images import Images
 from appliance.storage.kept import KeptThings
 from appliance.storage.log import EventLog
+from appliance.storage.notices import Notices
 from appliance.storage.operations import Operations
 from appliance.storage.osfs import Osfs
 from appliance.storage.properties import Properties
@@ -97,6 +98,10 @@ class Tx:
     @cached_property
     def kept(self) -> KeptThings:
         return KeptThings(self.connection, self.at)
+
+    @cached_property
+    def notices(self) -> Notices:
+        return Notices(self.connection, self.at)
 
     @cached_property
     def log(self) -> EventLog:
