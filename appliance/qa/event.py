@@ -48,9 +48,9 @@ VERBS = (
         arguments=(LIMIT,),
         filters=True,
         examples=(
-            "qa events -f 'at>=2030-01-31'",
+            "qa event list -f 'at>=2030-01-31'",
             "qa event list limit=all -f 'what=di *' -o json",
-            "qa events -f by=qa:root,object=vm* limit=20",
+            "qa event list -f by=qa:root,object=vm* limit=20",
         ),
     ),
 )

@@ -84,6 +84,7 @@ VERBS = (
         "Tells notices again at once, with all attempts before them; those that were delivered stay so.",
         retry,
         filters=True,
+        rehearsable=True,
         confirm="tell all notices again",
         examples=("qa hook retry -f event=tag_moved,state=given-up",),
     ),

@@ -92,6 +92,11 @@ def _dispatch(invocation: Invocation) -> int:
         return DONE
     if invocation.filter is not None and not verb.filters:
         raise UsageError(f"qa {noun} {name} takes no filter")
+    if invocation.dry_run and not verb.rehearsable:
+        raise UsageError(
+            f"qa {noun} {name} takes no --dry-run",
+            hint=f"qa {noun} list -f FILTER shows whom a filter chooses" if verb.filters else None,
+        )
     if invocation.more and not verb.more:
         raise UsageError(f"qa {noun} {name} takes nothing after --")
     try:

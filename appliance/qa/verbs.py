@@ -72,6 +72,8 @@ class Verb:
     more: str | None = None
     """What may stand after `--`, if anything."""
     filters: bool = False
+    rehearsable: bool = False
+    """Whether all that it does is one transaction, so that --dry-run can undo it and tell what it was."""
     confirm: str | None = None
     """What it does to everything, for the question asked when there is neither a filter nor --force."""
     examples: tuple[str, ...] = field(default=())
@@ -134,6 +136,8 @@ class Verb:
         lines = [self.usage(noun), "", f"  {self.doc}"]
         if self.confirm:
             lines.append("  Asks first when there is neither a filter nor --force.")
+        if self.rehearsable:
+            lines.append("  With --dry-run it changes nothing, and lists what it would change.")
         if self.arguments:
             width = max(len(argument.name) + len(argument.shape) for argument in self.arguments) + 1
             lines += ["", "Arguments:"]
