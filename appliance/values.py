@@ -166,6 +166,8 @@ def hook(text: str) -> Path | Webhook | None:
     word = text.strip()
     if not word:
         return None
+    if not word.isprintable():
+        raise ValueError(wanted)
     if word.startswith("/"):
         return Path(word)
     try:
@@ -173,7 +175,7 @@ def hook(text: str) -> Path | Webhook | None:
         complete = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
     except ValueError:
         complete = False
-    if not complete or not word.isprintable() or " " in word:
+    if not complete or " " in word:
         raise ValueError(wanted)
     return Webhook(word)
 

@@ -44,7 +44,7 @@ async def post(hook: Webhook, body: bytes, headers: Mapping[str, str], *, timeou
                     raise HostError(f"{parts.hostname} answers {await _refusal(response)}")
     except TimeoutError as exc:
         raise HostError(f"{parts.hostname} gives no answer within {timeout_s:g} s") from exc
-    except (httpx.HTTPError, httpx.InvalidURL, OSError) as exc:
+    except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as exc:
         reason = without_passwords(str(exc)) or type(exc).__name__
         raise HostError(f"{parts.hostname} cannot be told: {reason}") from exc
 
