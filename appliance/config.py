@@ -21,6 +21,7 @@ from typing import Generic, TypeVar
 import javaproperties
 
 from appliance.errors import ConfigError
+from appliance.model import HookEvent
 from appliance.qvd_keys import QVD_KEYS, WITHOUT_EFFECT
 from appliance.scalars import (
     backend,
@@ -41,12 +42,14 @@ from appliance.values import (
     addresses,
     choice,
     ciphers,
+    hook,
     link_name,
     mac_prefix,
     one_of,
     portion,
     size_bytes,
     tls_versions,
+    without_passwords,
 )
 
 T = TypeVar("T")
@@ -162,7 +165,9 @@ class Settings:
         try:
             return key.parse(text)
         except ValueError as exc:
-            raise ConfigError(f"{key.name} = {text!r} (from {where}) is wrong: {exc}") from exc
+            raise ConfigError(
+                f"{key.name} = {without_passwords(text)!r} (from {where}) is wrong: {exc}"
+            ) from exc
 
     def text(self, name: str) -> str | None:
         """The text in force for any key, references resolved; None if it is set nowhere."""
@@ -552,3 +557,30 @@ OSF_DEFAULT_ROOT = declare(
     "What a VM may write into its root, in MiB or with k m g t, if its OSF does not say; no for no limit.",
 )
 OSF_DEFAULT_OVERLAY = declare("osf.default.overlay", boolean, "1", "Overlay of an OSF, if not given.")
+
+HOOK_OCCASIONS = {
+    HookEvent.IMAGE_READY: "a DI was registered",
+    HookEvent.TAG_MOVED: "a tag points at another DI",
+    HookEvent.LIMIT_REACHED: "a desktop was asked to restart, or was restarted, by a limit",
+    HookEvent.START_FAILED: "a desktop does not start",
+}
+HOOKS = {
+    event: declare(f"hook.{event}", hook, "", f"Executable or http(s) address that is told when {occasion}.")
+    for event, occasion in HOOK_OCCASIONS.items()
+}
+HOOK_TIMEOUT = declare("hook.timeout", seconds, "30", "Longest that a hook may take over a notice.")
+HOOK_RETRIES = declare(
+    "hook.retries", natural, "10", "How often a notice is told again before it is given up with an alarm."
+)
+HOOK_SECRET_FILE = declare(
+    "hook.secret.file",
+    optional_path,
+    "",
+    "File with the secret that signs what is posted (HMAC-SHA256, X-QVD-Signature-256); empty: unsigned.",
+)
+HOOK_DELAY_FIRST = declare(
+    "internal.hook.delay.first", seconds, "5", "Pause before a notice that failed is told again."
+)
+HOOK_DELAY_LONGEST = declare(
+    "internal.hook.delay.max", seconds, "3600", "Longest such pause; it doubles with each failure."
+)

@@ -54,6 +54,7 @@ from appliance.runtime.console import Consoles
 from appliance.runtime.dhcp import Dhcp
 from appliance.runtime.firewall import Firewall
 from appliance.runtime.hkd import Hkd
+from appliance.runtime.hooks import Hooks
 from appliance.runtime.kvm import Kvm
 from appliance.runtime.libvirt_link import AwayError
 from appliance.runtime.lxc import Lxc
@@ -199,6 +200,8 @@ class Appliance:
                     tasks.create_task(ager.run(), name="limits")
                     wishes = tasks.create_task(hkd.serve_wishes(), name="wishes")
                     tasks.create_task(hkd.tick(), name="ticker")
+                    hooks = Hooks(self._store, self._current, self._installation, self._clock)
+                    tasks.create_task(hooks.run(), name="hooks")
                     self._look_after_storage(tasks, equipment, supervisor)
                     if self._firewall is not None:
                         tasks.create_task(self._firewall.keep(self._clock), name="firewall")

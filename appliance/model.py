@@ -112,6 +112,27 @@ class AlarmKind(StrEnum):
     POOL = "pool"
     LEAK = "leak"
     CERTIFICATE = "certificate"
+    HOOK = "hook"
+
+
+class HookEvent(StrEnum):
+    """What the host tells others of, by a hook of this name: `hook.tag_moved` and so on."""
+
+    IMAGE_READY = "image_ready"
+    """A DI was registered."""
+    TAG_MOVED = "tag_moved"
+    LIMIT_REACHED = "limit_reached"
+    """A desktop was asked to restart, or was restarted, by a limit."""
+    START_FAILED = "start_failed"
+    """A desktop does not start: its image does not boot, or it begins to wait for the host."""
+
+
+class NoticeState(StrEnum):
+    """How far the telling of a notice has come."""
+
+    WAITING = "waiting"
+    DELIVERED = "delivered"
+    GIVEN_UP = "given-up"
 
 
 class KeptKind(StrEnum):
@@ -498,3 +519,50 @@ class Mark:
     def is_of_same_vm(self, other: Mark) -> bool:
         """Whether both are of one VM, with whichever DI."""
         return (self.installation, self.vm_uuid) == (other.installation, other.vm_uuid)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Notice:
+    """One thing of which the host tells by a hook."""
+
+    id: int
+    uid: str
+    """The same at each attempt, so that whoever is told twice can know."""
+    event: HookEvent
+    at: datetime
+    concerned: str
+    """What is concerned, as a JSON object."""
+    state: NoticeState
+    attempts: int
+    next_try: datetime
+    last_error: str | None
+    ended: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogEntry:
+    """One line of the audit log."""
+
+    id: int
+    at: datetime
+    by: str
+    what: str
+    object: str
+    was: str | None
+    now: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TagMove:
+    """One move of a tag; at the ends, where it pointed at nothing, number and version are absent."""
+
+    id: int
+    at: datetime
+    by: str
+    osf_id: OsfId
+    osf: str
+    tag: str
+    from_di_id: DiId | None
+    from_version: str | None
+    to_di_id: DiId | None
+    to_version: str | None

@@ -60,7 +60,7 @@ async def duplicate(
         async with store.write() as tx:
             registered = await images.register(
                 tx,
-                target.id,
+                target,
                 di_id,
                 name,
                 images.Copied(source.sha256, source.size_bytes),

@@ -73,7 +73,7 @@ async def bring_back(tx: Tx, filter_: Filter, *, by: str) -> list[Returned]:
         await tx.images.point(di.osf_id, di.version, di.id, by=by, fixed=True)
         for name in (TAG_HEAD, TAG_DEFAULT):
             if not di.blocked and await tx.images.tag_target(di.osf_id, name) is None:
-                await tx.images.point(di.osf_id, name, di.id, by=by)
+                await images.move_tag(tx, di.osf_id, di.osf, name, di.id, by=by)
         await tx.log.append(by=by, what="di undelete", object=f"di {di.id}", now=f"{di.osf} {di.version}")
         back = await tx.images.get(di.id)
         returned.append(Returned(back, tuple(tag for tag in di.former_tags if tag not in back.tags)))
@@ -183,5 +183,8 @@ async def _check_no_base(tx: Tx, settings: Settings, dis: Sequence[Di]) -> None:
 
 async def _pass_tags_on(tx: Tx, di: Di, going: set[DiId], *, by: str) -> None:
     for name in di.tags:
+        if name == di.version:
+            await tx.images.point(di.osf_id, name, None, by=by)
+            continue
         heir = await tx.images.newest(di.osf_id, without=going) if name in (TAG_DEFAULT, TAG_HEAD) else None
-        await tx.images.point(di.osf_id, name, heir, by=by)
+        await images.move_tag(tx, di.osf_id, di.osf, name, heir, by=by)

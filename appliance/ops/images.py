@@ -30,8 +30,8 @@ from appliance.errors import (
     VolumeError,
 )
 from appliance.filters import Filter
-from appliance.model import TAG_DEFAULT, TAG_HEAD, BackendKind, Di, DiId, Osf, OsfId
-from appliance.ops import expiry, failures
+from appliance.model import TAG_DEFAULT, TAG_HEAD, BackendKind, Di, DiId, HookEvent, Osf, OsfId
+from appliance.ops import expiry, failures, notices
 from appliance.ops.image_progress import Report, plan_for, recorded
 from appliance.storage import operations, room
 from appliance.storage.ageing import NO_LIMITS, Limits
@@ -117,7 +117,7 @@ async def add(
                 await tx.operations.progress(operation, COPIED)
             await _make_ready(paths, settings, osf, di_id, image, name, report)
         async with store.write() as tx:
-            await register(tx, osf.id, di_id, name, copied, version=version, notes=notes, by=by)
+            await register(tx, osf, di_id, name, copied, version=version, notes=notes, by=by)
             limited = await expiry.stamp_tag(tx, osf.id, TAG_HEAD, di_id, limits, by=by)
             await tx.operations.end(operation, operations.DONE)
             di = await tx.images.get(di_id)
@@ -207,7 +207,7 @@ async def tag(tx: Tx, di: Di, name: str, *, by: str, limits: Limits = NO_LIMITS)
     target = await tx.images.tag_target(di.osf_id, name)
     if target is not None and target[1]:
         raise ConflictError(f"the tag {name} of the OSF {di.osf} is fixed at DI {target[0]}")
-    was = await tx.images.point(di.osf_id, name, di.id, by=by)
+    was = await move_tag(tx, di.osf_id, di.osf, name, di.id, by=by)
     await images_changed(tx, by=by)
     await tx.log.append(
         by=by,
@@ -217,6 +217,16 @@ async def tag(tx: Tx, di: Di, name: str, *, by: str, limits: Limits = NO_LIMITS)
         now=f"di {di.id}",
     )
     return await expiry.stamp_tag(tx, di.osf_id, name, di.id, limits, by=by)
+
+
+async def move_tag(tx: Tx, osf_id: OsfId, osf: str, name: str, di_id: DiId | None, *, by: str) -> DiId | None:
+    """Let a tag that is free to move point at a DI, or with None at nothing; returns where it pointed before.
+
+    Its history and its hook are told.
+    """
+    was = await tx.images.point(osf_id, name, di_id, by=by)
+    await notices.tag_moved(tx, osf_id, osf, name, was, di_id, by=by)
+    return was
 
 
 async def untag(tx: Tx, di: Di, name: str, *, by: str, limits: Limits = NO_LIMITS) -> int:
@@ -230,7 +240,7 @@ async def untag(tx: Tx, di: Di, name: str, *, by: str, limits: Limits = NO_LIMIT
         raise NotFoundError(f"DI {di.id} has no tag {name!r}", hint=f"it has {', '.join(di.tags) or 'none'}")
     if target[1]:
         raise ConflictError(f"the tag {name} is fixed at DI {di.id}", hint="it goes when the DI is deleted")
-    await tx.images.point(di.osf_id, name, None, by=by)
+    await move_tag(tx, di.osf_id, di.osf, name, None, by=by)
     await images_changed(tx, by=by)
     await tx.log.append(by=by, what="di untag", object=f"osf {di.osf_id} tag {name}"[:128], was=f"di {di.id}")
     return await expiry.stamp_untagged(tx, di.osf_id, name, di.id, limits, by=by)
@@ -311,7 +321,7 @@ async def check_version(tx: Tx, osf_id: OsfId, version: str) -> None:
 
 async def register(
     tx: Tx,
-    osf_id: OsfId,
+    osf: Osf,
     di_id: DiId,
     name: str,
     copied: Copied,
@@ -325,22 +335,26 @@ async def register(
     :raises ConflictError: the version is taken
     """
     if version is None:
-        version = next_version(tx.at.astimezone().date(), await tx.images.taken_names(osf_id))
+        version = next_version(tx.at.astimezone().date(), await tx.images.taken_names(osf.id))
     else:
-        await check_version(tx, osf_id, version)
+        await check_version(tx, osf.id, version)
+    path = image_name(di_id, name)
     await tx.images.add(
         di_id,
-        osf_id,
+        osf.id,
         version=version,
-        path=image_name(di_id, name),
+        path=path,
         sha256=copied.sha256,
         size_bytes=copied.size,
         notes=notes,
     )
-    await tx.images.point(osf_id, version, di_id, by=by, fixed=True)
-    await tx.images.point(osf_id, TAG_HEAD, di_id, by=by)
-    if await tx.images.tag_target(osf_id, TAG_DEFAULT) is None:
-        await tx.images.point(osf_id, TAG_DEFAULT, di_id, by=by)
+    await tx.images.point(osf.id, version, di_id, by=by, fixed=True)
+    made = {"id": di_id, "version": version, "path": path, "sha256": copied.sha256, "size_bytes": copied.size}
+    ready = {"by": by, "osf": {"id": osf.id, "name": osf.name}, "di": made}
+    await notices.put(tx, HookEvent.IMAGE_READY, ready)
+    await move_tag(tx, osf.id, osf.name, TAG_HEAD, di_id, by=by)
+    if await tx.images.tag_target(osf.id, TAG_DEFAULT) is None:
+        await move_tag(tx, osf.id, osf.name, TAG_DEFAULT, di_id, by=by)
     await images_changed(tx, by=by)
     await tx.log.append(by=by, what="di add", object=f"di {di_id}", now=f"{version} sha256 {copied.sha256}")
     return version

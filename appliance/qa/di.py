@@ -7,7 +7,7 @@ from pathlib import Path
 from appliance.errors import few
 from appliance.model import DiId, Osf, OsfId
 from appliance.ops import image_accounts, image_copy, image_edit, image_progress, images, osfs
-from appliance.qa import di_export, di_trash, di_view
+from appliance.qa import di_export, di_history, di_trash, di_view
 from appliance.qa.context import Context
 from appliance.qa.di_view import COLUMNS, Line, plain
 from appliance.qa.limits import ARGUMENTS, given_limits, report
@@ -181,6 +181,7 @@ VERBS = (
         filters=True,
         examples=("qa di list -f tag=default", "qa di list -f state=retired"),
     ),
+    *di_history.VERBS,
     Verb(
         "tag",
         "Lets a tag point at a DI; VMs that follow the tag boot this DI from their next start.",

@@ -20,6 +20,7 @@ OPTIONS: dict[str, tuple[str, ...]] = {
     "filter": ("f",),
     "force": (),
     "yes": ("y",),
+    "dry-run": ("n", "explain"),
     "quiet": ("q",),
     "help": ("h",),
     "output": ("o",),
@@ -39,6 +40,7 @@ Options, anywhere before --:
   -f, --filter EXPR   only the objects that match: key=value[,key=value…], with * and ? in values; also
                       != < <= > >=, key in (a,b), key not in (a,b), key= for absent, dates as 2030-01-31
   --force, --yes, -y  do not ask
+  -n, --dry-run       change nothing, and list what would be changed; also --explain
   -o, --output FORM   table, wide (all there is), csv, json or yaml
   -q, --quiet         neither messages nor headings
   --config FILE       the configuration; else $QVD_CONFIG, else /etc/qvd/node.conf
@@ -55,6 +57,7 @@ class Invocation:
     """What stands after `--`."""
     filter: str | None = None
     force: bool = False
+    dry_run: bool = False
     quiet: bool = False
     help: bool = False
     output: str = "table"
@@ -97,6 +100,7 @@ def parse(argv: Sequence[str]) -> Invocation:
         more=tuple(rest),
         filter=options.get("filter"),
         force="force" in options or "yes" in options,
+        dry_run="dry-run" in options,
         quiet="quiet" in options,
         help="help" in options,
         output=output,

@@ -55,7 +55,7 @@ async def delete(context: Context, given: Given) -> None:
         context.changed = ended > 0
     context.say(f"Deleting {ended} kept thing(s)")
     context.note_if_nothing(ended)
-    if ended:
+    if ended and not context.invocation.dry_run:
         context.note("The daemon removes them within a minute.")
 
 
@@ -76,6 +76,7 @@ VERBS = (
         "Removes them now instead of later.",
         delete,
         filters=True,
+        rehearsable=True,
         confirm="delete all kept homes, snapshots of homes and roots",
         examples=("qa kept del -f id=3",),
     ),

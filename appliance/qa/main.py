@@ -14,6 +14,7 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 
 from appliance.errors import ApplianceError, DaemonDownError, HostError, TimeExpressionError, UsageError
 from appliance.qa.context import Context
@@ -33,11 +34,15 @@ NOUNS = {
     "kept": "homes and roots that wait for their end, and snapshots of homes",
     "alarm": "what somebody must look after",
     "operation": "long work under way",
+    "event": "what was changed, and by whom",
+    "hook": "what the hooks of the host are told",
     "completion": "what a shell completes",
 }
 
 COMMANDS = {"when": "tells which time an expression means"}
 """Words that need no verb: what follows them is theirs."""
+SHORT = {"events": ("event", "list")}
+"""Nouns and verbs in one word."""
 
 CHOOSE = "choose some with -f FILTER, or all with --yes"
 
@@ -74,6 +79,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _dispatch(invocation: Invocation) -> int:
+    if invocation.words and (meant := SHORT.get(invocation.words[0])):
+        invocation = replace(invocation, words=(*meant, *invocation.words[1:]))
     noun, name, *_ = (*invocation.words, "", "")
     if not noun:
         print(_overview(), end="", file=sys.stdout if invocation.help else sys.stderr)
@@ -90,6 +97,11 @@ def _dispatch(invocation: Invocation) -> int:
         return DONE
     if invocation.filter is not None and not verb.filters:
         raise UsageError(f"qa {noun} {name} takes no filter")
+    if invocation.dry_run and not verb.rehearsable:
+        raise UsageError(
+            f"qa {noun} {name} takes no --dry-run",
+            hint=f"qa {noun} list -f FILTER shows whom a filter chooses" if verb.filters else None,
+        )
     if invocation.more and not verb.more:
         raise UsageError(f"qa {noun} {name} takes nothing after --")
     try:

@@ -216,9 +216,11 @@ async def delete(context: Context, given: Given) -> None:
         context.changed = purge and until is not None
     context.say(f"Deleting {len(found)} vm(s)")
     context.note_if_nothing(len(found))
-    if purge and until is not None:
+    if until is None or context.invocation.dry_run:
+        return
+    if purge:
         context.note("The daemon removes their homes within a minute.")
-    elif until is not None:
+    else:
         context.note(f"Their homes are kept until {local_time(until)} (qa kept list).")
 
 
@@ -337,6 +339,7 @@ VERBS = (
         ),
         any_of=(*vms.EDITABLE, *NAMES.values()),
         filters=True,
+        rehearsable=True,
         confirm="edit all machines",
         examples=(
             "qa vm edit di_tag=pilot -f name=web-1",
@@ -349,6 +352,7 @@ VERBS = (
         "Starts stopped VMs.",
         wish(_start, "Started {} VMs."),
         filters=True,
+        rehearsable=True,
         confirm="start all machines",
         examples=("qa vm start -f name=web-1",),
     ),
@@ -357,6 +361,7 @@ VERBS = (
         "Stops VMs, or withdraws a start that nobody has taken yet.",
         wish(_stop, "Stopped {} VMs."),
         filters=True,
+        rehearsable=True,
         confirm="stop all machines",
         examples=("qa vm stop -f osf=office", "qa vm stop --yes"),
     ),
@@ -365,6 +370,7 @@ VERBS = (
         "Stops VMs that run and starts them again; stopped ones stay so.",
         wish(_restart, "Restarted {} VMs."),
         filters=True,
+        rehearsable=True,
         confirm="restart all machines",
         examples=("qa vm restart -f name=web-1",),
     ),
@@ -373,6 +379,7 @@ VERBS = (
         "Keeps users out of VMs; what runs goes on, and consoles work.",
         wish(_block, None),
         filters=True,
+        rehearsable=True,
         confirm="block all machines",
         examples=("qa vm block -f name=web-1",),
     ),
@@ -381,6 +388,7 @@ VERBS = (
         "Lets users in again, whether an administrator or a failing image had blocked the VMs.",
         wish(_unblock, None),
         filters=True,
+        rehearsable=True,
         confirm="unblock all machines",
         examples=("qa vm unblock -f name=web-1", "qa vm unblock --yes"),
     ),
@@ -389,6 +397,7 @@ VERBS = (
         "Ends the sessions of VMs; the desktops go on.",
         wish(_disconnect, "Disconnected {} users."),
         filters=True,
+        rehearsable=True,
         confirm="disconnect all users",
         examples=("qa vm disconnect_user -f name=web-1",),
     ),
@@ -400,6 +409,7 @@ VERBS = (
             Argument("purge_home", "whether their homes go at once, for good", boolean, shape="yes|no"),
         ),
         filters=True,
+        rehearsable=True,
         confirm="delete all vms",
         examples=("qa vm del -f name=web-1", "qa vm del purge_home=yes -f user=alice"),
     ),

@@ -6,11 +6,11 @@ from collections.abc import Collection, Iterable
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Row, delete, func, insert, select, true, update
+from sqlalchemy import Row, ScalarSelect, delete, func, insert, select, true, update
 
 from appliance.errors import NotFoundError
 from appliance.filters import Filter
-from appliance.model import ArrivingDi, Di, DiId, OsfId
+from appliance.model import ArrivingDi, Di, DiId, OsfId, TagMove
 from appliance.storage import image_states
 from appliance.storage.connection import Connection
 from appliance.storage.schema import di_properties, di_tags, dis, operations, osfs, tag_history, vm_runtimes
@@ -29,6 +29,19 @@ KEYS: Keys = {
     "until": dis.c.until,
     "state": image_states.OF_IMAGE,
     "tag": through(di_tags.c.tag, di_tags.c.di_id == dis.c.id),
+}
+
+HISTORY_KEYS: Keys = {
+    "id": tag_history.c.id,
+    "at": tag_history.c.at,
+    "by": tag_history.c.by,
+    "osf_id": tag_history.c.osf_id,
+    "osf": osfs.c.name,
+    "tag": tag_history.c.tag,
+    "from_di_id": tag_history.c.from_di_id,
+    "from_version": tag_history.c.from_version,
+    "to_di_id": tag_history.c.to_di_id,
+    "to_version": tag_history.c.to_version,
 }
 
 
@@ -82,6 +95,11 @@ class Images:
             .order_by(operations.c.id)
         )
         return [ArrivingDi(**row._mapping) for row in rows]
+
+    async def versions(self, ids: Collection[DiId]) -> dict[DiId, str]:
+        """The versions of those of these DIs that are there."""
+        rows = await self._connection.execute(select(dis.c.id, dis.c.version).where(dis.c.id.in_(ids)))
+        return {DiId(row.id): row.version for row in rows}
 
     async def reserve_id(self, osf_id: OsfId) -> DiId:
         """A DI number that nobody else gets, before there is a row: ids are never used again."""
@@ -201,10 +219,29 @@ class Images:
             await self._connection.execute(update(di_tags).where(*of_tag).values(di_id=di_id))
         await self._connection.execute(
             insert(tag_history).values(
-                at=self._at, by=by, osf_id=osf_id, tag=tag, from_di_id=was, to_di_id=di_id
+                at=self._at,
+                by=by,
+                osf_id=osf_id,
+                tag=tag,
+                from_di_id=was,
+                to_di_id=di_id,
+                from_version=_version_of(was),
+                to_version=_version_of(di_id),
             )
         )
         return was
+
+    async def history(self, filter_: Filter | None = None, *, most: int | None = None) -> list[TagMove]:
+        """The moves of tags that pass, the newest last; of more than `most`, the newest."""
+        newest = (
+            select(tag_history, osfs.c.name.label("osf"))
+            .join(osfs, osfs.c.id == tag_history.c.osf_id)
+            .where(where(filter_, HISTORY_KEYS))
+            .order_by(tag_history.c.id.desc())
+            .limit(most)
+        )
+        rows = (await self._connection.execute(newest)).all()
+        return [TagMove(**row._mapping) for row in reversed(rows)]
 
     async def newest(self, osf_id: OsfId, *, without: Collection[DiId] = ()) -> DiId | None:
         """The DI added last to an OSF that can be booted, leaving some out of account."""
@@ -234,6 +271,10 @@ class Images:
         for di_id, tag in rows:
             found[di_id] = (*found.get(di_id, ()), tag)
         return found
+
+
+def _version_of(di_id: DiId | None) -> ScalarSelect[str] | None:
+    return None if di_id is None else select(dis.c.version).where(dis.c.id == di_id).scalar_subquery()
 
 
 def _di(row: Row[Any], tags: tuple[str, ...]) -> Di:

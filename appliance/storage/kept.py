@@ -22,6 +22,9 @@ KEYS: Keys = {
     "vm_id": kept.c.vm_id,
     "vm": kept.c.vm,
     "owner": kept.c.owner,
+    "reason": kept.c.reason,
+    "at": kept.c.at,
+    "until": kept.c.until,
 }
 
 

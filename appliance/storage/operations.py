@@ -34,6 +34,10 @@ KEYS: Keys = {
     "kind": operations.c.kind,
     "object_id": cast(operations.c.object, Integer),
     "owner": operations.c.owner,
+    "begun": operations.c.begun,
+    "progress": operations.c.progress,
+    "ended": operations.c.ended,
+    "result": operations.c.result,
 }
 
 

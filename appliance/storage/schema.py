@@ -37,9 +37,11 @@ from appliance.model import (
     BackendKind,
     BlockCause,
     FailureCause,
+    HookEvent,
     HostCmd,
     HostState,
     KeptKind,
+    NoticeState,
     StartedBy,
     UserCmd,
     UserState,
@@ -245,8 +247,10 @@ tag_history = _numbered(
     Column("tag", String(1024), nullable=False),
     Column("from_di_id", Integer),
     Column("to_di_id", Integer),
+    Column("from_version", String(64)),
+    Column("to_version", String(64)),
 )
-"""Where each tag pointed; a DI may be gone, its number stays."""
+"""Where each tag pointed; a DI may be gone, its number and version stay."""
 Index("ix_tag_history_osf_id_tag", tag_history.c.osf_id, tag_history.c.tag)
 
 vms = _numbered(
@@ -415,3 +419,25 @@ kept = _numbered(
 )
 """Roots and homes on disk that wait for their end, and snapshots of homes; the VM, its user and the DIs may
 be gone, their numbers and names stay."""
+
+notices = _numbered(
+    "notices",
+    Column("uid", String(36), nullable=False, unique=True),
+    Column("event", one_of(HookEvent), nullable=False),
+    Column("at", Instant, nullable=False),
+    Column("concerned", Text, nullable=False),
+    Column("state", one_of(NoticeState), nullable=False, server_default=NoticeState.WAITING),
+    counter("attempts"),
+    Column("next_try", Instant, nullable=False),
+    Column("last_error", Text),
+    Column("ended", Instant),
+    CheckConstraint("(state = 'waiting') = (ended IS NULL)", name="waits_or_ended"),
+)
+"""The outbox of the host's hooks: written in the same transaction as what it tells of."""
+Index(
+    "ix_notices_waiting",
+    notices.c.event,
+    notices.c.id,
+    sqlite_where=notices.c.ended.is_(None),
+    postgresql_where=notices.c.ended.is_(None),
+)

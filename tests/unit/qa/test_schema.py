@@ -18,7 +18,7 @@ from tests.support.qa import Installation
 
 GOLDEN = Path(__file__).parents[2] / "golden/qa-lists.json"
 KINDS = {type(None): "null", str: "text", int: "number", float: "number", bool: "flag", list: "list"}
-VERBS = ("list", "counters", "propget")
+VERBS = ("list", "counters", "history", "propget")
 """Verbs that print an array of objects."""
 
 
