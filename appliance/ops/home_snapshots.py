@@ -106,15 +106,16 @@ async def take(
     there = await in_thread(_existing, taken)
     newest = there[-1] if there else None
     if newest and newest.from_di_id == used_with and await disks.is_home_as_in(mark, Path(newest.path)):
-        async with store.write() as tx:
-            await tx.kept.serve(newest.id, to_di_id)
+        if to_di_id is not None:
+            async with store.write() as tx:
+                await tx.kept.serve(newest.id, to_di_id)
         return newest
     async with store.write() as tx:
         await tx.kept.forget([snapshot.id for snapshot in taken if snapshot not in there])
         path = disks.home_aside(mark.vm_id, tx.at)
         if path is None:
             return None
-        row = await _row(tx, mark, path, used_with, to_di_id, reason)
+        await _row(tx, mark, path, used_with, to_di_id, reason)
     try:
         made = await disks.snapshot_home(mark, path)
     except ApplianceError:
@@ -125,7 +126,7 @@ async def take(
         return None
     async with store.write() as tx:
         # A survey in between would have taken the row for one whose thing is gone.
-        return await _row(tx, mark, path, used_with, to_di_id, reason) or row
+        return await _row(tx, mark, path, used_with, to_di_id, reason)
 
 
 async def prune(store: Store, vm_id: VmId, most: int) -> None:
@@ -295,8 +296,10 @@ def _held(settings: Settings, vm: Vm) -> Iterator[None]:
     lock = Paths(settings).root_lock(vm.id)
     try:
         with root_lock.locked(lock):
-            yield
-            lock.unlink(missing_ok=True)
+            try:
+                yield
+            finally:
+                lock.unlink(missing_ok=True)
     except HeldError as exc:
         raise ConflictError(
             f"{vm.name} runs, or somebody else works on it: {exc.message}",

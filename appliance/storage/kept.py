@@ -94,7 +94,7 @@ class KeptThings:
         done = await self._connection.execute(update(kept).where(*lasting).values(until=end))
         return done.rowcount
 
-    async def serve(self, snapshot_id: int, to_di_id: DiId | None) -> None:
+    async def serve(self, snapshot_id: int, to_di_id: DiId) -> None:
         """Say for which DI a snapshot is there after all."""
         await self._connection.execute(update(kept).where(kept.c.id == snapshot_id).values(to_di_id=to_di_id))
 

@@ -399,6 +399,7 @@ class TestRestore:
         said = qa("home", "restore", "vm=web-1", f"snapshot={number}", "--yes")
         assert (said.status, "subvolumes were made in it" in said.err) == (1, True), said.err
         assert (home_of(qa) / "alice/own").is_dir()
+        check_whole(qa)
 
     def test_another_login_finds_it_under_its_name(self, qa: Installation) -> None:
         number = kept(qa)
