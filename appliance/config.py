@@ -315,6 +315,12 @@ IMPORT_MAX_FILES = declare("storage.import.max_files", count, "1000000", "Most f
 KEPT_HOME_DAYS = declare(
     "storage.homes.kept.days", days, "30", "For how many days the home of a deleted VM is kept."
 )
+HOME_SNAPSHOTS = declare(
+    "storage.homes.snapshots",
+    natural,
+    "3",
+    "How many snapshots of each home are kept; one is taken before a VM changes its image. 0: none is taken.",
+)
 STORAGE_DELAY = declare(
     "internal.hkd.storage.delay", seconds, "10", "Pause between looks at the pool's free space."
 )
@@ -417,6 +423,21 @@ VM_OVERLAY_PERSISTENT = declare(
     boolean,
     "0",
     "Whether roots survive a restart; turned off, those kept so far go.",
+)
+EXPIRE_REPEAT = declare(
+    "expire.repeat", seconds, "3600", "Pause between two questions to restart an expired desktop."
+)
+EXPIRE_REPEAT_LEAST = declare(
+    "expire.repeat.least",
+    seconds,
+    "300",
+    "Shortest pause between two such questions, which come more often towards the hard limit.",
+)
+EXPIRE_GRACE = declare(
+    "expire.grace",
+    seconds,
+    "60",
+    "How long an expired desktop is still taken for one in use after its user has left.",
 )
 HKD_POLL = declare("internal.hkd.poll_time", seconds, "5", "Pause between looks that no bell asked for.")
 HKD_STOPPING_VMS = declare(

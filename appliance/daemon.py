@@ -20,7 +20,7 @@ from pathlib import Path
 
 import uvloop
 
-from appliance.clock import SystemClock
+from appliance.clock import Clock, SystemClock
 from appliance.config import (
     DATABASE_URL,
     HKD_STOPPING_VMS,
@@ -47,6 +47,7 @@ from appliance.ops.images import sweep_unfinished
 from appliance.ops.settings import in_force
 from appliance.runtime import host_shutdown, preflight
 from appliance.runtime.addressing import AddressedFences
+from appliance.runtime.ageing import Ager
 from appliance.runtime.backend import ConsoleLine, Fences
 from appliance.runtime.bridge import converge, spec
 from appliance.runtime.console import Consoles
@@ -74,6 +75,7 @@ from appliance.storage.store import Store
 
 logger = logging.getLogger(__name__)
 
+SYSTEM_CLOCK = SystemClock()
 GUEST_RUNS = frozenset({Phase.AWAITING_VMA, Phase.MONITORING, Phase.SHUTTING_DOWN})
 TURNED_DOWN = 1
 OWN_MASK = 0o077
@@ -83,10 +85,11 @@ INTERRUPTED = 130
 
 @dataclass(frozen=True, slots=True)
 class Around:
-    """What stands between decisions and effects: nothing, but for those who try out faults."""
+    """What stands between decisions and the world: nothing, but for those who try faults or other days."""
 
     orders: Callable[[Perform], Perform] = lambda perform: perform
     sessions: Callable[[Do], Do] = lambda do: do
+    clock: Clock = SYSTEM_CLOCK
 
 
 NOTHING_AROUND = Around()
@@ -111,7 +114,7 @@ class Appliance:
         self._host = host
         self._installation = installation
         self._paths = Paths(file_settings)
-        self._clock = SystemClock()
+        self._clock = around.clock
         self._feed = ChangeFeed()
         self._stop = asyncio.Event()
         self._guests_off = False
@@ -153,6 +156,7 @@ class Appliance:
                         self._clock,
                         lambda vm_id: supervisor.machine(vm_id),
                         self._around.orders,
+                        bell.ring,
                     ),
                     tasks,
                     self._clock,
@@ -189,6 +193,10 @@ class Appliance:
                     await hkd.declare(HostState.RUNNING, os.getpid())
                     for kind in equipment:
                         tasks.create_task(hkd.follow(kind), name=f"departures of {kind}")
+                    ager = Ager(
+                        self._store, self._current, self._host.id, supervisor.post, bell.ring, self._clock
+                    )
+                    tasks.create_task(ager.run(), name="limits")
                     wishes = tasks.create_task(hkd.serve_wishes(), name="wishes")
                     tasks.create_task(hkd.tick(), name="ticker")
                     self._look_after_storage(tasks, equipment, supervisor)
@@ -380,7 +388,7 @@ async def serve(config: Path, around: Around = NOTHING_AROUND) -> None:
         raise HostError(f"{paths.run} cannot be made: {exc.strerror}", hint="run as root") from exc
     os.umask(OWN_MASK)
     with only_one(paths.hkd_lock):
-        store = await Store.open(settings[DATABASE_URL], SystemClock())
+        store = await Store.open(settings[DATABASE_URL], around.clock)
         try:
             async with store.read() as tx:
                 installation = await tx.settings.installation()

@@ -43,6 +43,21 @@ class UsageError(AdminError):
     """The words of a command are wrong: exit status 2."""
 
 
+class TimeExpressionError(AdminError):
+    """A time cannot be understood: what was written, and at which of its characters the reader failed."""
+
+    def __init__(self, expression: str, place: int, reason: str, *, hint: str | None = None) -> None:
+        super().__init__(f"the time {expression!r} {reason}", hint=hint)
+        self.expression = expression
+        self.reason = reason
+        self.place = place
+
+    def pointer(self) -> str:
+        """Two lines: the expression, and a caret below the place."""
+        shown = "".join(char if char.isprintable() else " " for char in self.expression)
+        return f"{shown}\n{' ' * self.place}^"
+
+
 class NotFoundError(AdminError):
     """A named object does not exist."""
 

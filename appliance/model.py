@@ -119,6 +119,8 @@ class KeptKind(StrEnum):
 
     ROOT = "root"
     HOME = "home"
+    SNAPSHOT = "snapshot"
+    """Of a home, as it was once."""
 
 
 class DiState(StrEnum):
@@ -368,12 +370,63 @@ class Vm:
     next_di_id: DiId | None = None
     next_di_blocked: bool | None = None
     """Whether the image of the next start is blocked; None if there is none."""
+    next_di_since: datetime | None = None
+    """Since when its tag points where it does."""
 
     @property
     def outdated(self) -> bool:
         """Whether the next start would boot another image than the one that runs."""
         running = self.runtime.current_di_id
         return running is not None and self.next_di_id is not None and running != self.next_di_id
+
+    @property
+    def outdated_since(self) -> datetime | None:
+        """When the image that it runs stopped being the one it would boot; None: it is that one."""
+        return self.next_di_since if self.outdated else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgeingVm:
+    """What decides whether a VM is due to be asked, or to move to another image."""
+
+    id: VmId
+    name: str
+    user: str
+    vm_state: VmState
+    vm_state_ts: datetime | None
+    vm_cmd: VmCmd | None
+    started_by: StartedBy | None
+    user_state: UserState
+    user_state_ts: datetime | None
+    user_cmd: UserCmd | None
+    current_di_id: DiId | None
+    next_di_id: DiId | None
+    next_is_bad: bool
+    """Whether the image that it would boot is known not to boot: it blocks a VM."""
+    vm_expiration_soft: datetime | None
+    vm_expiration_hard: datetime | None
+    expire_asked: int
+    expire_answered: int
+    expire_next_ts: datetime | None
+    expire_postponed: int
+    expire_warned: bool
+    ageing: AgeingPolicy
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nobody is there."""
+        return self.user_state is UserState.DISCONNECTED
+
+    @property
+    def differs(self) -> bool:
+        """Whether it runs another image than its tag leads to; a tag that leads nowhere differs from all."""
+        return self.current_di_id is not None and self.current_di_id != self.next_di_id
+
+    @property
+    def comes_back(self) -> bool:
+        """Whether it starts again when it is stopped for its age, rather than when somebody wants it."""
+        wanted = not self.is_idle or self.started_by is not StartedBy.CLIENT
+        return wanted and self.next_di_id is not None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -392,7 +445,7 @@ class Alarm:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kept:
-    """A root or a home that is kept on disk until its time is over."""
+    """A root, a home or a snapshot of a home that is kept on disk until its time is over."""
 
     id: int
     kind: KeptKind
@@ -402,12 +455,19 @@ class Kept:
     owner: str
     reason: str
     at: datetime
-    until: datetime
+    until: datetime | None
+    """None: a snapshot that goes when there are enough newer ones."""
+    user_id: UserId | None = None
+    """Whose it was, if it is a snapshot and somebody knows."""
+    from_di_id: DiId | None = None
+    """The DI with which the home was used when the snapshot was taken."""
+    to_di_id: DiId | None = None
+    """The DI for which it was taken, if for one."""
 
     @property
     def is_given_up(self) -> bool:
         """Whether somebody ended its time, rather than the calendar."""
-        return self.until <= self.at
+        return self.until is not None and self.until <= self.at
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -427,3 +487,7 @@ class Mark:
     vm_id: VmId
     vm_uuid: str
     di_id: DiId
+
+    def is_of_same_vm(self, other: Mark) -> bool:
+        """Whether both are of one VM, with whichever DI."""
+        return (self.installation, self.vm_uuid) == (other.installation, other.vm_uuid)

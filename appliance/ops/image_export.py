@@ -111,7 +111,7 @@ async def bring_in(
                 await _stoppable(
                     lambda stop: _take_out(stream, source.name, contents, descriptor, staging, report, stop)
                 )
-                return await images.add(
+                di, _ = await images.add(
                     store,
                     settings,
                     target,
@@ -122,6 +122,7 @@ async def bring_in(
                     by=by,
                     report=report,
                 )
+                return di
         except BaseException:
             if made:
                 await asyncio.shield(_unmake(store, target, by=by))

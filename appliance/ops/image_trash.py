@@ -17,7 +17,7 @@ from appliance.config import IMAGE_TRASH_DAYS, VM_OVERLAY_PERSISTENT, Settings
 from appliance.errors import ConflictError, few
 from appliance.filters import Filter
 from appliance.model import TAG_DEFAULT, TAG_HEAD, Di, DiId
-from appliance.ops import failures, images
+from appliance.ops import images
 from appliance.storage import operations
 from appliance.storage.operations import Kind
 from appliance.storage.paths import Paths
@@ -56,7 +56,7 @@ async def retire(tx: Tx, settings: Settings, filter_: Filter, *, by: str) -> tup
         await tx.log.append(
             by=by, what="di del", object=f"di {di.id}", was=f"{di.osf} {di.version} sha256 {di.sha256}"
         )
-    await failures.images_changed(tx, by=by)
+    await images.images_changed(tx, by=by)
     return dis, until
 
 
@@ -77,7 +77,7 @@ async def bring_back(tx: Tx, filter_: Filter, *, by: str) -> list[Returned]:
         await tx.log.append(by=by, what="di undelete", object=f"di {di.id}", now=f"{di.osf} {di.version}")
         back = await tx.images.get(di.id)
         returned.append(Returned(back, tuple(tag for tag in di.former_tags if tag not in back.tags)))
-    await failures.images_changed(tx, by=by)
+    await images.images_changed(tx, by=by)
     return returned
 
 

@@ -31,9 +31,10 @@ from appliance.errors import (
 )
 from appliance.filters import Filter
 from appliance.model import TAG_DEFAULT, TAG_HEAD, BackendKind, Di, DiId, Osf, OsfId
-from appliance.ops import failures
+from appliance.ops import expiry, failures
 from appliance.ops.image_progress import Report, plan_for, recorded
 from appliance.storage import operations, room
+from appliance.storage.ageing import NO_LIMITS, Limits
 from appliance.storage.image_states import COPIED
 from appliance.storage.operations import Kind
 from appliance.storage.paths import Paths, image_name
@@ -79,13 +80,14 @@ async def add(
     notes: str | None = None,
     name: str | None = None,
     timers: Timers | None = None,
-) -> Di:
+    limits: Limits = NO_LIMITS,
+) -> tuple[Di, int]:
     """Copy an image from `source` to the images, and register it as a new DI of `osf`, under its own `name`.
 
     An archive is unpacked; the disk of a virtual machine is looked over and stays as it is.
 
-    Its version becomes a fixed tag, `head` moves to it, `default` only if the OSF has none. Whatever
-    goes wrong, nothing stays behind.
+    Its version becomes a fixed tag, `head` moves to it, `default` only if the OSF has none. VMs that follow
+    `head` get the limits; returns the DI, and how many they are. Whatever goes wrong, nothing stays behind.
 
     :raises ImageError: it is no image for this OSF, or damaged
     :raises VolumeError: there is no room for it
@@ -116,6 +118,7 @@ async def add(
             await _make_ready(paths, settings, osf, di_id, image, name, report)
         async with store.write() as tx:
             await register(tx, osf.id, di_id, name, copied, version=version, notes=notes, by=by)
+            limited = await expiry.stamp_tag(tx, osf.id, TAG_HEAD, di_id, limits, by=by)
             await tx.operations.end(operation, operations.DONE)
             di = await tx.images.get(di_id)
     except BaseException as exc:
@@ -123,7 +126,7 @@ async def add(
         raise
     finally:
         release(lock, paths.image_lock(di_id))
-    return di
+    return di, limited
 
 
 async def free_id(tx: Tx, paths: Paths, osf_id: OsfId) -> DiId:
@@ -183,8 +186,10 @@ async def sweep_stray(store: Store, paths: Paths, di_id: DiId) -> bool:
         release(descriptor, lock)
 
 
-async def tag(tx: Tx, di: Di, name: str, *, by: str) -> None:
+async def tag(tx: Tx, di: Di, name: str, *, by: str, limits: Limits = NO_LIMITS) -> int:
     """Let a tag point at a DI; VMs that follow it boot this DI from their next start.
+
+    Those that run another one get the limits; returns how many. Limits of those that run it are lifted.
 
     :raises ConflictError: the tag is fixed within the OSF, or the DI is blocked
     """
@@ -203,7 +208,7 @@ async def tag(tx: Tx, di: Di, name: str, *, by: str) -> None:
     if target is not None and target[1]:
         raise ConflictError(f"the tag {name} of the OSF {di.osf} is fixed at DI {target[0]}")
     was = await tx.images.point(di.osf_id, name, di.id, by=by)
-    await failures.images_changed(tx, by=by)
+    await images_changed(tx, by=by)
     await tx.log.append(
         by=by,
         what="di tag",
@@ -211,10 +216,11 @@ async def tag(tx: Tx, di: Di, name: str, *, by: str) -> None:
         was=None if was is None else f"di {was}",
         now=f"di {di.id}",
     )
+    return await expiry.stamp_tag(tx, di.osf_id, name, di.id, limits, by=by)
 
 
-async def untag(tx: Tx, di: Di, name: str, *, by: str) -> None:
-    """Take a tag from a DI.
+async def untag(tx: Tx, di: Di, name: str, *, by: str, limits: Limits = NO_LIMITS) -> int:
+    """Take a tag from a DI. VMs that follow the tag and run the DI get the limits; returns how many.
 
     :raises NotFoundError: the DI does not have it
     :raises ConflictError: the tag is fixed
@@ -225,8 +231,9 @@ async def untag(tx: Tx, di: Di, name: str, *, by: str) -> None:
     if target[1]:
         raise ConflictError(f"the tag {name} is fixed at DI {di.id}", hint="it goes when the DI is deleted")
     await tx.images.point(di.osf_id, name, None, by=by)
-    await failures.images_changed(tx, by=by)
+    await images_changed(tx, by=by)
     await tx.log.append(by=by, what="di untag", object=f"osf {di.osf_id} tag {name}"[:128], was=f"di {di.id}")
+    return await expiry.stamp_untagged(tx, di.osf_id, name, di.id, limits, by=by)
 
 
 def source_file(settings: Settings, path: str) -> Path:
@@ -283,6 +290,12 @@ def next_version(today: date, taken: set[str]) -> str:
     raise ConflictError(f"all {VERSIONS_A_DAY} versions of {today} are taken", hint="give version=")
 
 
+async def images_changed(tx: Tx, *, by: str) -> None:
+    """Tags have moved: end what was held against images, and limits, that are about others now."""
+    await failures.images_changed(tx, by=by)
+    await expiry.settle(tx, by=by)
+
+
 async def check_version(tx: Tx, osf_id: OsfId, version: str) -> None:
     """Whether a new image of an OSF may have this version.
 
@@ -328,7 +341,7 @@ async def register(
     await tx.images.point(osf_id, TAG_HEAD, di_id, by=by)
     if await tx.images.tag_target(osf_id, TAG_DEFAULT) is None:
         await tx.images.point(osf_id, TAG_DEFAULT, di_id, by=by)
-    await failures.images_changed(tx, by=by)
+    await images_changed(tx, by=by)
     await tx.log.append(by=by, what="di add", object=f"di {di_id}", now=f"{version} sha256 {copied.sha256}")
     return version
 

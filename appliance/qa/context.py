@@ -152,12 +152,16 @@ class Context:
         names = f": {few([name(one) for one in found])}" if found else ""
         raise ConflictError(f"{len(found)} {nouns} match{names}", hint="choose one with -f")
 
-    def confirmed(self, what: str, *, remedy: str = "--yes does it without asking") -> bool:
+    def confirmed(
+        self, what: str, *, remedy: str = "--yes does it without asking", even_filtered: bool = False
+    ) -> bool:
         """Whether the person means it: asks when there is neither a filter nor --force.
+
+        With `even_filtered`, a filter is no answer: what is asked is not how many are meant.
 
         :raises AdminError: there is nobody to ask
         """
-        if self.invocation.force or self.filter:
+        if self.invocation.force or (self.filter and not even_filtered):
             return True
         if not sys.stdin.isatty():
             raise AdminError(f"this would {what}, and there is no terminal to ask at", hint=remedy)

@@ -10,12 +10,13 @@ from appliance.ops import image_accounts, image_copy, image_edit, image_progress
 from appliance.qa import di_export, di_trash, di_view
 from appliance.qa.context import Context
 from appliance.qa.di_view import COLUMNS, Line, plain
+from appliance.qa.limits import ARGUMENTS, given_limits, report
 from appliance.qa.progress import Progress
 from appliance.qa.subject import Subject, property_verbs, show_verb
 from appliance.qa.verbs import Argument, Given, Verb, whole
 from appliance.scalars import boolean
 from appliance.storage.properties import Owner
-from appliance.storage.reflink import Shared
+from appliance.storage.shared_file import Shared
 from appliance.storage.store import Tx
 
 
@@ -27,7 +28,8 @@ async def add(context: Context, given: Given) -> None:
         source = images.source_file(context.settings, given["path"])
         progress = Progress(context.invocation.quiet)
         try:
-            di = await images.add(
+            limits = given_limits(context, given)
+            di, limited = await images.add(
                 store,
                 context.settings,
                 osf,
@@ -36,6 +38,7 @@ async def add(context: Context, given: Given) -> None:
                 notes=given.get("notes"),
                 by=context.by,
                 report=progress,
+                limits=limits,
             )
         finally:
             progress.end_line()
@@ -47,6 +50,7 @@ async def add(context: Context, given: Given) -> None:
         shown = few(clashes)
         context.note(f"Warning: the image has accounts that are users, whose desktops cannot start: {shown}")
     context.added("DI", plain(di))
+    report(context, limited, limits)
 
 
 def _delete(context: Context, source: Path) -> None:
@@ -68,17 +72,25 @@ async def list_(context: Context, given: Given) -> None:
 
 async def tag(context: Context, given: Given) -> None:
     """`qa di tag`."""
+    limits = given_limits(context, given)
     async with context.database() as store:
         async with store.write() as tx:
-            await images.tag(tx, await tx.images.get(DiId(given["di_id"])), given["tag"], by=context.by)
+            di = await tx.images.get(DiId(given["di_id"]))
+            limited = await images.tag(tx, di, given["tag"], by=context.by, limits=limits)
         context.changed = True
     context.say("DI tagged")
+    report(context, limited, limits)
 
 
 async def untag(context: Context, given: Given) -> None:
     """`qa di untag`."""
-    async with context.database() as store, store.write() as tx:
-        await images.untag(tx, await tx.images.get(DiId(given["di_id"])), given["tag"], by=context.by)
+    limits = given_limits(context, given)
+    async with context.database() as store:
+        async with store.write() as tx:
+            di = await tx.images.get(DiId(given["di_id"]))
+            limited = await images.untag(tx, di, given["tag"], by=context.by, limits=limits)
+        context.changed = True
+    report(context, limited, limits)
 
 
 async def duplicate(context: Context, given: Given) -> None:
@@ -152,6 +164,7 @@ VERBS = (
             Argument("version", "its version; default YYYY-MM-DD-NNN", images.checked_tag),
             NOTES,
             Argument("delete", "whether the file at path goes once it is imported", boolean, shape="yes|no"),
+            *ARGUMENTS,
         ),
         one_of=(("osf", "osf_id"),),
         examples=(
@@ -172,14 +185,17 @@ VERBS = (
         "tag",
         "Lets a tag point at a DI; VMs that follow the tag boot this DI from their next start.",
         tag,
-        arguments=(DI_ID, Argument("tag", "the tag", images.checked_tag, required=True)),
-        examples=("qa di tag di_id=2 tag=default",),
+        arguments=(DI_ID, Argument("tag", "the tag", images.checked_tag, required=True), *ARGUMENTS),
+        examples=(
+            "qa di tag di_id=2 tag=default",
+            "qa di tag di_id=2 tag=default expire-soft=now expire-hard='NEXT SAT'",
+        ),
     ),
     Verb(
         "untag",
         "Takes a tag from a DI.",
         untag,
-        arguments=(DI_ID, Argument("tag", "the tag", required=True)),
+        arguments=(DI_ID, Argument("tag", "the tag", required=True), *ARGUMENTS),
         examples=("qa di untag di_id=2 tag=pilot",),
     ),
     Verb(

@@ -8,7 +8,20 @@ from datetime import datetime
 from functools import cache
 from typing import Any
 
-from sqlalchemy import Update, and_, bindparam, case, false, func, literal, null, or_, select, update
+from sqlalchemy import (
+    ScalarSelect,
+    Update,
+    and_,
+    bindparam,
+    case,
+    false,
+    func,
+    literal,
+    null,
+    or_,
+    select,
+    update,
+)
 
 from appliance.model import (
     BackendKind,
@@ -225,14 +238,7 @@ class Runtimes:
 
         Blocks that rested on it are lifted; returns whose.
         """
-        would_boot = (
-            select(di_tags.c.di_id)
-            .join(vms, and_(vms.c.osf_id == di_tags.c.osf_id, vms.c.di_tag == di_tags.c.tag))
-            .where(vms.c.id == ROW.vm_id)
-            .correlate(vm_runtimes)
-            .scalar_subquery()
-        )
-        left = and_(ROW.failed_di_id.is_not(None), ROW.failed_di_id.is_distinct_from(would_boot))
+        left = and_(ROW.failed_di_id.is_not(None), ROW.failed_di_id.is_distinct_from(would_boot()))
         lifted = await self._changed(
             update(vm_runtimes)
             .where(left, ROW.block_cause == BlockCause.IMAGE)
@@ -371,6 +377,17 @@ def _proven_values() -> dict[str, Any]:
         "blocked": case((by_image, false()), else_=ROW.blocked),
         "block_cause": case((by_image, null()), else_=ROW.block_cause),
     }
+
+
+def would_boot() -> ScalarSelect[Any]:
+    """The DI that the VM of a runtime row would boot next."""
+    return (
+        select(di_tags.c.di_id)
+        .join(vms, and_(vms.c.osf_id == di_tags.c.osf_id, vms.c.di_tag == di_tags.c.tag))
+        .where(vms.c.id == ROW.vm_id)
+        .correlate(vm_runtimes)
+        .scalar_subquery()
+    )
 
 
 @cache

@@ -247,6 +247,7 @@ tag_history = _numbered(
     Column("to_di_id", Integer),
 )
 """Where each tag pointed; a DI may be gone, its number stays."""
+Index("ix_tag_history_osf_id_tag", tag_history.c.osf_id, tag_history.c.tag)
 
 vms = _numbered(
     "vms",
@@ -406,6 +407,11 @@ kept = _numbered(
     Column("owner", String(64), nullable=False),
     Column("reason", Text, nullable=False),
     Column("at", Instant, nullable=False),
-    Column("until", Instant, nullable=False),
+    Column("until", Instant),
+    Column("user_id", Integer),
+    Column("from_di_id", Integer),
+    Column("to_di_id", Integer),
+    CheckConstraint("until IS NOT NULL OR kind = 'snapshot'", name="only_snapshots_stay"),
 )
-"""Roots and homes on disk that wait for their end; the VM may be gone, its number and names stay."""
+"""Roots and homes on disk that wait for their end, and snapshots of homes; the VM, its user and the DIs may
+be gone, their numbers and names stay."""

@@ -23,6 +23,7 @@ from sqlalchemy.exc import DatabaseError, OperationalError
 from appliance.clock import Calendar
 from appliance.errors import SchemaVersionError, StoreError
 from appliance.storage import schema
+from appliance.storage.ageing import Ageing
 from appliance.storage.alarms import Alarms
 from appliance.storage.connection import Connection, Errands, at_once, here
 from appliance.storage.db import BEGIN_READ, BEGIN_WRITE, CommitWatch, database_file, make_engine
@@ -81,6 +82,10 @@ class Tx:
     @cached_property
     def sessions(self) -> Sessions:
         return Sessions(self.connection, self.at)
+
+    @cached_property
+    def ageing(self) -> Ageing:
+        return Ageing(self.connection, self.at)
 
     @cached_property
     def operations(self) -> Operations:

@@ -13,6 +13,7 @@ import pytest
 from appliance.model import AlarmKind, KeptKind, VmId
 from appliance.qa.main import NOUNS
 from appliance.storage.operations import Kind
+from appliance.storage.paths import Paths
 from tests.support.qa import Installation
 
 GOLDEN = Path(__file__).parents[2] / "golden/qa-lists.json"
@@ -36,6 +37,7 @@ def full(qa: Installation) -> Installation:
     qa.ok("di", "add", f"path={qa.archive()}", "osf=desktop")
     for noun in ("host", "user", "osf", "di", "vm"):
         qa.ok(noun, "propset", "room=12")
+    Paths(qa.settings).homefs(VmId(1)).mkdir(parents=True)
     asyncio.run(_something_goes_wrong(qa))
     return qa
 

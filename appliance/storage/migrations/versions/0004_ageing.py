@@ -33,9 +33,11 @@ def upgrade() -> None:
     for table, columns in (("osfs", OSFS), ("vm_runtimes", VM_RUNTIMES)):
         for name, kind in columns.items():
             op.execute(f"ALTER TABLE {table} ADD COLUMN {name} {kind}")
+    op.create_index("ix_tag_history_osf_id_tag", "tag_history", ["osf_id", "tag"])
 
 
 def downgrade() -> None:
+    op.drop_index("ix_tag_history_osf_id_tag", "tag_history")
     for table, columns in (("osfs", OSFS), ("vm_runtimes", VM_RUNTIMES)):
         for name in reversed(columns):
             op.execute(f"ALTER TABLE {table} DROP COLUMN {name}")
