@@ -15,10 +15,10 @@ from appliance.errors import ConflictError, VolumeError
 from appliance.model import BackendKind, Di, DiId, Osf, OsfId
 from appliance.ops import images
 from appliance.ops.image_progress import plan_for
-from appliance.storage import operations, reflink
+from appliance.storage import operations, shared_file
 from appliance.storage.operations import Kind
 from appliance.storage.paths import Paths
-from appliance.storage.reflink import Shared
+from appliance.storage.shared_file import Shared
 from appliance.storage.store import Store, Tx
 from appliance.threads import in_thread
 
@@ -95,7 +95,7 @@ async def _version(tx: Tx, source: Di, osf_id: OsfId, wanted: str | None) -> str
 
 def _share(paths: Paths, source: Di, di_id: DiId, name: str) -> Shared:
     part = paths.image_part(di_id)
-    shared = reflink.share(_existing(paths.images / source.path, source.id), part)
+    shared = shared_file.share(_existing(paths.images / source.path, source.id), part)
     images.put_in_place(part, paths.image(di_id, name))
     return shared
 

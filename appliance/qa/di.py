@@ -16,7 +16,7 @@ from appliance.qa.subject import Subject, property_verbs, show_verb
 from appliance.qa.verbs import Argument, Given, Verb, whole
 from appliance.scalars import boolean
 from appliance.storage.properties import Owner
-from appliance.storage.reflink import Shared
+from appliance.storage.shared_file import Shared
 from appliance.storage.store import Tx
 
 

@@ -15,9 +15,9 @@ import pytest
 
 from appliance.model import DiId
 from appliance.ops import image_archive
-from appliance.storage import reflink, subvolumes
+from appliance.storage import shared_file, subvolumes
 from appliance.storage.paths import Paths
-from appliance.storage.reflink import Shared
+from appliance.storage.shared_file import Shared
 from tests.support.archives import HOSTILE, pack
 from tests.support.pool import tiny_root
 from tests.support.qa import Installation
@@ -90,7 +90,7 @@ def test_where_blocks_cannot_be_shared_the_file_gets_a_second_name(pool: Path) -
         copy = source.with_suffix(".copy")
         try:
             source.write_bytes(b"content" * 1000)
-            assert reflink.share(source, copy) is shared
+            assert shared_file.share(source, copy) is shared
             assert copy.read_bytes() == source.read_bytes()
         finally:
             source.unlink(missing_ok=True)
