@@ -2,20 +2,18 @@
 
 An image becomes visible as a row only when its file is in place and unpacked. Until then an
 `operations` row and a locked file tell of it; the lock dies with its holder, so whoever comes next
-(`sweep_unfinished`) knows what was left behind and removes it.
+(`sweep_unfinished`) knows what was left behind and removes it. Only the copy of a killed import stays for a
+day, its row with it: the next import of the very same file goes on with it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import fcntl
-import hashlib
 import os
-import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime, timedelta
 from pathlib import Path
 
 from appliance.clock import SystemClock, Timers
@@ -34,16 +32,17 @@ from appliance.filters import Filter
 from appliance.model import TAG_DEFAULT, TAG_HEAD, BackendKind, Di, DiId, Osf, OsfId
 from appliance.ops import failures
 from appliance.storage import operations, room
-from appliance.storage.operations import Kind
+from appliance.storage.intake import Copied, Intake, Origin, put_in_place
+from appliance.storage.operations import Kind, Operation
 from appliance.storage.paths import Paths, image_name
 from appliance.storage.store import Store, Tx
 from appliance.threads import in_thread
 
-CHUNK = 1024 * 1024
-ZEROES = bytes(CHUNK)
 CANCEL_LOOK_S = 0.5
 VERSIONS_A_DAY = 1000
 HEAD_BYTES = 512
+PART_KEPT = timedelta(days=1)
+"""How long the copy of a killed import waits for somebody to go on with it."""
 
 FOREIGN = (
     (0, b"QFI\xfb", "a qcow2 image for virtual machines"),
@@ -60,10 +59,8 @@ Report = Callable[[str, float], None]
 """Told what is being done, and how far it is, from 0 to 1."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Copied:
-    sha256: str
-    size: int
+Note = Callable[[str], None]
+"""Told what people should know, in a line."""
 
 
 async def add(
@@ -75,6 +72,7 @@ async def add(
     version: str | None,
     by: str,
     report: Report,
+    note: Note = lambda _: None,
     timers: Timers | None = None,
 ) -> Di:
     """Copy an image from `source` to the images, and register it as a new DI of `osf`.
@@ -82,29 +80,42 @@ async def add(
     An archive is unpacked; the disk of a virtual machine is looked over and stays as it is.
 
     Its version becomes a fixed tag, `head` moves to it, `default` only if the OSF has none. Whatever
-    goes wrong, nothing stays behind.
+    goes wrong, nothing stays behind. If we are killed, what was copied stays for a day, and the next import
+    of this file into this OSF goes on behind it. (Unpacking begins anew: what tar and a decompressor have in
+    mind dies with them.)
 
-    :raises ImageError: it is no image for this OSF, or damaged
+    :raises ImageError: it is no image for this OSF, damaged, or changes while it is read
     :raises VolumeError: there is no room for it
     :raises ConflictError: the version is taken, or somebody has cancelled the operation
     """
     paths = Paths(settings)
     await sweep_unfinished(store, paths)
-    await asyncio.to_thread(_check_source, source, osf, paths, settings[IMPORT_MAX_SIZE])
+    origin = await asyncio.to_thread(_check_source, source, osf, paths, settings[IMPORT_MAX_SIZE])
     async with store.write() as tx:
         if version is not None:
             await _check_version(tx, osf.id, version)
-        di_id = await free_id(tx, paths, osf.id)
-        lock = _hold(paths.image_lock(di_id))
-        operation = await tx.operations.begin(Kind.DI_ADD, di_id, owner=by, pid=os.getpid())
-    image = paths.image(di_id, source.name)
+        broken_off = await _broken_off(tx, paths, osf.id, origin)
+        if broken_off is None:
+            di_id = await free_id(tx, paths, osf.id)
+            lock = _hold(paths.image_lock(di_id))
+        else:
+            di_id, lock = broken_off
+            note(f"The import of {source.name} goes on at {_share(paths.image_part(di_id), origin):.0%}.")
+        plan = _plan(osf.id, origin)
+        operation = await tx.operations.begin(Kind.DI_ADD, di_id, owner=by, pid=os.getpid(), plan=plan)
+        previous = await tx.images.newest(osf.id)
+    intake = Intake(source, paths.image_part(di_id), origin)
     try:
         async with _cancellable(store, operation, timers or SystemClock()):
-            copied = await _copy_in_thread(source, paths.image_part(di_id), report)
-            await in_thread(_put_in_place, paths.image_part(di_id), image)
-            async with store.write() as tx:
-                await tx.operations.progress(operation, 0.5)
-            await _make_ready(paths, settings, osf, di_id, image, source.name, report)
+            if osf.backend is BackendKind.LXC:
+                copied = await _take_in_unpacking(paths, settings, di_id, intake, source, previous, report)
+            else:
+                copied = await _take_in(intake, None, lambda share: report("copying", share))
+                async with store.write() as tx:
+                    await tx.operations.progress(operation, 0.5)
+                if osf.backend is BackendKind.KVM:
+                    await _inspect(paths.image_part(di_id), source.name, settings[IMPORT_MAX_SIZE], report)
+            await in_thread(put_in_place, paths.image_part(di_id), paths.image(di_id, source.name))
         async with store.write() as tx:
             await _register(tx, osf.id, di_id, source.name, copied, version=version, by=by)
             await tx.operations.end(operation, operations.DONE)
@@ -128,6 +139,8 @@ async def free_id(tx: Tx, paths: Paths, osf_id: OsfId) -> DiId:
 async def sweep_unfinished(store: Store, paths: Paths) -> list[DiId]:
     """Remove what killed `add`s and `delete`s left behind; those under way are left alone.
 
+    The copy of a killed `add` stays for a day, with its row, unless it was cancelled or its file changed.
+
     :raises VolumeError: something cannot be removed
     """
     async with store.read() as tx:
@@ -142,8 +155,15 @@ async def sweep_unfinished(store: Store, paths: Paths) -> list[DiId]:
             continue
         try:
             async with store.read() as tx:
-                ended = await tx.operations.has_ended(operation.id)
-            if not ended:
+                ended, now = await tx.operations.has_ended(operation.id), tx.at
+            waits = not ended and await in_thread(_waits, paths, operation, now)
+            if waits:
+                await _erase_files(paths, di_id, but=paths.image_part(di_id))
+                async with store.write() as tx:
+                    await tx.operations.progress(
+                        operation.id, await in_thread(_waiting_share, paths, operation)
+                    )
+            elif not ended:
                 await _erase_files(paths, di_id)
                 async with store.write() as tx:
                     await tx.operations.end(operation.id, operations.KILLED)
@@ -166,7 +186,8 @@ async def sweep_stray(store: Store, paths: Paths, di_id: DiId) -> bool:
         return False
     try:
         async with store.read() as tx:
-            if await tx.images.find(Filter.where(id=di_id)):
+            unfinished = await tx.operations.unfinished(*operations.ON_IMAGES)
+            if await tx.images.find(Filter.where(id=di_id)) or di_id in {one.object_id for one in unfinished}:
                 return False
         await _erase_files(paths, di_id)
         return True
@@ -305,7 +326,7 @@ async def _check_version(tx: Tx, osf_id: OsfId, version: str) -> None:
 
 
 async def _register(
-    tx: Tx, osf_id: OsfId, di_id: DiId, name: str, copied: _Copied, *, version: str | None, by: str
+    tx: Tx, osf_id: OsfId, di_id: DiId, name: str, copied: Copied, *, version: str | None, by: str
 ) -> None:
     if version is None:
         version = next_version(tx.at.astimezone().date(), await tx.images.taken_names(osf_id))
@@ -365,8 +386,14 @@ async def _pass_tags_on(tx: Tx, di: Di, gone: set[DiId], *, by: str) -> None:
         await tx.images.point(di.osf_id, name, heir, by=by)
 
 
-def _check_source(source: Path, osf: Osf, paths: Paths, largest: int) -> None:
+def _check_source(source: Path, osf: Osf, paths: Paths, largest: int) -> Origin:
+    """What the file is, if it can be an image of the OSF and there is room for it.
+
+    :raises ImageError: it cannot
+    :raises VolumeError: there is no room
+    """
     try:
+        origin = Origin.of(source)
         with source.open("rb") as stream:
             head = stream.read(HEAD_BYTES)
     except OSError as exc:
@@ -384,68 +411,129 @@ def _check_source(source: Path, osf: Osf, paths: Paths, largest: int) -> None:
         room.check(source, source.name, images=paths.images, bases=bases)
     except OSError as exc:
         raise VolumeError(f"{exc.filename} cannot be used: {exc.strerror}", hint="run qa admin init") from exc
+    return origin
 
 
-async def _copy_in_thread(source: Path, part: Path, report: Report) -> _Copied:
-    stop = threading.Event()
-    work = asyncio.ensure_future(asyncio.to_thread(_copy, source, part, report, stop))
+async def _take_in(intake: Intake, sink: int | None, progress: Callable[[float], None]) -> Copied:
+    work = asyncio.ensure_future(asyncio.to_thread(intake.run, progress, sink))
     try:
         return await asyncio.shield(work)
     finally:
-        stop.set()
+        intake.stop()
         await asyncio.wait([work])
 
 
-def _copy(source: Path, part: Path, report: Report, stop: threading.Event) -> _Copied:
-    digest = hashlib.sha256()
-    copied = 0
-    try:
-        with source.open("rb") as reader, part.open("wb") as writer:
-            size = max(1, os.fstat(reader.fileno()).st_size)
-            while (chunk := reader.read(CHUNK)) and not stop.is_set():
-                digest.update(chunk)
-                if chunk == ZEROES:  # a raw disk is mostly holes
-                    writer.seek(len(chunk), os.SEEK_CUR)
-                else:
-                    writer.write(chunk)
-                copied += len(chunk)
-                report("copying", min(1.0, copied / size))
-            writer.truncate(copied)
-            writer.flush()
-            os.fsync(writer.fileno())
-    except OSError as exc:
-        raise VolumeError(f"{source} cannot be copied to {part.parent}: {exc.strerror}") from exc
-    return _Copied(digest.hexdigest(), copied)
+async def _take_in_unpacking(
+    paths: Paths,
+    settings: Settings,
+    di_id: DiId,
+    intake: Intake,
+    source: Path,
+    previous: DiId | None,
+    report: Report,
+) -> Copied:
+    """Take an archive in and unpack it on the way: exactly what is hashed is unpacked.
 
+    Whoever unpacks sees a copy that ends early as a damaged archive: why it ended counts.
+    """
+    from appliance.storage.importer import Limits, Pipe, import_di, import_stream
+    from appliance.storage.sharing import PreviousGoneError
 
-def _put_in_place(part: Path, image: Path) -> None:
-    try:
-        part.chmod(0o400)
-        part.rename(image)
-        directory = os.open(image.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    limits = Limits(settings[IMPORT_MAX_SIZE], settings[IMPORT_MAX_FILES])
+    head = await in_thread(_head, source)
+    pipe = Pipe()
+
+    async def taken() -> Copied:
         try:
-            os.fsync(directory)
+            return await _take_in(intake, pipe.writer, lambda share: report("unpacking", share))
         finally:
-            os.close(directory)
-    except OSError as exc:
-        raise VolumeError(f"{image} cannot be put in place: {exc.strerror}") from exc
+            pipe.close_writer()
+
+    taking = asyncio.ensure_future(taken())
+    try:
+        await import_stream(paths, di_id, source.name, head, pipe.reader, previous=previous, limits=limits)
+        pipe.close_reader()
+        return await taking
+    except PreviousGoneError:
+        pipe.close_reader()
+        copied = await taking
+        await import_di(paths, di_id, paths.image_part(di_id), lambda _: None, limits=limits)
+        return copied
+    except BaseException as exc:
+        pipe.close_reader()
+        intake.stop()
+        await asyncio.wait([taking])
+        reason = taking.exception()
+        if reason and isinstance(exc, ImageError):
+            raise reason from exc
+        raise
+    finally:
+        pipe.close_reader()
 
 
-async def _make_ready(
-    paths: Paths, settings: Settings, osf: Osf, di_id: DiId, image: Path, name: str, report: Report
-) -> None:
-    """Unpack an archive, or look a disk over, as it is now that nobody else can change it."""
-    if osf.backend is BackendKind.LXC:
-        from appliance.storage.importer import Limits, import_di
+async def _inspect(image: Path, name: str, largest: int, report: Report) -> None:
+    """Look a disk over, as it is now that nobody else can change it."""
+    from appliance.storage.disk_image import inspect
 
-        limits = Limits(settings[IMPORT_MAX_SIZE], settings[IMPORT_MAX_FILES])
-        await import_di(paths, di_id, image, lambda share: report("unpacking", share), limits=limits)
-    elif osf.backend is BackendKind.KVM:
-        from appliance.storage.disk_image import inspect
+    report("checking", 0.0)
+    await inspect(image, name, largest=largest)
+    report("checking", 1.0)
 
-        report("checking", 0.0)
-        await inspect(image, name, largest=settings[IMPORT_MAX_SIZE])
-        report("checking", 1.0)
+
+def _head(source: Path) -> bytes:
+    with source.open("rb") as stream:
+        return stream.read(HEAD_BYTES)
+
+
+async def _broken_off(tx: Tx, paths: Paths, osf_id: OsfId, origin: Origin) -> tuple[DiId, int] | None:
+    """A killed import of this very file into this OSF, and the lock of its image, now ours."""
+    for operation in await tx.operations.unfinished(Kind.DI_ADD):
+        di_id = DiId(operation.object_id)
+        if (
+            operation.cancel
+            or operation.plan != _plan(osf_id, origin)
+            or not paths.image_part(di_id).exists()
+        ):
+            continue
+        with suppress(BlockingIOError):
+            lock = _hold(paths.image_lock(di_id))
+            await tx.operations.end(operation.id, operations.KILLED)
+            return di_id, lock
+    return None
+
+
+def _plan(osf_id: OsfId, origin: Origin) -> str:
+    return f"{osf_id} {origin.written()}"
+
+
+def _origin(operation: Operation) -> Origin | None:
+    return Origin.read((operation.plan or "").partition(" ")[2])
+
+
+def _waits(paths: Paths, operation: Operation, now: datetime) -> bool:
+    """Whether what a killed import has copied is kept for the next."""
+    origin = _origin(operation)
+    return (
+        operation.kind is Kind.DI_ADD
+        and not operation.cancel
+        and now < operation.begun + PART_KEPT
+        and origin is not None
+        and _share(paths.image_part(DiId(operation.object_id)), origin) > 0
+        and origin.still_stands
+    )
+
+
+def _waiting_share(paths: Paths, operation: Operation) -> float:
+    origin = _origin(operation)
+    assert origin is not None
+    return _share(paths.image_part(DiId(operation.object_id)), origin)
+
+
+def _share(part: Path, origin: Origin) -> float:
+    """How much of a file its copy holds, from 0 to 1."""
+    with suppress(OSError):
+        return min(1.0, part.stat().st_size / max(1, origin.size))
+    return 0.0
 
 
 @asynccontextmanager
@@ -488,13 +576,13 @@ async def _undo(store: Store, paths: Paths, di_id: DiId, operation: int, cause: 
         cause.add_note(f"and DI {di_id} was not cleaned up: {exc}; the next di add tries again")
 
 
-async def _erase_files(paths: Paths, di_id: DiId) -> None:
-    """Remove everything that belongs to a DI that has no row, whatever there is of it."""
+async def _erase_files(paths: Paths, di_id: DiId, *, but: Path | None = None) -> None:
+    """Remove everything that belongs to a DI that has no row, whatever there is of it, but one file."""
     if paths.all_basefs.is_dir() and any(paths.all_basefs.glob(f"*{di_id}*")):
         from appliance.storage.btrfs import erase_di
 
         await erase_di(paths, di_id)
-    for left in (paths.image_part(di_id), *paths.images.glob(f"{di_id}-*")):
+    for left in {paths.image_part(di_id), *paths.images.glob(f"{di_id}-*")} - {but}:
         try:
             left.unlink(missing_ok=True)
         except OSError as exc:

@@ -57,6 +57,7 @@ async def add(context: Context, given: Given) -> None:
                 version=given.get("version"),
                 by=context.by,
                 report=progress,
+                note=context.note,
             )
         finally:
             progress.end_line()

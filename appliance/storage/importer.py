@@ -193,7 +193,7 @@ async def _stream(
 
     Each end of a pipe is closed when its user has ended, so that whoever ends first ends the others.
     """
-    to_us, to_tar = _Pipe(), _Pipe()
+    to_us, to_tar = Pipe(), Pipe()
     unpacking: asyncio.Task[Completed] | None = None
     try:
         async with asyncio.TaskGroup() as group:
@@ -237,7 +237,7 @@ async def _run(command: list[str], stdin: int, stdout: int | None, ended: Callab
         ended()
 
 
-async def _passed(reader: int, to_tar: _Pipe, to_us: _Pipe, screen: Screen) -> tuple[Exception | None, bool]:
+async def _passed(reader: int, to_tar: Pipe, to_us: Pipe, screen: Screen) -> tuple[Exception | None, bool]:
     try:
         return await in_thread(_relay, reader, to_tar.writer, screen)
     finally:
@@ -264,7 +264,7 @@ def _write(writer: int, pieces: Sequence[memoryview | bytes]) -> None:
         view = view[os.write(writer, view) :]
 
 
-class _Pipe:
+class Pipe:
     """A pipe whose ends may be closed more than once."""
 
     def __init__(self) -> None:

@@ -138,7 +138,7 @@ async def test_a_previous_version_that_is_deleted_meanwhile_is_done_without(
     unpacking = paths.all_basefs / f".{AFTER}.unpacking"
 
     def deleted() -> None:
-        while not (unpacking / "g").exists():
+        while not (unpacking / "g").exists() and not paths.basefs(AFTER).exists():
             pass
         volumes.delete(paths.basefs(BEFORE))
 
