@@ -248,8 +248,9 @@ class Screen:
         parts = [part for part in name.split("/") if part not in ("", ".")]
         if ".." in parts:
             raise ImageError(f"it {verb} {shown(name)}, which leads out of it")
-        if len(os.fsencode(name)) > LONGEST_PATH or any(
-            len(os.fsencode(part)) > LONGEST_NAME for part in parts
+        length = len(os.fsencode(name))
+        if length > LONGEST_PATH or (
+            length > LONGEST_NAME and any(len(os.fsencode(part)) > LONGEST_NAME for part in parts)
         ):
             raise ImageError(f"it {verb} {shown(name)}, a name that is too long")
         if self._links:
@@ -332,9 +333,10 @@ def _check_sum(block: bytes) -> None:
     """:raises ImageError: the sum in a header is not that of its bytes, its own field taken as blanks"""
     written = block[148:156].strip(b" \0")
     summed = block[:148] + b" " * 8 + block[156:]
-    found = sum(summed)
-    with_signs = found - 256 * sum(byte > 127 for byte in summed)  # as old tars reckoned
-    if written.strip(b"01234567") or int(written or b"0", 8) not in (found, with_signs):
+    if written.strip(b"01234567"):
+        raise ImageError("it is damaged: the sum of a header is wrong")
+    said, found = int(written or b"0", 8), sum(summed)
+    if said != found and said != found - 256 * sum(byte > 127 for byte in summed):  # as old tars reckoned
         raise ImageError("it is damaged: the sum of a header is wrong")
 
 
