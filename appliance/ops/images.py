@@ -51,6 +51,12 @@ FOREIGN = (
     (0, b"7z\xbc\xaf\x27\x1c", "a 7z archive"),
     (0, b"!<arch>\n", "an ar archive or a Debian package"),
     (0, b"KDMV", "a VMDK image"),
+    (0, b"vhdxfile", "a VHDX image"),
+    (64, b"\x7f\x10\xda\xbe", "a VDI image"),
+    (0, b"Rar!\x1a\x07", "a RAR archive"),
+    (0, b"070701", "a cpio archive"),
+    (0, b"\x04\x22\x4d\x18", "compressed with lz4"),
+    (0, b"LZIP", "compressed with lzip"),
     (510, b"\x55\xaa", "a raw disk image"),
 )
 """What people mistake for a root archive: by offset and first bytes."""

@@ -311,6 +311,11 @@ def _finish(name: str, fresh: Path, base: Path) -> None:
                 f"the archive {name} holds a root inside rootfs/ (an extended image)",
                 hint="pack the contents of rootfs/ alone: tar -C rootfs -c .",
             ) from exc
+        if (fresh / "oci-layout").is_file() or (fresh / "manifest.json").is_file():
+            raise ImageError(
+                f"the archive {name} holds the layers of an OCI or Docker image, not a root",
+                hint="pack the root of a container made from it: podman export, docker export",
+            ) from exc
         raise ImageError(f"the archive {name} holds no root: there is no /sbin/init") from exc
     try:
         subvolumes.commit(fresh)
