@@ -18,6 +18,7 @@ from appliance.model import DiId
 from appliance.storage import subvolumes, volumes
 from appliance.storage.importer import Limits, import_di
 from appliance.storage.paths import Paths
+from appliance.storage.sharing import PreviousGoneError, sharing_with
 from tests.support import archives, trees
 from tests.support import pool as pools
 from tests.support.archives import Hostile
@@ -146,6 +147,19 @@ async def test_a_previous_version_that_is_deleted_meanwhile_is_done_without(
     shared = await imported(paths, AFTER, archive, BEFORE)
     await deleting
     assert (shared / "f").read_bytes() == (shared / "g").read_bytes() == content
+
+
+def test_a_previous_tree_that_is_gone_is_told_as_such(paths: Paths, tmp_path: Path) -> None:
+    previous = paths.basefs(BEFORE)
+    subvolumes.create(previous)
+    (previous / "f").write_bytes(bytes(2 * BLOCK))
+    with sharing_with(previous, paths.all_basefs) as sharing:
+        assert sharing.takes("f", 2 * BLOCK)
+        sharing.content(memoryview(bytes(2 * BLOCK)))
+        (tmp_path / "f").write_bytes(sharing.stand_in())
+        volumes.delete(previous)
+        with pytest.raises(PreviousGoneError):
+            sharing.fill(tmp_path)
 
 
 @pytest.mark.parametrize("hostile", archives.HOSTILE, ids=lambda hostile: hostile.name)
