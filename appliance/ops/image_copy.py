@@ -16,6 +16,7 @@ from appliance.model import BackendKind, Di, DiId, Osf, OsfId
 from appliance.ops import images
 from appliance.ops.image_progress import plan_for
 from appliance.storage import operations, shared_file
+from appliance.storage.intake import Copied, put_in_place
 from appliance.storage.operations import Kind
 from appliance.storage.paths import Paths
 from appliance.storage.shared_file import Shared
@@ -63,7 +64,7 @@ async def duplicate(
                 target,
                 di_id,
                 name,
-                images.Copied(source.sha256, source.size_bytes),
+                Copied(source.sha256, source.size_bytes),
                 version=version,
                 notes=source.notes,
                 by=by,
@@ -96,7 +97,7 @@ async def _version(tx: Tx, source: Di, osf_id: OsfId, wanted: str | None) -> str
 def _share(paths: Paths, source: Di, di_id: DiId, name: str) -> Shared:
     part = paths.image_part(di_id)
     shared = shared_file.share(_existing(paths.images / source.path, source.id), part)
-    images.put_in_place(part, paths.image(di_id, name))
+    put_in_place(part, paths.image(di_id, name))
     return shared
 
 

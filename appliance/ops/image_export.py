@@ -27,10 +27,11 @@ from appliance.errors import (
     VolumeError,
 )
 from appliance.model import Di, DiId, Osf
-from appliance.ops import image_archive, image_manifest, images, osfs
+from appliance.ops import image_add, image_archive, image_manifest, images, osfs
 from appliance.ops.image_archive import Contents
 from appliance.ops.image_manifest import Manifest
 from appliance.ops.image_progress import Report
+from appliance.storage.intake import CHUNK
 from appliance.storage.paths import Paths
 from appliance.storage.room import ROOM_LEFT
 from appliance.storage.store import Store
@@ -111,7 +112,7 @@ async def bring_in(
                 await _stoppable(
                     lambda stop: _take_out(stream, source.name, contents, descriptor, staging, report, stop)
                 )
-                di, _ = await images.add(
+                di, _ = await image_add.add(
                     store,
                     settings,
                     target,
@@ -243,7 +244,7 @@ def _copied(
 ) -> str:
     """Copy so many bytes, leaving out holes; returns the SHA-256 of what there was."""
     digest, left = hashlib.sha256(), size
-    while left and not stop.is_set() and (chunk := reader.read(min(images.CHUNK, left))):
+    while left and not stop.is_set() and (chunk := reader.read(min(CHUNK, left))):
         digest.update(chunk)
         if chunk == images.ZEROES:  # a raw disk is mostly holes
             writer.seek(len(chunk), os.SEEK_CUR)

@@ -2,41 +2,33 @@
 
 An image becomes visible as a row only when its file is in place and unpacked. Until then an
 `operations` row and a locked file tell of it; the lock dies with its holder, so whoever comes next
-(`sweep_unfinished`) knows what was left behind and removes it.
+(`sweep_unfinished`) knows what was left behind and removes it. Only the copy of a killed import stays for a
+day, its row with it (`image_part`).
 """
 
 from __future__ import annotations
 
-import asyncio
 import fcntl
-import hashlib
 import os
-import threading
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from contextlib import suppress
 from datetime import date
 from pathlib import Path
 
-from appliance.clock import SystemClock, Timers
-from appliance.config import IMPORT_MAX_FILES, IMPORT_MAX_SIZE, Settings
+from appliance.config import Settings
 from appliance.errors import (
     ApplianceError,
     ConflictError,
     ImageError,
     NotFoundError,
-    StoreError,
     UsageError,
     VolumeError,
 )
 from appliance.filters import Filter
-from appliance.model import TAG_DEFAULT, TAG_HEAD, BackendKind, Di, DiId, HookEvent, Osf, OsfId
-from appliance.ops import expiry, failures, notices
-from appliance.ops.image_progress import Report, plan_for, recorded
+from appliance.model import TAG_DEFAULT, TAG_HEAD, Di, DiId, HookEvent, Osf, OsfId
+from appliance.ops import expiry, failures, image_part, notices
 from appliance.storage import operations, room
 from appliance.storage.ageing import NO_LIMITS, Limits
-from appliance.storage.image_states import COPIED
-from appliance.storage.operations import Kind
+from appliance.storage.intake import Copied
 from appliance.storage.paths import Paths, image_name
 from appliance.storage.store import Store, Tx
 from appliance.threads import in_thread
@@ -54,79 +46,15 @@ FOREIGN = (
     (0, b"7z\xbc\xaf\x27\x1c", "a 7z archive"),
     (0, b"!<arch>\n", "an ar archive or a Debian package"),
     (0, b"KDMV", "a VMDK image"),
+    (0, b"vhdxfile", "a VHDX image"),
+    (64, b"\x7f\x10\xda\xbe", "a VDI image"),
+    (0, b"Rar!\x1a\x07", "a RAR archive"),
+    (0, b"070701", "a cpio archive"),
+    (0, b"\x04\x22\x4d\x18", "compressed with lz4"),
+    (0, b"LZIP", "compressed with lzip"),
     (510, b"\x55\xaa", "a raw disk image"),
 )
 """What people mistake for a root archive: by offset and first bytes."""
-
-
-@dataclass(frozen=True, slots=True)
-class Copied:
-    """What the file of an image holds."""
-
-    sha256: str
-    size: int
-    """Bytes."""
-
-
-async def add(
-    store: Store,
-    settings: Settings,
-    osf: Osf,
-    source: Path,
-    *,
-    version: str | None,
-    by: str,
-    report: Report,
-    notes: str | None = None,
-    name: str | None = None,
-    timers: Timers | None = None,
-    limits: Limits = NO_LIMITS,
-) -> tuple[Di, int]:
-    """Copy an image from `source` to the images, and register it as a new DI of `osf`, under its own `name`.
-
-    An archive is unpacked; the disk of a virtual machine is looked over and stays as it is.
-
-    Its version becomes a fixed tag, `head` moves to it, `default` only if the OSF has none. VMs that follow
-    `head` get the limits; returns the DI, and how many they are. Whatever goes wrong, nothing stays behind.
-
-    :raises ImageError: it is no image for this OSF, or damaged
-    :raises VolumeError: there is no room for it
-    :raises ConflictError: the version is taken, or somebody has cancelled the operation
-    """
-    paths, name = Paths(settings), name or source.name
-    timers = timers or SystemClock()
-    await sweep_unfinished(store, paths)
-    await asyncio.to_thread(_check_source, source, name, osf, paths, settings[IMPORT_MAX_SIZE])
-    async with store.write() as tx:
-        if version is not None:
-            await check_version(tx, osf.id, version)
-        di_id = await free_id(tx, paths, osf.id)
-        lock = hold(paths.image_lock(di_id))
-        operation = await tx.operations.begin(
-            Kind.DI_ADD, di_id, owner=by, pid=os.getpid(), plan=plan_for(osf.id)
-        )
-    image = paths.image(di_id, name)
-    try:
-        async with (
-            _cancellable(store, operation, timers),
-            recorded(store, operation, report, timers) as report,
-        ):
-            copied = await _copy_in_thread(source, paths.image_part(di_id), report)
-            await in_thread(put_in_place, paths.image_part(di_id), image)
-            async with store.write() as tx:
-                await tx.operations.progress(operation, COPIED)
-            await _make_ready(paths, settings, osf, di_id, image, name, report)
-        async with store.write() as tx:
-            await register(tx, osf, di_id, name, copied, version=version, notes=notes, by=by)
-            limited = await expiry.stamp_tag(tx, osf.id, TAG_HEAD, di_id, limits, by=by)
-            await tx.operations.end(operation, operations.DONE)
-            di = await tx.images.get(di_id)
-    except BaseException as exc:
-        await asyncio.shield(undo(store, paths, di_id, operation, exc))
-        raise
-    finally:
-        release(lock, paths.image_lock(di_id))
-    return di, limited
 
 
 async def free_id(tx: Tx, paths: Paths, osf_id: OsfId) -> DiId:
@@ -139,6 +67,8 @@ async def free_id(tx: Tx, paths: Paths, osf_id: OsfId) -> DiId:
 
 async def sweep_unfinished(store: Store, paths: Paths) -> list[DiId]:
     """Remove what killed `add`s and `delete`s left behind; those under way are left alone.
+
+    The copy of a killed `add` stays for a day, with its row, unless it was cancelled or its file changed.
 
     :raises VolumeError: something cannot be removed
     """
@@ -154,8 +84,15 @@ async def sweep_unfinished(store: Store, paths: Paths) -> list[DiId]:
             continue
         try:
             async with store.read() as tx:
-                ended = await tx.operations.has_ended(operation.id)
-            if not ended:
+                ended, now = await tx.operations.has_ended(operation.id), tx.at
+            waits = not ended and await in_thread(image_part.waits, paths, operation, now)
+            if waits:
+                await erase_files(paths, di_id, but=paths.image_part(di_id))
+                async with store.write() as tx:
+                    await tx.operations.progress(
+                        operation.id, await in_thread(image_part.share, paths, operation)
+                    )
+            elif not ended:
                 await erase_files(paths, di_id)
                 async with store.write() as tx:
                     await tx.operations.end(operation.id, operations.KILLED)
@@ -178,7 +115,9 @@ async def sweep_stray(store: Store, paths: Paths, di_id: DiId) -> bool:
         return False
     try:
         async with store.read() as tx:
-            if await tx.images.find(Filter.where(id=di_id), trash=True):
+            unfinished = await tx.operations.unfinished(*operations.ON_IMAGES)
+            known = await tx.images.find(Filter.where(id=di_id), trash=True)
+            if known or di_id in {one.object_id for one in unfinished}:
                 return False
         await erase_files(paths, di_id)
         return True
@@ -360,124 +299,6 @@ async def register(
     return version
 
 
-def _check_source(source: Path, name: str, osf: Osf, paths: Paths, largest: int) -> None:
-    try:
-        with source.open("rb") as stream:
-            head = stream.read(HEAD_BYTES)
-    except OSError as exc:
-        raise ImageError(f"{exc.filename} cannot be read: {exc.strerror}") from exc
-    if osf.backend is BackendKind.KVM:
-        from appliance.storage import disk_image
-
-        disk_image.judge(source, name, largest=largest)
-    if osf.backend is BackendKind.LXC:
-        sniff(head, name)
-    if not image_name(DiId(0), name).isprintable():
-        raise ImageError(f"the name {name!r} cannot be kept", hint="rename the file")
-    try:
-        bases = paths.all_basefs if osf.backend is BackendKind.LXC else None
-        room.check(source, name, images=paths.images, bases=bases)
-    except OSError as exc:
-        raise VolumeError(f"{exc.filename} cannot be used: {exc.strerror}", hint="run qa admin init") from exc
-
-
-async def _copy_in_thread(source: Path, part: Path, report: Report) -> Copied:
-    stop = threading.Event()
-    work = asyncio.ensure_future(asyncio.to_thread(_copy, source, part, report, stop))
-    try:
-        return await asyncio.shield(work)
-    finally:
-        stop.set()
-        await asyncio.wait([work])
-
-
-def _copy(source: Path, part: Path, report: Report, stop: threading.Event) -> Copied:
-    digest = hashlib.sha256()
-    copied = 0
-    try:
-        with source.open("rb") as reader, part.open("wb") as writer:
-            size = max(1, os.fstat(reader.fileno()).st_size)
-            while (chunk := reader.read(CHUNK)) and not stop.is_set():
-                digest.update(chunk)
-                if chunk == ZEROES:  # a raw disk is mostly holes
-                    writer.seek(len(chunk), os.SEEK_CUR)
-                else:
-                    writer.write(chunk)
-                copied += len(chunk)
-                report("copying", min(1.0, copied / size))
-            writer.truncate(copied)
-            writer.flush()
-            os.fsync(writer.fileno())
-    except OSError as exc:
-        raise VolumeError(f"{source} cannot be copied to {part.parent}: {exc.strerror}") from exc
-    return Copied(digest.hexdigest(), copied)
-
-
-def put_in_place(part: Path, image: Path) -> None:
-    """Give a file that is whole, and may not change any more, its name.
-
-    :raises VolumeError: it cannot be
-    """
-    try:
-        part.chmod(0o400)
-        part.rename(image)
-        directory = os.open(image.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
-    except OSError as exc:
-        raise VolumeError(f"{image} cannot be put in place: {exc.strerror}") from exc
-
-
-async def _make_ready(
-    paths: Paths, settings: Settings, osf: Osf, di_id: DiId, image: Path, name: str, report: Report
-) -> None:
-    """Unpack an archive, or look a disk over, as it is now that nobody else can change it."""
-    if osf.backend is BackendKind.LXC:
-        from appliance.storage.importer import Limits, import_di
-
-        limits = Limits(settings[IMPORT_MAX_SIZE], settings[IMPORT_MAX_FILES])
-        await import_di(paths, di_id, image, lambda share: report("unpacking", share), limits=limits)
-    elif osf.backend is BackendKind.KVM:
-        from appliance.storage.disk_image import inspect
-
-        report("checking", 0.0)
-        await inspect(image, name, largest=settings[IMPORT_MAX_SIZE])
-        report("checking", 1.0)
-
-
-@asynccontextmanager
-async def _cancellable(store: Store, operation: int, timers: Timers) -> AsyncIterator[None]:
-    """Give up what is done inside when somebody cancels the operation.
-
-    :raises ConflictError: somebody has
-    """
-    work = asyncio.current_task()
-    assert work is not None
-    wanted = False
-
-    async def watch() -> None:
-        nonlocal wanted
-        while not wanted:
-            await timers.sleep(CANCEL_LOOK_S)
-            with suppress(StoreError):
-                async with store.read() as tx:
-                    wanted = await tx.operations.wanted_cancelled(operation)
-        work.cancel()
-
-    watcher = asyncio.ensure_future(watch())
-    try:
-        yield
-    except asyncio.CancelledError:
-        if wanted and work.uncancel() == 0:
-            raise ConflictError("the import was cancelled", hint="nothing of it is left") from None
-        raise
-    finally:
-        watcher.cancel()
-        await asyncio.wait([watcher])
-
-
 async def undo(store: Store, paths: Paths, di_id: DiId, operation: int, cause: BaseException) -> None:
     """Remove what work that failed has made of an image, and say how the work ended."""
     try:
@@ -488,13 +309,13 @@ async def undo(store: Store, paths: Paths, di_id: DiId, operation: int, cause: B
         cause.add_note(f"and DI {di_id} was not cleaned up: {exc}; the next di add tries again")
 
 
-async def erase_files(paths: Paths, di_id: DiId) -> None:
-    """Remove everything that belongs to a DI that has no row, whatever there is of it."""
+async def erase_files(paths: Paths, di_id: DiId, *, but: Path | None = None) -> None:
+    """Remove everything that belongs to a DI that has no row, whatever there is of it, but one file."""
     if paths.all_basefs.is_dir() and any(paths.all_basefs.glob(f"*{di_id}*")):
         from appliance.storage.btrfs import erase_di
 
         await erase_di(paths, di_id)
-    for left in (paths.image_part(di_id), *paths.images.glob(f"{di_id}-*")):
+    for left in {paths.image_part(di_id), *paths.images.glob(f"{di_id}-*")} - {but}:
         try:
             left.unlink(missing_ok=True)
         except OSError as exc:

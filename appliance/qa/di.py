@@ -6,7 +6,7 @@ from pathlib import Path
 
 from appliance.errors import few
 from appliance.model import DiId, Osf, OsfId
-from appliance.ops import image_accounts, image_copy, image_edit, image_progress, images, osfs
+from appliance.ops import image_accounts, image_add, image_copy, image_edit, image_progress, images, osfs
 from appliance.qa import di_export, di_history, di_trash, di_view
 from appliance.qa.context import Context
 from appliance.qa.di_view import COLUMNS, Line, plain
@@ -29,7 +29,7 @@ async def add(context: Context, given: Given) -> None:
         progress = Progress(context.invocation.quiet)
         try:
             limits = given_limits(context, given)
-            di, limited = await images.add(
+            di, limited = await image_add.add(
                 store,
                 context.settings,
                 osf,
@@ -39,6 +39,7 @@ async def add(context: Context, given: Given) -> None:
                 by=context.by,
                 report=progress,
                 limits=limits,
+                note=context.note,
             )
         finally:
             progress.end_line()

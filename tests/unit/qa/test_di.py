@@ -16,7 +16,7 @@ from sqlalchemy import select, update
 from appliance.clock import ManualClock
 from appliance.errors import ConflictError, ImageError
 from appliance.model import DiId, Osf, OsfId, VmState
-from appliance.ops import images
+from appliance.ops import image_add, images
 from appliance.storage.operations import ON_IMAGES, Kind
 from appliance.storage.paths import Paths
 from appliance.storage.schema import operations, tag_history, vm_runtimes
@@ -175,7 +175,7 @@ def test_an_import_that_fails_leaves_nothing(osf: Installation) -> None:
             async with store.read() as tx:
                 desktop: Osf = await tx.osfs.get(OsfId(1))
             with pytest.raises(Broken):
-                await images.add(
+                await image_add.add(
                     store, osf.settings, desktop, osf.archive(), version=None, by="test", report=report
                 )
             async with store.read() as tx:
@@ -218,6 +218,12 @@ def test_what_a_killed_import_left_is_removed_and_what_is_under_way_is_not(osf: 
         (b"QFI\xfb", "qcow2"),
         (b"PK\x03\x04", "zip"),
         (b"\x00" * 510 + b"\x55\xaa", "raw disk"),
+        (b"vhdxfile", "VHDX"),
+        (b"\x00" * 64 + b"\x7f\x10\xda\xbe", "VDI"),
+        (b"Rar!\x1a\x07\x01", "RAR"),
+        (b"070701", "cpio"),
+        (b"\x04\x22\x4d\x18", "compressed with lz4"),
+        (b"LZIP", "compressed with lzip"),
         (b"hello", "not a tar archive"),
         (b"", "not a tar archive"),
     ],
@@ -295,7 +301,7 @@ def test_a_cancelled_import_ends_and_leaves_nothing(osf: Installation) -> None:
             async with store.read() as tx:
                 wanted = await tx.osfs.get(OsfId(1))
             importing = asyncio.ensure_future(
-                images.add(
+                image_add.add(
                     store, osf.settings, wanted, source, version=None, by="test", report=report, timers=timers
                 )
             )
