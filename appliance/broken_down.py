@@ -23,8 +23,8 @@ _MAX_YEAR = 2**31 - 1 + 1900
 """The last year that a C library can tell."""
 
 _YEAR_S, _CHANGE_STRIDE_S = 366 * 86_400, 20 * 86_400
-_LAST_TABLE = 4_102_444_800
-"""2100: no zone has a single change in its table after it, only yearly ones by its rule."""
+_FIRST_TABLE, _LAST_TABLE = -5_364_662_400, 4_102_444_800
+"""1800 and 2100: no zone has a change in its table before, nor a single one, not by a yearly rule, after."""
 
 _TABLE_FILLER = 2**31 - 1
 """Tables of zones without a name in letters end here, with a change that changes nothing (zic's -b fat)."""
@@ -79,7 +79,8 @@ class Clockwork:
         if (there.tzname() or "")[:1] in ("+", "-") and after < _TABLE_FILLER:
             return True
         known = (there.utcoffset(), there.dst())
-        for probe in range(after, max(after + _YEAR_S, _LAST_TABLE), _CHANGE_STRIDE_S):
+        begin = max(after, _FIRST_TABLE)
+        for probe in range(begin, max(begin + _YEAR_S, _LAST_TABLE), _CHANGE_STRIDE_S):
             then = self._shown(probe)
             if (then.utcoffset(), then.dst()) != known:
                 return True

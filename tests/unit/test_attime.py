@@ -100,6 +100,12 @@ def test_now_is_the_minute_under_way() -> None:
     assert limit("now", NOW, MADRID).instant == NOW - timedelta(seconds=13)
 
 
+@pytest.mark.timeout(20)
+def test_a_subtraction_of_ages_is_told_at_once() -> None:
+    with pytest.raises(TimeExpressionError, match="outside the years 1 to 9999"):
+        read_at("jul 4 - 99999999 weeks", NOW, ZoneInfo("Africa/Cairo"))
+
+
 def test_years_that_no_calendar_here_has_are_refused() -> None:
     with pytest.raises(TimeExpressionError, match="outside the years 1 to 9999"):
         read_at("now + 9999 years", NOW, MADRID)
