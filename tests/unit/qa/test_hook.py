@@ -42,6 +42,7 @@ def test_every_move_of_a_tag_is_told_and_a_version_is_none(office: Installation)
     office.ok("di", "tag", "di_id=2", "tag=default")
     office.ok("di", "tag", "di_id=1", "tag=pilot")
     office.ok("di", "untag", "di_id=1", "tag=pilot")
+    office.ok("vm", "edit", "di_tag=head", "-f", "osf=desktop")
     office.ok("di", "del", "-f", "id=2")
     one, two = {"id": 1, "version": "one"}, {"id": 2, "version": "two"}
     moves = [(move["tag"], move["from"], move["to"]) for move in told(office, HookEvent.TAG_MOVED)]
