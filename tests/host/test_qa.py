@@ -179,7 +179,7 @@ def test_an_import_can_be_ended_at_any_moment(
         [sys.executable, "-c", command, *words], stderr=subprocess.PIPE, text=True, process_group=0
     )
     assert adding.stderr is not None
-    assert adding.stderr.readline() == "copying …\n"
+    assert adding.stderr.readline() == "unpacking …\n"
     time.sleep(0.05)
     adding.send_signal(ending)
     adding.stderr.read()
