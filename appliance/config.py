@@ -21,6 +21,7 @@ from typing import Generic, TypeVar
 import javaproperties
 
 from appliance.errors import ConfigError
+from appliance.model import HookEvent
 from appliance.qvd_keys import QVD_KEYS, WITHOUT_EFFECT
 from appliance.scalars import (
     backend,
@@ -41,12 +42,14 @@ from appliance.values import (
     addresses,
     choice,
     ciphers,
+    hook,
     link_name,
     mac_prefix,
     one_of,
     portion,
     size_bytes,
     tls_versions,
+    without_passwords,
 )
 
 T = TypeVar("T")
@@ -162,7 +165,9 @@ class Settings:
         try:
             return key.parse(text)
         except ValueError as exc:
-            raise ConfigError(f"{key.name} = {text!r} (from {where}) is wrong: {exc}") from exc
+            raise ConfigError(
+                f"{key.name} = {without_passwords(text)!r} (from {where}) is wrong: {exc}"
+            ) from exc
 
     def text(self, name: str) -> str | None:
         """The text in force for any key, references resolved; None if it is set nowhere."""
@@ -315,6 +320,12 @@ IMPORT_MAX_FILES = declare("storage.import.max_files", count, "1000000", "Most f
 KEPT_HOME_DAYS = declare(
     "storage.homes.kept.days", days, "30", "For how many days the home of a deleted VM is kept."
 )
+HOME_SNAPSHOTS = declare(
+    "storage.homes.snapshots",
+    natural,
+    "3",
+    "How many snapshots of each home are kept; one is taken before a VM changes its image. 0: none is taken.",
+)
 STORAGE_DELAY = declare(
     "internal.hkd.storage.delay", seconds, "10", "Pause between looks at the pool's free space."
 )
@@ -418,6 +429,21 @@ VM_OVERLAY_PERSISTENT = declare(
     "0",
     "Whether roots survive a restart; turned off, those kept so far go.",
 )
+EXPIRE_REPEAT = declare(
+    "expire.repeat", seconds, "3600", "Pause between two questions to restart an expired desktop."
+)
+EXPIRE_REPEAT_LEAST = declare(
+    "expire.repeat.least",
+    seconds,
+    "300",
+    "Shortest pause between two such questions, which come more often towards the hard limit.",
+)
+EXPIRE_GRACE = declare(
+    "expire.grace",
+    seconds,
+    "60",
+    "How long an expired desktop is still taken for one in use after its user has left.",
+)
 HKD_POLL = declare("internal.hkd.poll_time", seconds, "5", "Pause between looks that no bell asked for.")
 HKD_STOPPING_VMS = declare(
     "internal.hkd.stopping.vms.timeout",
@@ -468,6 +494,9 @@ START_DELAY_LONGEST = declare(
 )
 KEPT_ROOT_DAYS = declare(
     "storage.roots.kept.days", days, "7", "For how many days a root that did not boot is kept."
+)
+IMAGE_TRASH_DAYS = declare(
+    "storage.images.trash.days", days, "7", "For how many days a deleted image can be brought back."
 )
 VMA_PORT = declare("internal.vm.port.vma", port, "3030", "Port of the VMA in a guest.")
 SSH_PORT = declare("internal.vm.port.ssh", port, "22", "Port of the SSH server in a guest: qa vm ssh.")
@@ -528,3 +557,30 @@ OSF_DEFAULT_ROOT = declare(
     "What a VM may write into its root, in MiB or with k m g t, if its OSF does not say; no for no limit.",
 )
 OSF_DEFAULT_OVERLAY = declare("osf.default.overlay", boolean, "1", "Overlay of an OSF, if not given.")
+
+HOOK_OCCASIONS = {
+    HookEvent.IMAGE_READY: "a DI was registered",
+    HookEvent.TAG_MOVED: "a tag points at another DI",
+    HookEvent.LIMIT_REACHED: "a desktop was asked to restart, or was restarted, by a limit",
+    HookEvent.START_FAILED: "a desktop does not start",
+}
+HOOKS = {
+    event: declare(f"hook.{event}", hook, "", f"Executable or http(s) address that is told when {occasion}.")
+    for event, occasion in HOOK_OCCASIONS.items()
+}
+HOOK_TIMEOUT = declare("hook.timeout", seconds, "30", "Longest that a hook may take over a notice.")
+HOOK_RETRIES = declare(
+    "hook.retries", natural, "10", "How often a notice is told again before it is given up with an alarm."
+)
+HOOK_SECRET_FILE = declare(
+    "hook.secret.file",
+    optional_path,
+    "",
+    "File with the secret that signs what is posted (HMAC-SHA256, X-QVD-Signature-256); empty: unsigned.",
+)
+HOOK_DELAY_FIRST = declare(
+    "internal.hook.delay.first", seconds, "5", "Pause before a notice that failed is told again."
+)
+HOOK_DELAY_LONGEST = declare(
+    "internal.hook.delay.max", seconds, "3600", "Longest such pause; it doubles with each failure."
+)

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import uvloop
 
-from appliance.clock import SystemClock
+from appliance.clock import Clock, SystemClock
 from appliance.config import (
     DATABASE_URL,
     HKD_STOPPING_VMS,
@@ -47,12 +47,14 @@ from appliance.ops.images import sweep_unfinished
 from appliance.ops.settings import in_force
 from appliance.runtime import host_shutdown, preflight
 from appliance.runtime.addressing import AddressedFences
+from appliance.runtime.ageing import Ager
 from appliance.runtime.backend import ConsoleLine, Fences
 from appliance.runtime.bridge import converge, spec
 from appliance.runtime.console import Consoles
 from appliance.runtime.dhcp import Dhcp
 from appliance.runtime.firewall import Firewall
 from appliance.runtime.hkd import Hkd
+from appliance.runtime.hooks import Hooks
 from appliance.runtime.kvm import Kvm
 from appliance.runtime.libvirt_link import AwayError
 from appliance.runtime.lxc import Lxc
@@ -63,6 +65,7 @@ from appliance.runtime.service_manager import ServiceManager, show_life
 from appliance.runtime.space import Watch
 from appliance.runtime.supervisor import Perform, Supervisor
 from appliance.runtime.surveyor import Surveyor
+from appliance.runtime.trash import Trash
 from appliance.scalars import seconds
 from appliance.signals import ChangeFeed, Doorbell
 from appliance.storage.btrfs import BtrfsDisks
@@ -73,6 +76,7 @@ from appliance.storage.store import Store
 
 logger = logging.getLogger(__name__)
 
+SYSTEM_CLOCK = SystemClock()
 GUEST_RUNS = frozenset({Phase.AWAITING_VMA, Phase.MONITORING, Phase.SHUTTING_DOWN})
 TURNED_DOWN = 1
 OWN_MASK = 0o077
@@ -82,10 +86,11 @@ INTERRUPTED = 130
 
 @dataclass(frozen=True, slots=True)
 class Around:
-    """What stands between decisions and effects: nothing, but for those who try out faults."""
+    """What stands between decisions and the world: nothing, but for those who try faults or other days."""
 
     orders: Callable[[Perform], Perform] = lambda perform: perform
     sessions: Callable[[Do], Do] = lambda do: do
+    clock: Clock = SYSTEM_CLOCK
 
 
 NOTHING_AROUND = Around()
@@ -110,7 +115,7 @@ class Appliance:
         self._host = host
         self._installation = installation
         self._paths = Paths(file_settings)
-        self._clock = SystemClock()
+        self._clock = around.clock
         self._feed = ChangeFeed()
         self._stop = asyncio.Event()
         self._guests_off = False
@@ -152,6 +157,7 @@ class Appliance:
                         self._clock,
                         lambda vm_id: supervisor.machine(vm_id),
                         self._around.orders,
+                        bell.ring,
                     ),
                     tasks,
                     self._clock,
@@ -188,8 +194,14 @@ class Appliance:
                     await hkd.declare(HostState.RUNNING, os.getpid())
                     for kind in equipment:
                         tasks.create_task(hkd.follow(kind), name=f"departures of {kind}")
+                    ager = Ager(
+                        self._store, self._current, self._host.id, supervisor.post, bell.ring, self._clock
+                    )
+                    tasks.create_task(ager.run(), name="limits")
                     wishes = tasks.create_task(hkd.serve_wishes(), name="wishes")
                     tasks.create_task(hkd.tick(), name="ticker")
+                    hooks = Hooks(self._store, self._current, self._installation, self._clock)
+                    tasks.create_task(hooks.run(), name="hooks")
                     self._look_after_storage(tasks, equipment, supervisor)
                     if self._firewall is not None:
                         tasks.create_task(self._firewall.keep(self._clock), name="firewall")
@@ -234,7 +246,9 @@ class Appliance:
         reserves = [
             kit.disks.keep_reserve for kit in kits.values() if isinstance(kit.disks, BtrfsDisks | Qcow2Disks)
         ]
-        watch = Watch(self._store, self._current, self._clock, each_time=(*reserves, surveyor.purge))
+        trash = Trash(self._store, self._current, self._clock)
+        each_time = (*reserves, surveyor.purge, trash.empty)
+        watch = Watch(self._store, self._current, self._clock, each_time=each_time)
         tasks.create_task(watch.run(), name="storage")
         tasks.create_task(surveyor.run(), name="survey")
 
@@ -377,7 +391,7 @@ async def serve(config: Path, around: Around = NOTHING_AROUND) -> None:
         raise HostError(f"{paths.run} cannot be made: {exc.strerror}", hint="run as root") from exc
     os.umask(OWN_MASK)
     with only_one(paths.hkd_lock):
-        store = await Store.open(settings[DATABASE_URL], SystemClock())
+        store = await Store.open(settings[DATABASE_URL], around.clock)
         try:
             async with store.read() as tx:
                 installation = await tx.settings.installation()

@@ -7,6 +7,7 @@ Third-party exceptions are translated where they enter (`raise … from exc`).
 from __future__ import annotations
 
 import errno
+import unicodedata
 from collections.abc import Sequence
 from typing import ClassVar, Self
 
@@ -43,12 +44,34 @@ class UsageError(AdminError):
     """The words of a command are wrong: exit status 2."""
 
 
+class TimeExpressionError(AdminError):
+    """A time cannot be understood: what was written, and at which of its characters the reader failed."""
+
+    def __init__(self, expression: str, place: int, reason: str, *, hint: str | None = None) -> None:
+        super().__init__(f"the time {expression!r} {reason}", hint=hint)
+        self.expression = expression
+        self.reason = reason
+        self.place = place
+
+    def pointer(self) -> str:
+        """Two lines: the expression, and a caret below the place."""
+        shown = "".join(char if char.isprintable() else " " for char in self.expression)
+        before = shown[: self.place]
+        wide = sum(unicodedata.east_asian_width(char) in "WF" for char in before)
+        marks = sum(unicodedata.combining(char) > 0 for char in before)
+        return f"{shown}\n{' ' * (len(before) + wide - marks)}^"
+
+
 class NotFoundError(AdminError):
     """A named object does not exist."""
 
 
 class ConflictError(AdminError):
     """The request contradicts what is there."""
+
+
+class BlockedError(AdminError):
+    """An administrator has blocked what is needed."""
 
 
 class DaemonDownError(AdminError):

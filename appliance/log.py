@@ -131,5 +131,5 @@ def set_up(level: str, file: Path | None = None) -> None:
     root = logging.getLogger()
     root.handlers[:] = handlers
     root.setLevel(LEVELS.get(level.upper(), logging.INFO))
-    for chatty in ("alembic", "aiosqlite", "asyncio", "pyroute2", "sqlalchemy"):
+    for chatty in ("alembic", "aiosqlite", "asyncio", "httpcore", "httpx", "pyroute2", "sqlalchemy"):
         logging.getLogger(chatty).setLevel(logging.WARNING)

@@ -112,6 +112,27 @@ class AlarmKind(StrEnum):
     POOL = "pool"
     LEAK = "leak"
     CERTIFICATE = "certificate"
+    HOOK = "hook"
+
+
+class HookEvent(StrEnum):
+    """What the host tells others of, by a hook of this name: `hook.tag_moved` and so on."""
+
+    IMAGE_READY = "image_ready"
+    """A DI was registered."""
+    TAG_MOVED = "tag_moved"
+    LIMIT_REACHED = "limit_reached"
+    """A desktop was asked to restart, or was restarted, by a limit."""
+    START_FAILED = "start_failed"
+    """A desktop does not start: its image does not boot, or it begins to wait for the host."""
+
+
+class NoticeState(StrEnum):
+    """How far the telling of a notice has come."""
+
+    WAITING = "waiting"
+    DELIVERED = "delivered"
+    GIVEN_UP = "given-up"
 
 
 class KeptKind(StrEnum):
@@ -119,6 +140,25 @@ class KeptKind(StrEnum):
 
     ROOT = "root"
     HOME = "home"
+    SNAPSHOT = "snapshot"
+    """Of a home, as it was once."""
+
+
+class DiState(StrEnum):
+    """Where an image is in its life; told from rows, never stored."""
+
+    NEW = "new"
+    """Its import has begun, and nothing of it is there yet."""
+    GENERATING = "generating"
+    """It is being made from another image."""
+    UPLOADING = "uploading"
+    VERIFYING = "verifying"
+    """It is there, and being unpacked or looked over."""
+    READY = "ready"
+    PUBLISHED = "published"
+    """A tag that moves, other than `head`, points at it."""
+    RETIRED = "retired"
+    """It is in the trash."""
 
 
 class StartedBy(StrEnum):
@@ -187,6 +227,37 @@ class User:
     """At how many desktops they are now."""
 
 
+class Limit(StrEnum):
+    """What a desktop on an old image may be given: a time to be asked, a time to be restarted."""
+
+    SOFT = "soft"
+    HARD = "hard"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgeingPolicy:
+    """How the VMs of an OSF move to another image, and how long they may lie idle; spans are in seconds."""
+
+    expire_idle: bool = False
+    """Whether desktops at which nobody is move without being asked."""
+    expire_on_disconnect: bool = False
+    """Whether a desktop moves when its user leaves after its soft limit."""
+    postpone_times: int | None = None
+    """How often its user may put a restart off; None: there is no putting off, only being asked again."""
+    postpone_s: int | None = None
+    """For how long each time."""
+    expire_warn_s: int = 900
+    """How long before its hard limit a desktop is warned; 0: never."""
+    idle_limit_s: int | None = None
+    """How long a desktop may run with nobody at it before it is stopped."""
+    session_limit_s: int | None = None
+    """How long somebody may stay connected."""
+
+
+PLAIN_AGEING = AgeingPolicy()
+"""What holds for an OSF that says nothing."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Osf:
     """An operating system flavour: what its VMs get, and which backend runs them."""
@@ -204,6 +275,7 @@ class Osf:
     """How much a guest may write into its root; None: `osf.default.root_size`."""
     io_weight: int | None = None
     """What a busy disk gives a guest beside others, which have `IO_WEIGHT_UNSAID`; None: as much as them."""
+    ageing: AgeingPolicy = PLAIN_AGEING
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -219,6 +291,31 @@ class Di:
     size_bytes: int
     created: datetime
     tags: tuple[str, ...] = ()
+    state: DiState = DiState.READY
+    notes: str | None = None
+    """What its administrator wrote about it."""
+    blocked: bool = False
+    """Whether nothing may boot it."""
+    retired: datetime | None = None
+    """Since when it is in the trash."""
+    until: datetime | None = None
+    """When it goes from there for good."""
+    former_tags: tuple[str, ...] = ()
+    """The tags that moved and pointed at it when it went to the trash."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArrivingDi:
+    """An image whose import is under way: it has a number, and no row yet."""
+
+    id: DiId
+    state: DiState
+    progress: float
+    """How far it is, from 0 to 1."""
+    begun: datetime
+    owner: str
+    osf_id: OsfId | None = None
+    osf: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -258,6 +355,23 @@ class VmRuntime:
     """The part of its host for which its start waits, to be tried again."""
     vm_expiration_soft: datetime | None
     vm_expiration_hard: datetime | None
+    expire_asked: int
+    """How often the desktop was asked to restart since it began to run."""
+    expire_answered: int
+    """The last of these questions that was answered."""
+    expire_next_ts: datetime | None
+    """Before this it is not asked again; None: from its soft limit on."""
+    expire_postponed: int
+    """How often its user has put the restart off."""
+    expire_warned: bool
+    """Whether it was warned of its hard limit."""
+
+    @property
+    def is_coming_back(self) -> bool:
+        """Whether it is being started, or stopped in order to be started again."""
+        if self.vm_state is VmState.STARTING or self.vm_cmd is VmCmd.START:
+            return True
+        return self.restart and (self.vm_state is VmState.STOPPING or self.vm_cmd is VmCmd.STOP)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -282,12 +396,65 @@ class Vm:
     di: str | None = None
     next_di: str | None = None
     next_di_id: DiId | None = None
+    next_di_since: datetime | None = None
+    """Since when its tag points where it does."""
+    next_di_blocked: bool | None = None
+    """Whether the image of the next start is blocked; None if there is none."""
 
     @property
     def outdated(self) -> bool:
         """Whether the next start would boot another image than the one that runs."""
         running = self.runtime.current_di_id
         return running is not None and self.next_di_id is not None and running != self.next_di_id
+
+    @property
+    def outdated_since(self) -> datetime | None:
+        """When the image that it runs stopped being the one it would boot; None: it is that one."""
+        return self.next_di_since if self.outdated else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgeingVm:
+    """What decides whether a VM is due to be asked, or to move to another image."""
+
+    id: VmId
+    name: str
+    user: str
+    vm_state: VmState
+    vm_state_ts: datetime | None
+    vm_cmd: VmCmd | None
+    started_by: StartedBy | None
+    user_state: UserState
+    user_state_ts: datetime | None
+    user_cmd: UserCmd | None
+    current_di_id: DiId | None
+    next_di_id: DiId | None
+    next_is_bad: bool
+    """Whether the image that it would boot is known not to boot: it blocks a VM."""
+    vm_expiration_soft: datetime | None
+    vm_expiration_hard: datetime | None
+    expire_asked: int
+    expire_answered: int
+    expire_next_ts: datetime | None
+    expire_postponed: int
+    expire_warned: bool
+    ageing: AgeingPolicy
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nobody is there."""
+        return self.user_state is UserState.DISCONNECTED
+
+    @property
+    def differs(self) -> bool:
+        """Whether it runs another image than its tag leads to; a tag that leads nowhere differs from all."""
+        return self.current_di_id is not None and self.current_di_id != self.next_di_id
+
+    @property
+    def comes_back(self) -> bool:
+        """Whether it starts again when it is stopped for its age, rather than when somebody wants it."""
+        wanted = not self.is_idle or self.started_by is not StartedBy.CLIENT
+        return wanted and self.next_di_id is not None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -306,7 +473,7 @@ class Alarm:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kept:
-    """A root or a home that is kept on disk until its time is over."""
+    """A root, a home or a snapshot of a home that is kept on disk until its time is over."""
 
     id: int
     kind: KeptKind
@@ -316,12 +483,19 @@ class Kept:
     owner: str
     reason: str
     at: datetime
-    until: datetime
+    until: datetime | None
+    """None: a snapshot that goes when there are enough newer ones."""
+    user_id: UserId | None = None
+    """Whose it was, if it is a snapshot and somebody knows."""
+    from_di_id: DiId | None = None
+    """The DI with which the home was used when the snapshot was taken."""
+    to_di_id: DiId | None = None
+    """The DI for which it was taken, if for one."""
 
     @property
     def is_given_up(self) -> bool:
         """Whether somebody ended its time, rather than the calendar."""
-        return self.until <= self.at
+        return self.until is not None and self.until <= self.at
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -341,3 +515,54 @@ class Mark:
     vm_id: VmId
     vm_uuid: str
     di_id: DiId
+
+    def is_of_same_vm(self, other: Mark) -> bool:
+        """Whether both are of one VM, with whichever DI."""
+        return (self.installation, self.vm_uuid) == (other.installation, other.vm_uuid)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Notice:
+    """One thing of which the host tells by a hook."""
+
+    id: int
+    uid: str
+    """The same at each attempt, so that whoever is told twice can know."""
+    event: HookEvent
+    at: datetime
+    concerned: str
+    """What is concerned, as a JSON object."""
+    state: NoticeState
+    attempts: int
+    next_try: datetime
+    last_error: str | None
+    ended: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogEntry:
+    """One line of the audit log."""
+
+    id: int
+    at: datetime
+    by: str
+    what: str
+    object: str
+    was: str | None
+    now: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TagMove:
+    """One move of a tag; at the ends, where it pointed at nothing, number and version are absent."""
+
+    id: int
+    at: datetime
+    by: str
+    osf_id: OsfId
+    osf: str
+    tag: str
+    from_di_id: DiId | None
+    from_version: str | None
+    to_di_id: DiId | None
+    to_version: str | None

@@ -110,6 +110,58 @@ async def run(
     return done
 
 
+async def hear(
+    argv: Sequence[str | Path],
+    *,
+    stdin: bytes,
+    timeout_s: float,
+    env: Mapping[str, str],
+    most: int,
+) -> tuple[int, bytes]:
+    """Run a stranger's program to its end; returns its status and the last `most` bytes of its outputs.
+
+    It may write without end. What it leaves behind in its session ends with it, and so does all of that when
+    the caller is cancelled or `timeout_s` are over.
+
+    :raises ToolError: it ran out of time
+    :raises MissingToolError: there is no such program
+    :raises HostError: it cannot be started
+    """
+    words = [str(word) for word in argv]
+    logger.debug("hear %s", shlex.join(words))
+    reader, writer = os.pipe2(os.O_CLOEXEC)
+    os.set_blocking(reader, False)
+    loop, tail = asyncio.get_running_loop(), _Tail(reader, most)
+
+    def take() -> None:
+        if not tail.read():
+            loop.remove_reader(reader)
+
+    try:
+        with _memory(stdin) as source:
+            try:
+                process = start(words, stdin=source, stdout=writer, stderr=writer, env=env)
+            finally:
+                os.close(writer)
+        loop.add_reader(reader, take)
+        try:
+            async with asyncio.timeout(timeout_s):
+                await ended(process.pid)
+        except TimeoutError as exc:
+            raise ToolError(words, -signal.SIGKILL, f"no end after {timeout_s:g} s") from exc
+        finally:
+            loop.remove_reader(reader)
+            kill_session(process.pid)  # before it is reaped: until then, nobody else has its number
+            try:
+                await to_the_end(ended(process.pid))
+            finally:
+                process.wait()
+            tail.read()
+    finally:
+        os.close(reader)
+    return process.returncode, bytes(tail.kept)
+
+
 async def spawn(
     argv: Sequence[str | Path],
     *,
@@ -218,6 +270,25 @@ async def attend(
     finally:
         os.close(reader)
     return process.returncode
+
+
+class _Tail:
+    """The last bytes of what comes out of a pipe."""
+
+    def __init__(self, reader: int, most: int) -> None:
+        self._reader = reader
+        self._most = most
+        self.kept = bytearray()
+
+    def read(self) -> bool:
+        """Take what is there; false if nothing will come any more."""
+        try:
+            data = os.read(self._reader, 1 << 16)
+        except BlockingIOError:
+            return True
+        self.kept += data
+        del self.kept[: -self._most]
+        return data != b""
 
 
 class _Lines:

@@ -15,6 +15,8 @@ LARGEST_MIB = 1 << 40
 LARGEST_NUMBER = (1 << 31) - 1
 """No count of ours comes near; the database and the kernel could not hold much more."""
 LONGEST_DAYS = 36_500
+SPAN = re.compile(r"(?:(\d{1,9})d)?(?:(\d{1,9})h)?(?:(\d{1,9})m)?(?:(\d{1,9})s)?", re.ASCII)
+UNITS_S = (86_400, 3600, 60, 1)
 
 
 def boolean(text: str) -> bool:
@@ -47,6 +49,21 @@ def seconds(text: str) -> float:
     if not 0 < duration < float("inf"):
         raise ValueError("a duration is a positive number of seconds")
     return duration
+
+
+def duration(text: str) -> int:
+    """A time span in seconds, written with its units: `90s`, `15m`, `1h30m`, `3d`.
+
+    :raises ValueError: it is none, or longer than a century
+    """
+    wanted = "write a time span with its unit, such as 90s, 15m, 8h or 3d"
+    match = SPAN.fullmatch(text.strip().lower())
+    if match is None or not match.group():
+        raise ValueError(wanted)
+    total = sum(int(number or 0) * unit for number, unit in zip(match.groups(), UNITS_S, strict=True))
+    if not 0 < total <= LONGEST_DAYS * UNITS_S[0]:
+        raise ValueError(wanted)
+    return total
 
 
 def count(text: str) -> int:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import ip_address
+from pathlib import Path
+from urllib.parse import urlsplit
 
 EVERY = ("0.0.0.0", "::")  # noqa: S104  what `*` stands for
 HOST_NAME = re.compile(r"[0-9A-Za-z][0-9A-Za-z.-]*")
@@ -143,6 +145,44 @@ def choice(*known: str) -> Callable[[str], str]:
         return text.strip().lower()
 
     return parse
+
+
+@dataclass(frozen=True, slots=True)
+class Webhook:
+    """An address to which notices are posted; the password in it shows nowhere."""
+
+    url: str = field(repr=False)
+
+    def __str__(self) -> str:
+        return without_passwords(self.url)
+
+
+def hook(text: str) -> Path | Webhook | None:
+    """What is told of an event: an executable by its absolute path, or an http or https address; empty: none.
+
+    :raises ValueError: it is neither
+    """
+    wanted = "write the absolute path of an executable, or an address such as https://example.org/hook"
+    word = text.strip()
+    if not word:
+        return None
+    if not word.isprintable():
+        raise ValueError(wanted)
+    if word.startswith("/"):
+        return Path(word)
+    try:
+        parts = urlsplit(word)
+        complete = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        complete = False
+    if not complete or " " in word:
+        raise ValueError(wanted)
+    return Webhook(word)
+
+
+def without_passwords(text: str) -> str:
+    """The text without who logs in, and how, in the addresses in it."""
+    return re.sub(r"(?<=://)\S*@", "***@", text)
 
 
 def link_name(longest: int) -> Callable[[str], str]:

@@ -40,6 +40,7 @@ DESKTOP = (
     "passwd",  # useradd and groupadd, for the VMA
     "procps",
     "python3",  # the VMA's interpreter
+    "python3-tk",  # the dialogs of the notifier
     "util-linux",  # agetty
     "xinit",
     "xterm",

@@ -7,19 +7,27 @@ import getpass
 import os
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 from appliance import log
+from appliance.client.again import coming_back
 from appliance.client.certificate import tls_context
 from appliance.client.choice import as_json, as_table, choose
-from appliance.client.connection import connect
-from appliance.client.failures import ClientError, CredentialsError, DesktopError
+from appliance.client.connection import Connection, connect
+from appliance.client.failures import (
+    ClientError,
+    ConnectionFailedError,
+    CredentialsError,
+    DesktopError,
+    RefusedError,
+)
 from appliance.client.nxproxy import display
 from appliance.client.options import Options, parse
 from appliance.client.reporter import Reporter
 from appliance.client.session import attach, fetch_list, parameters, pick, show
-from appliance.client.wire import Credentials, Desktop
+from appliance.client.wire import Credentials, Desktop, Switched
 from appliance.clock import SystemClock
 from appliance.errors import ApplianceError
 from appliance.model import Secret
@@ -93,8 +101,7 @@ async def _visit(options: Options, credentials: Credentials) -> int:
         reporter.warn(
             f"-n: nobody checks that {options.host} is the server you mean; your password may be stolen"
         )
-    connection = await connect(options.host, options.port, tls_context(options.ca, verify=options.verify))
-    try:
+    async with _connected(options) as connection:
         found = await fetch_list(connection, credentials)
         if options.list_only:
             print(as_json(found) if options.as_json else as_table(found))
@@ -102,10 +109,61 @@ async def _visit(options: Options, credentials: Credentials) -> int:
         desktop = await pick(found, options, _ask_user)
         about_us = await parameters(options, environment)
         switched = await attach(connection, credentials, desktop, about_us, reporter)
-        await show(connection, switched, environment, reporter)
-        return 0
+        again = await _session(options, credentials, desktop, connection, switched, environment, reporter)
+    while again is not None:
+        reporter.say(f"{again.name} is restarted: waiting for it")
+        reporter.mark("again", again.name)
+        async with _connected(options) as connection:
+            switched = await attach(connection, credentials, again, about_us, reporter)
+            again = await _session(options, credentials, again, connection, switched, environment, reporter)
+    return 0
+
+
+@asynccontextmanager
+async def _connected(options: Options) -> AsyncIterator[Connection]:
+    connection = await connect(options.host, options.port, tls_context(options.ca, verify=options.verify))
+    try:
+        yield connection
     finally:
         await connection.close()
+
+
+async def _session(
+    options: Options,
+    credentials: Credentials,
+    desktop: Desktop,
+    connection: Connection,
+    switched: Switched,
+    environment: Mapping[str, str],
+    reporter: Reporter,
+) -> Desktop | None:
+    """Show the desktop until the session ends; the desktop again if it comes back.
+
+    :raises ClientError: the session failed, and the desktop does not come back
+    """
+    again: list[Desktop] = []
+
+    async def look() -> Desktop | None:
+        async with _connected(options) as asking:
+            found = await fetch_list(asking, credentials)
+        return next((one for one in found if one.vm_id == desktop.vm_id), None)
+
+    async def over() -> None:
+        if not options.reconnect:
+            return
+        try:
+            found = await coming_back(look, SystemClock())
+        except ClientError as exc:
+            reporter.mark("unknown", str(exc))  # the session ends as it would have without the question
+            return
+        again.extend([found] if found is not None else [])
+
+    try:
+        await show(connection, switched, environment, reporter, over)
+    except (ConnectionFailedError, RefusedError):
+        if not again:
+            raise
+    return again[0] if again else None
 
 
 async def _ask_user(found: list[Desktop]) -> Desktop | None:

@@ -32,6 +32,7 @@ class Options:
     as_json: bool
     take_first: bool
     verify: bool
+    reconnect: bool
     debug: bool
 
 
@@ -67,6 +68,7 @@ def parse(argv: Sequence[str], environment: Mapping[str, str]) -> Options:
         as_json=words.json,
         take_first=words.first,
         verify=not words.no_verify,
+        reconnect=not words.no_reconnect,
         debug=words.debug,
     )
 
@@ -108,6 +110,11 @@ def _parser() -> argparse.ArgumentParser:
     add("-f", "--fullscreen", action="store_true", help="use the whole screen")
     add("-o", "--first", action="store_true", help="take the first desktop if there are several")
     add("-n", "--no-verify", action="store_true", help="accept any certificate: unsafe")
+    add(
+        "--no-reconnect",
+        action="store_true",
+        help="end when the desktop is restarted, and do not wait for it",
+    )
     add("-d", "--debug", action="store_true", help="show details, and TIMELINE lines for programs")
     return parser
 

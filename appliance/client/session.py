@@ -77,9 +77,13 @@ async def attach(
 
 
 async def show(
-    connection: Connection, switched: Switched, environment: Mapping[str, str], reporter: Reporter
+    connection: Connection,
+    switched: Switched,
+    environment: Mapping[str, str],
+    reporter: Reporter,
+    over: Callable[[], Awaitable[None]],
 ) -> None:
-    """Draw the desktop until the session ends.
+    """Draw the desktop until the session ends; `over` is called at once then, before the window goes.
 
     :raises ClientError: nxproxy failed, or the connection broke
     """
@@ -91,6 +95,7 @@ async def show(
             switched.leftover,
             lambda: reporter.mark("first-nx-bytes"),
         )
+        await over()
         await drawing.ended()
         reporter.mark("ended")
         if ending.by_server and ending.error is not None:

@@ -11,7 +11,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 from urllib.parse import quote
 
 from appliance.client.failures import ConnectionFailedError
@@ -46,6 +46,10 @@ class Desktop:
     name: str
     state: str
     blocked: bool
+    returns: bool = False
+    """Whether it is on its way back: being restarted, or started. Only this appliance says so."""
+    in_use: bool = False
+    """Whether a client has it, or is about to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,17 +117,21 @@ def desktops(body: bytes) -> list[Desktop]:
     :raises ConnectionFailedError: it is not such a list
     """
     try:
-        return [
-            Desktop(
-                VmId(int(entry["id"])),
-                printable(str(entry["name"])),
-                printable(str(entry["state"])),
-                bool(int(entry["blocked"] or 0)),
-            )
-            for entry in json.loads(body)
-        ]
-    except (ValueError, TypeError, KeyError, RecursionError) as exc:
+        return [_desktop(entry) for entry in json.loads(body)]
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as exc:
         raise ConnectionFailedError("the server's list of desktops cannot be understood") from exc
+
+
+def _desktop(entry: Mapping[str, Any]) -> Desktop:
+    presence = int(entry.get("presence") or 0)
+    return Desktop(
+        VmId(int(entry["id"])),
+        printable(str(entry["name"])),
+        printable(str(entry["state"])),
+        blocked=bool(int(entry["blocked"] or 0)),
+        returns=bool(presence & 1),
+        in_use=bool(presence & 2),
+    )
 
 
 class ReplyReader:

@@ -16,7 +16,7 @@ from urllib.parse import unquote_to_bytes
 
 from appliance.errors import ProtocolError
 from appliance.l7r.wire import Request
-from appliance.model import Secret, Vm, VmId
+from appliance.model import Secret, UserState, Vm, VmId, VmRuntime
 
 OWN_PARAMETERS = ("id", "file_name")
 NAMESPACES = ("qvd.client.", "custom.")
@@ -124,7 +124,10 @@ def parse_query(query: str) -> Mapping[str, str]:
 
 
 def list_body(vms: Iterable[Vm]) -> bytes:
-    """The reply to `list_of_vm`: ids and flags as integers, or the clients read garbage (trap T5)."""
+    """The reply to `list_of_vm`: ids and flags as integers, or the clients read garbage (trap T5).
+
+    `presence` is ours, for the client that waits for a restart; others ignore it (protocol.md 1.6).
+    """
     rows = [
         {
             "id": int(vm.id),
@@ -132,10 +135,16 @@ def list_body(vms: Iterable[Vm]) -> bytes:
             "state": str(vm.runtime.vm_state),
             "blocked": int(vm.runtime.blocked),
             "is_application": 0,
+            "presence": _presence(vm.runtime),
         }
         for vm in vms
     ]
     return json.dumps(rows, ensure_ascii=True).encode("ascii")
+
+
+def _presence(runtime: VmRuntime) -> int:
+    """1 if the desktop is on its way back, and 2 more if a client has it or is about to."""
+    return int(runtime.is_coming_back) + 2 * int(runtime.user_state is not UserState.DISCONNECTED)
 
 
 def _vm_id(query: Mapping[str, str]) -> VmId:

@@ -12,7 +12,8 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 from appliance.filters import Filter
-from appliance.model import Alarm, AlarmKind, BlockCause, DiId, FailureCause, Vm, VmId, VmState
+from appliance.model import Alarm, AlarmKind, BlockCause, DiId, FailureCause, HookEvent, Vm, VmId, VmState
+from appliance.ops import notices
 from appliance.storage.runtimes import Was
 from appliance.storage.store import Tx
 
@@ -39,6 +40,9 @@ async def record(
             waiting = await tx.runtimes.waiting_for(lacks)
             text = f"{_vms(waiting, 'waits', 'wait')} for the host ({lacks}); last {vm.name}: {said}"
             await tx.alarms.raise_(AlarmKind.HOST, lacks, text)
+        if cause is FailureCause.IMAGE or (lacks is not None and vm.runtime.waits_for != lacks):
+            told = {**notices.of_vm(vm), "cause": cause, "reason": said, "waits_for": lacks}
+            await notices.put(tx, HookEvent.START_FAILED, told)
         if vm.runtime.waits_for not in {None, lacks}:
             await _waited_no_more(tx, str(vm.runtime.waits_for))
 

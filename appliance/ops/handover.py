@@ -13,9 +13,10 @@ import os
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import asdict, dataclass
+from datetime import timedelta
 from typing import Any
 
-from appliance.config import Settings
+from appliance.config import KEPT_HOME_DAYS, Settings
 from appliance.errors import ConflictError, NotFoundError, VolumeError
 from appliance.filters import Filter
 from appliance.model import BackendKind, DiId, InstallationId, User, UserState, Vm, VmId, VmState
@@ -74,6 +75,10 @@ async def give(
             await _check_still(tx, chosen, old)
             await _begin(tx, chosen, *move, by=by)
             await tx.vms.edit([one.id for one in chosen], {"user_id": new.id})
+            # Snapshots stay with who had the home: for a while, and nobody else gets them back.
+            await tx.kept.end_snapshots(
+                [one.id for one in chosen], until=tx.at + timedelta(days=settings[KEPT_HOME_DAYS])
+            )
             for one in chosen:
                 await tx.log.append(
                     by=by, what="user give", object=f"vm {one.id}", was=old.login, now=new.login
@@ -140,7 +145,7 @@ async def _held(
                 f"the home of {vm.name} is a disk of its own, which nobody but its guest can open",
                 hint=f"let {vm.user} keep it, or delete the VM; nothing was changed",
             )
-        _check_stopped(vm)
+        check_stopped(vm, "can change hands")
     with _locked(settings, vms):
         for vm in vms:
             home = Paths(settings).homefs(vm.id)
@@ -170,15 +175,19 @@ async def _check_still(tx: Tx, vms: Sequence[Vm], owner: User) -> None:
     for vm in vms:
         if vm.id not in owned:
             raise ConflictError(f"{vm.name} does not belong to {owner.login} any more", hint="look again")
-        _check_stopped(owned[vm.id])
+        check_stopped(owned[vm.id], "can change hands")
 
 
-def _check_stopped(vm: Vm) -> None:
+def check_stopped(vm: Vm, what: str) -> None:
+    """Whether a VM is stopped and stays so, as only such VMs `what`.
+
+    :raises ConflictError: it is not stopped, or about to start
+    """
     runtime = vm.runtime
     idle = (None, VmState.STOPPED, UserState.DISCONNECTED)
     if busy := [w for w in (runtime.vm_cmd, runtime.vm_state, runtime.user_state) if w not in idle]:
         raise ConflictError(
-            f"only stopped VMs can change hands: {vm.name} ({busy[0]})",
+            f"only stopped VMs {what}: {vm.name} ({busy[0]})",
             hint="qa vm stop it first; nothing was changed",
         )
 

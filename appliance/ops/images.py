@@ -1,40 +1,34 @@
-"""What people do with disk images: add, tag, untag, delete.
+"""What people do with disk images: add, tag, untag. How images go is in `image_trash`.
 
 An image becomes visible as a row only when its file is in place and unpacked. Until then an
 `operations` row and a locked file tell of it; the lock dies with its holder, so whoever comes next
-(`sweep_unfinished`) knows what was left behind and removes it.
+(`sweep_unfinished`) knows what was left behind and removes it. Only the copy of a killed import stays for a
+day, its row with it (`image_part`).
 """
 
 from __future__ import annotations
 
-import asyncio
 import fcntl
-import hashlib
 import os
-import threading
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from contextlib import suppress
 from datetime import date
 from pathlib import Path
 
-from appliance.clock import SystemClock, Timers
-from appliance.config import IMPORT_MAX_FILES, IMPORT_MAX_SIZE, VM_OVERLAY_PERSISTENT, Settings
+from appliance.config import Settings
 from appliance.errors import (
     ApplianceError,
     ConflictError,
     ImageError,
     NotFoundError,
-    StoreError,
     UsageError,
     VolumeError,
-    few,
 )
 from appliance.filters import Filter
-from appliance.model import TAG_DEFAULT, TAG_HEAD, BackendKind, Di, DiId, Osf, OsfId
-from appliance.ops import failures
+from appliance.model import TAG_DEFAULT, TAG_HEAD, Di, DiId, HookEvent, Osf, OsfId
+from appliance.ops import expiry, failures, image_part, notices
 from appliance.storage import operations, room
-from appliance.storage.operations import Kind
+from appliance.storage.ageing import NO_LIMITS, Limits
+from appliance.storage.intake import Copied
 from appliance.storage.paths import Paths, image_name
 from appliance.storage.store import Store, Tx
 from appliance.threads import in_thread
@@ -52,69 +46,15 @@ FOREIGN = (
     (0, b"7z\xbc\xaf\x27\x1c", "a 7z archive"),
     (0, b"!<arch>\n", "an ar archive or a Debian package"),
     (0, b"KDMV", "a VMDK image"),
+    (0, b"vhdxfile", "a VHDX image"),
+    (64, b"\x7f\x10\xda\xbe", "a VDI image"),
+    (0, b"Rar!\x1a\x07", "a RAR archive"),
+    (0, b"070701", "a cpio archive"),
+    (0, b"\x04\x22\x4d\x18", "compressed with lz4"),
+    (0, b"LZIP", "compressed with lzip"),
     (510, b"\x55\xaa", "a raw disk image"),
 )
 """What people mistake for a root archive: by offset and first bytes."""
-
-Report = Callable[[str, float], None]
-"""Told what is being done, and how far it is, from 0 to 1."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Copied:
-    sha256: str
-    size: int
-
-
-async def add(
-    store: Store,
-    settings: Settings,
-    osf: Osf,
-    source: Path,
-    *,
-    version: str | None,
-    by: str,
-    report: Report,
-    timers: Timers | None = None,
-) -> Di:
-    """Copy an image from `source` to the images, and register it as a new DI of `osf`.
-
-    An archive is unpacked; the disk of a virtual machine is looked over and stays as it is.
-
-    Its version becomes a fixed tag, `head` moves to it, `default` only if the OSF has none. Whatever
-    goes wrong, nothing stays behind.
-
-    :raises ImageError: it is no image for this OSF, or damaged
-    :raises VolumeError: there is no room for it
-    :raises ConflictError: the version is taken, or somebody has cancelled the operation
-    """
-    paths = Paths(settings)
-    await sweep_unfinished(store, paths)
-    await asyncio.to_thread(_check_source, source, osf, paths, settings[IMPORT_MAX_SIZE])
-    async with store.write() as tx:
-        if version is not None:
-            await _check_version(tx, osf.id, version)
-        di_id = await free_id(tx, paths, osf.id)
-        lock = _hold(paths.image_lock(di_id))
-        operation = await tx.operations.begin(Kind.DI_ADD, di_id, owner=by, pid=os.getpid())
-    image = paths.image(di_id, source.name)
-    try:
-        async with _cancellable(store, operation, timers or SystemClock()):
-            copied = await _copy_in_thread(source, paths.image_part(di_id), report)
-            await in_thread(_put_in_place, paths.image_part(di_id), image)
-            async with store.write() as tx:
-                await tx.operations.progress(operation, 0.5)
-            await _make_ready(paths, settings, osf, di_id, image, source.name, report)
-        async with store.write() as tx:
-            await _register(tx, osf.id, di_id, source.name, copied, version=version, by=by)
-            await tx.operations.end(operation, operations.DONE)
-            di = await tx.images.get(di_id)
-    except BaseException as exc:
-        await asyncio.shield(_undo(store, paths, di_id, operation, exc))
-        raise
-    finally:
-        _release(lock, paths.image_lock(di_id))
-    return di
 
 
 async def free_id(tx: Tx, paths: Paths, osf_id: OsfId) -> DiId:
@@ -128,6 +68,8 @@ async def free_id(tx: Tx, paths: Paths, osf_id: OsfId) -> DiId:
 async def sweep_unfinished(store: Store, paths: Paths) -> list[DiId]:
     """Remove what killed `add`s and `delete`s left behind; those under way are left alone.
 
+    The copy of a killed `add` stays for a day, with its row, unless it was cancelled or its file changed.
+
     :raises VolumeError: something cannot be removed
     """
     async with store.read() as tx:
@@ -137,19 +79,26 @@ async def sweep_unfinished(store: Store, paths: Paths) -> list[DiId]:
         di_id = DiId(operation.object_id)
         lock = paths.image_lock(di_id)
         try:
-            descriptor = _hold(lock)
+            descriptor = hold(lock)
         except BlockingIOError:
             continue
         try:
             async with store.read() as tx:
-                ended = await tx.operations.has_ended(operation.id)
-            if not ended:
-                await _erase_files(paths, di_id)
+                ended, now = await tx.operations.has_ended(operation.id), tx.at
+            waits = not ended and await in_thread(image_part.waits, paths, operation, now)
+            if waits:
+                await erase_files(paths, di_id, but=paths.image_part(di_id))
+                async with store.write() as tx:
+                    await tx.operations.progress(
+                        operation.id, await in_thread(image_part.share, paths, operation)
+                    )
+            elif not ended:
+                await erase_files(paths, di_id)
                 async with store.write() as tx:
                     await tx.operations.end(operation.id, operations.KILLED)
                 swept.append(di_id)
         finally:
-            _release(descriptor, lock)
+            release(descriptor, lock)
     await _drop_idle_locks(store, paths)
     return swept
 
@@ -161,30 +110,44 @@ async def sweep_stray(store: Store, paths: Paths, di_id: DiId) -> bool:
     """
     lock = paths.image_lock(di_id)
     try:
-        descriptor = _hold(lock)
+        descriptor = hold(lock)
     except BlockingIOError:
         return False
     try:
         async with store.read() as tx:
-            if await tx.images.find(Filter.where(id=di_id)):
+            unfinished = await tx.operations.unfinished(*operations.ON_IMAGES)
+            known = await tx.images.find(Filter.where(id=di_id), trash=True)
+            if known or di_id in {one.object_id for one in unfinished}:
                 return False
-        await _erase_files(paths, di_id)
+        await erase_files(paths, di_id)
         return True
     finally:
-        _release(descriptor, lock)
+        release(descriptor, lock)
 
 
-async def tag(tx: Tx, di: Di, name: str, *, by: str) -> None:
+async def tag(tx: Tx, di: Di, name: str, *, by: str, limits: Limits = NO_LIMITS) -> int:
     """Let a tag point at a DI; VMs that follow it boot this DI from their next start.
 
-    :raises ConflictError: the tag is fixed within the OSF
+    Those that run another one get the limits; returns how many. Limits of those that run it are lifted.
+
+    :raises ConflictError: the tag is fixed within the OSF, or the DI is blocked
     """
     checked_tag(name)
+    if di.blocked:
+        raise ConflictError(
+            f"DI {di.id} is blocked, and what follows {name} could not start",
+            hint=f"qa di unblock -f id={di.id}",
+        )
+    if (gone := await tx.images.version_in_trash(di.osf_id, name)) is not None:
+        raise ConflictError(
+            f"the tag {name} is the version of DI {gone}, which is in the trash",
+            hint=f"qa di undelete -f id={gone}, or qa di purge -f id={gone}",
+        )
     target = await tx.images.tag_target(di.osf_id, name)
     if target is not None and target[1]:
         raise ConflictError(f"the tag {name} of the OSF {di.osf} is fixed at DI {target[0]}")
-    was = await tx.images.point(di.osf_id, name, di.id, by=by)
-    await failures.images_changed(tx, by=by)
+    was = await move_tag(tx, di.osf_id, di.osf, name, di.id, by=by)
+    await images_changed(tx, by=by)
     await tx.log.append(
         by=by,
         what="di tag",
@@ -192,10 +155,21 @@ async def tag(tx: Tx, di: Di, name: str, *, by: str) -> None:
         was=None if was is None else f"di {was}",
         now=f"di {di.id}",
     )
+    return await expiry.stamp_tag(tx, di.osf_id, name, di.id, limits, by=by)
 
 
-async def untag(tx: Tx, di: Di, name: str, *, by: str) -> None:
-    """Take a tag from a DI.
+async def move_tag(tx: Tx, osf_id: OsfId, osf: str, name: str, di_id: DiId | None, *, by: str) -> DiId | None:
+    """Let a tag that is free to move point at a DI, or with None at nothing; returns where it pointed before.
+
+    Its history and its hook are told.
+    """
+    was = await tx.images.point(osf_id, name, di_id, by=by)
+    await notices.tag_moved(tx, osf_id, osf, name, was, di_id, by=by)
+    return was
+
+
+async def untag(tx: Tx, di: Di, name: str, *, by: str, limits: Limits = NO_LIMITS) -> int:
+    """Take a tag from a DI. VMs that follow the tag and run the DI get the limits; returns how many.
 
     :raises NotFoundError: the DI does not have it
     :raises ConflictError: the tag is fixed
@@ -205,41 +179,10 @@ async def untag(tx: Tx, di: Di, name: str, *, by: str) -> None:
         raise NotFoundError(f"DI {di.id} has no tag {name!r}", hint=f"it has {', '.join(di.tags) or 'none'}")
     if target[1]:
         raise ConflictError(f"the tag {name} is fixed at DI {di.id}", hint="it goes when the DI is deleted")
-    await tx.images.point(di.osf_id, name, None, by=by)
-    await failures.images_changed(tx, by=by)
+    await move_tag(tx, di.osf_id, di.osf, name, None, by=by)
+    await images_changed(tx, by=by)
     await tx.log.append(by=by, what="di untag", object=f"osf {di.osf_id} tag {name}"[:128], was=f"di {di.id}")
-
-
-async def delete(store: Store, settings: Settings, filter_: Filter, *, by: str) -> int:
-    """Delete the DIs that pass, all or none, with their files; returns how many.
-
-    `default` and `head` pass on to the newest DI that the OSF still has (trap T40).
-
-    :raises ConflictError: a VM runs one of them, or has a root that needs it
-    """
-    paths = Paths(settings)
-    async with store.write() as tx:
-        dis = await tx.images.find(filter_)
-        await _check_unused(tx, dis)
-        await _check_no_base(tx, settings, dis)
-        for di in dis:
-            await _pass_tags_on(tx, di, {gone.id for gone in dis}, by=by)
-        begun = [await tx.operations.begin(Kind.DI_DEL, di.id, owner=by, pid=os.getpid()) for di in dis]
-        locks = [_hold(paths.image_lock(di.id)) for di in dis]
-        await tx.images.delete([di.id for di in dis])
-        await failures.images_changed(tx, by=by)
-        for di in dis:
-            await tx.log.append(
-                by=by, what="di del", object=f"di {di.id}", was=f"{di.osf} {di.version} sha256 {di.sha256}"
-            )
-    for di, operation, lock in zip(dis, begun, locks, strict=True):
-        try:
-            await _erase_files(paths, di.id)
-            async with store.write() as tx:
-                await tx.operations.end(operation, operations.DONE)
-        finally:
-            _release(lock, paths.image_lock(di.id))
-    return len(dis)
+    return await expiry.stamp_untagged(tx, di.osf_id, name, di.id, limits, by=by)
 
 
 def source_file(settings: Settings, path: str) -> Path:
@@ -296,7 +239,18 @@ def next_version(today: date, taken: set[str]) -> str:
     raise ConflictError(f"all {VERSIONS_A_DAY} versions of {today} are taken", hint="give version=")
 
 
-async def _check_version(tx: Tx, osf_id: OsfId, version: str) -> None:
+async def images_changed(tx: Tx, *, by: str) -> None:
+    """Tags have moved: end what was held against images, and limits, that are about others now."""
+    await failures.images_changed(tx, by=by)
+    await expiry.settle(tx, by=by)
+
+
+async def check_version(tx: Tx, osf_id: OsfId, version: str) -> None:
+    """Whether a new image of an OSF may have this version.
+
+    :raises UsageError: it is no version
+    :raises ConflictError: the OSF has it, as version or tag, if only in the trash
+    """
     checked_tag(version)
     if version in (TAG_DEFAULT, TAG_HEAD):
         raise UsageError(f"version={version}: {version} is a tag that moves, and cannot be a version")
@@ -304,204 +258,71 @@ async def _check_version(tx: Tx, osf_id: OsfId, version: str) -> None:
         raise ConflictError(f"version={version}: the OSF has a version or tag of this name")
 
 
-async def _register(
-    tx: Tx, osf_id: OsfId, di_id: DiId, name: str, copied: _Copied, *, version: str | None, by: str
-) -> None:
+async def register(
+    tx: Tx,
+    osf: Osf,
+    di_id: DiId,
+    name: str,
+    copied: Copied,
+    *,
+    version: str | None,
+    notes: str | None,
+    by: str,
+) -> str:
+    """Give an image that is whole its row and its tags; returns its version.
+
+    :raises ConflictError: the version is taken
+    """
     if version is None:
-        version = next_version(tx.at.astimezone().date(), await tx.images.taken_names(osf_id))
+        version = next_version(tx.at.astimezone().date(), await tx.images.taken_names(osf.id))
     else:
-        await _check_version(tx, osf_id, version)
+        await check_version(tx, osf.id, version)
+    path = image_name(di_id, name)
     await tx.images.add(
         di_id,
-        osf_id,
+        osf.id,
         version=version,
-        path=image_name(di_id, name),
+        path=path,
         sha256=copied.sha256,
         size_bytes=copied.size,
+        notes=notes,
     )
-    await tx.images.point(osf_id, version, di_id, by=by, fixed=True)
-    await tx.images.point(osf_id, TAG_HEAD, di_id, by=by)
-    if await tx.images.tag_target(osf_id, TAG_DEFAULT) is None:
-        await tx.images.point(osf_id, TAG_DEFAULT, di_id, by=by)
-    await failures.images_changed(tx, by=by)
+    await tx.images.point(osf.id, version, di_id, by=by, fixed=True)
+    made = {"id": di_id, "version": version, "path": path, "sha256": copied.sha256, "size_bytes": copied.size}
+    ready = {"by": by, "osf": {"id": osf.id, "name": osf.name}, "di": made}
+    await notices.put(tx, HookEvent.IMAGE_READY, ready)
+    await move_tag(tx, osf.id, osf.name, TAG_HEAD, di_id, by=by)
+    if await tx.images.tag_target(osf.id, TAG_DEFAULT) is None:
+        await move_tag(tx, osf.id, osf.name, TAG_DEFAULT, di_id, by=by)
+    await images_changed(tx, by=by)
     await tx.log.append(by=by, what="di add", object=f"di {di_id}", now=f"{version} sha256 {copied.sha256}")
+    return version
 
 
-async def _check_unused(tx: Tx, dis: Sequence[Di]) -> None:
-    for di_id, number in await tx.images.in_use([di.id for di in dis]):
-        running = await tx.vms.find(Filter.where(current_di_id=di_id))
-        names = few([vm.name for vm in running])
-        raise ConflictError(
-            f"DI {di_id} is run by {number} VMs: {names}", hint="stop them first; nothing was deleted"
-        )
-
-
-async def _check_no_base(tx: Tx, settings: Settings, dis: Sequence[Di]) -> None:
-    """Whether no root of a virtual machine at rest would lose the image under it."""
-    paths = Paths(settings)
-    if not paths.overlays.is_dir():
-        return
-    from appliance.storage.qcow2 import bases_in_use
-
-    for di_id, roots in (await in_thread(bases_in_use, paths, [di.id for di in dis])).items():
-        kept = [t.id for t in await tx.kept.find() if Path(t.path) in roots and not t.is_given_up]
-        if kept:
-            numbers = ",".join(map(str, kept))
-            raise ConflictError(
-                f"DI {di_id} is under {len(kept)} roots that were put aside",
-                hint=f"qa kept del -f 'id in ({numbers})'; nothing was deleted",
-            )
-        if settings[VM_OVERLAY_PERSISTENT]:
-            raise ConflictError(
-                f"DI {di_id} is under {len(roots)} roots that survive restarts: "
-                + few([root.name for root in roots]),
-                hint="start their VMs from another image first; nothing was deleted",
-            )
-
-
-async def _pass_tags_on(tx: Tx, di: Di, gone: set[DiId], *, by: str) -> None:
-    for name in di.tags:
-        heir = await tx.images.newest(di.osf_id, without=gone) if name in (TAG_DEFAULT, TAG_HEAD) else None
-        await tx.images.point(di.osf_id, name, heir, by=by)
-
-
-def _check_source(source: Path, osf: Osf, paths: Paths, largest: int) -> None:
+async def undo(store: Store, paths: Paths, di_id: DiId, operation: int, cause: BaseException) -> None:
+    """Remove what work that failed has made of an image, and say how the work ended."""
     try:
-        with source.open("rb") as stream:
-            head = stream.read(HEAD_BYTES)
-    except OSError as exc:
-        raise ImageError(f"{exc.filename} cannot be read: {exc.strerror}") from exc
-    if osf.backend is BackendKind.KVM:
-        from appliance.storage import disk_image
-
-        disk_image.judge(source, source.name, largest=largest)
-    if osf.backend is BackendKind.LXC:
-        sniff(head, source.name)
-    if not image_name(DiId(0), source.name).isprintable():
-        raise ImageError(f"the name {source.name!r} cannot be kept", hint="rename the file")
-    try:
-        bases = paths.all_basefs if osf.backend is BackendKind.LXC else None
-        room.check(source, source.name, images=paths.images, bases=bases)
-    except OSError as exc:
-        raise VolumeError(f"{exc.filename} cannot be used: {exc.strerror}", hint="run qa admin init") from exc
-
-
-async def _copy_in_thread(source: Path, part: Path, report: Report) -> _Copied:
-    stop = threading.Event()
-    work = asyncio.ensure_future(asyncio.to_thread(_copy, source, part, report, stop))
-    try:
-        return await asyncio.shield(work)
-    finally:
-        stop.set()
-        await asyncio.wait([work])
-
-
-def _copy(source: Path, part: Path, report: Report, stop: threading.Event) -> _Copied:
-    digest = hashlib.sha256()
-    copied = 0
-    try:
-        with source.open("rb") as reader, part.open("wb") as writer:
-            size = max(1, os.fstat(reader.fileno()).st_size)
-            while (chunk := reader.read(CHUNK)) and not stop.is_set():
-                digest.update(chunk)
-                if chunk == ZEROES:  # a raw disk is mostly holes
-                    writer.seek(len(chunk), os.SEEK_CUR)
-                else:
-                    writer.write(chunk)
-                copied += len(chunk)
-                report("copying", min(1.0, copied / size))
-            writer.truncate(copied)
-            writer.flush()
-            os.fsync(writer.fileno())
-    except OSError as exc:
-        raise VolumeError(f"{source} cannot be copied to {part.parent}: {exc.strerror}") from exc
-    return _Copied(digest.hexdigest(), copied)
-
-
-def _put_in_place(part: Path, image: Path) -> None:
-    try:
-        part.chmod(0o400)
-        part.rename(image)
-        directory = os.open(image.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
-    except OSError as exc:
-        raise VolumeError(f"{image} cannot be put in place: {exc.strerror}") from exc
-
-
-async def _make_ready(
-    paths: Paths, settings: Settings, osf: Osf, di_id: DiId, image: Path, name: str, report: Report
-) -> None:
-    """Unpack an archive, or look a disk over, as it is now that nobody else can change it."""
-    if osf.backend is BackendKind.LXC:
-        from appliance.storage.importer import Limits, import_di
-
-        limits = Limits(settings[IMPORT_MAX_SIZE], settings[IMPORT_MAX_FILES])
-        await import_di(paths, di_id, image, lambda share: report("unpacking", share), limits=limits)
-    elif osf.backend is BackendKind.KVM:
-        from appliance.storage.disk_image import inspect
-
-        report("checking", 0.0)
-        await inspect(image, name, largest=settings[IMPORT_MAX_SIZE])
-        report("checking", 1.0)
-
-
-@asynccontextmanager
-async def _cancellable(store: Store, operation: int, timers: Timers) -> AsyncIterator[None]:
-    """Give up what is done inside when somebody cancels the operation.
-
-    :raises ConflictError: somebody has
-    """
-    work = asyncio.current_task()
-    assert work is not None
-    wanted = False
-
-    async def watch() -> None:
-        nonlocal wanted
-        while not wanted:
-            await timers.sleep(CANCEL_LOOK_S)
-            with suppress(StoreError):
-                async with store.read() as tx:
-                    wanted = await tx.operations.wanted_cancelled(operation)
-        work.cancel()
-
-    watcher = asyncio.ensure_future(watch())
-    try:
-        yield
-    except asyncio.CancelledError:
-        if wanted and work.uncancel() == 0:
-            raise ConflictError("the import was cancelled", hint="nothing of it is left") from None
-        raise
-    finally:
-        watcher.cancel()
-        await asyncio.wait([watcher])
-
-
-async def _undo(store: Store, paths: Paths, di_id: DiId, operation: int, cause: BaseException) -> None:
-    try:
-        await _erase_files(paths, di_id)
+        await erase_files(paths, di_id)
         async with store.write() as tx:
             await tx.operations.end(operation, str(cause) or type(cause).__name__)
     except (ApplianceError, OSError) as exc:
         cause.add_note(f"and DI {di_id} was not cleaned up: {exc}; the next di add tries again")
 
 
-async def _erase_files(paths: Paths, di_id: DiId) -> None:
-    """Remove everything that belongs to a DI that has no row, whatever there is of it."""
+async def erase_files(paths: Paths, di_id: DiId, *, but: Path | None = None) -> None:
+    """Remove everything that belongs to a DI that has no row, whatever there is of it, but one file."""
     if paths.all_basefs.is_dir() and any(paths.all_basefs.glob(f"*{di_id}*")):
         from appliance.storage.btrfs import erase_di
 
         await erase_di(paths, di_id)
-    for left in (paths.image_part(di_id), *paths.images.glob(f"{di_id}-*")):
+    for left in {paths.image_part(di_id), *paths.images.glob(f"{di_id}-*")} - {but}:
         try:
             left.unlink(missing_ok=True)
         except OSError as exc:
             raise VolumeError(f"{left} cannot be removed: {exc.strerror}", hint="remove it by hand") from exc
 
 
-def _hold(lock: Path) -> int:
+def hold(lock: Path) -> int:
     """Take the lock of a DI.
 
     :raises BlockingIOError: another process has it
@@ -528,9 +349,10 @@ async def _drop_idle_locks(store: Store, paths: Paths) -> None:
         async with store.write():  # in which everybody takes theirs
             for lock in paths.images.glob(pattern):
                 with suppress(BlockingIOError):
-                    _release(_hold(lock), lock)
+                    release(hold(lock), lock)
 
 
-def _release(descriptor: int, lock: Path) -> None:
+def release(descriptor: int, lock: Path) -> None:
+    """Give the lock of a DI back."""
     lock.unlink(missing_ok=True)
     os.close(descriptor)

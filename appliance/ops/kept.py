@@ -1,4 +1,4 @@
-"""What people do with kept things: the roots of failed starts, and the homes of deleted VMs."""
+"""What people do with kept things: roots of failed starts, homes of deleted VMs, and snapshots of homes."""
 
 from __future__ import annotations
 
@@ -20,13 +20,16 @@ BLOCK = 512
 async def keep_homes(
     tx: Tx, settings: Settings, vms: Sequence[Vm], *, reason: str, purge: bool
 ) -> datetime | None:
-    """Let the homes of VMs that are about to go wait for their end; returns until when, if there are any.
+    """Let the homes of VMs that are about to go wait for their end, with their snapshots; returns until when.
+
+    None if there are none.
 
     To be called in the transaction that deletes the VMs. With `purge` they wait for nothing.
     """
     paths = Paths(settings)
     until = tx.at if purge else tx.at + timedelta(days=settings[config.KEPT_HOME_DAYS])
-    kept = None
+    ended = await tx.kept.end_snapshots([vm.id for vm in vms], until=until)
+    kept = until if ended else None
     for vm in vms:
         for home in paths.homes_of(vm.id):
             if not home.exists():
@@ -48,11 +51,16 @@ async def end(tx: Tx, kept: Sequence[Kept], *, by: str) -> int:
 
 
 def size_bytes(kept: Kept) -> int | None:
-    """What would be free without it, in bytes; None if it is not there or not counted, or we may not ask."""
+    """What would be free without it, in bytes; None if it is not there or not counted, or we may not ask.
+
+    What a snapshot shares with its home only full quota groups can tell.
+    """
     from appliance.storage import quotas, subvolumes
 
     path = Path(kept.path)
     with suppress(OSError):
+        if kept.kind is KeptKind.SNAPSHOT and (path.is_file() or quotas.mode(path) is not quotas.Mode.QGROUP):
+            return None
         if path.is_file():
             return path.stat().st_blocks * BLOCK
         if subvolumes.is_top(path) and (use := quotas.use(path, subvolumes.id_of(path))) is not None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from appliance.errors import ConflictError, NotFoundError, UsageError, few
 from appliance.filters import Filter
-from appliance.model import BackendKind, Osf
+from appliance.model import PLAIN_AGEING, AgeingPolicy, BackendKind, Osf
 from appliance.storage.store import Tx
 
 CARRIED = frozenset({"memory", "cpus", "backend"})
@@ -55,6 +55,7 @@ async def add(
     processes: int | None = None,
     root_mib: int | None = None,
     io_weight: int | None = None,
+    ageing: AgeingPolicy = PLAIN_AGEING,
     by: str,
 ) -> Osf:
     """A new OSF.
@@ -72,6 +73,7 @@ async def add(
         processes=processes,
         root_mib=root_mib,
         io_weight=io_weight,
+        ageing=ageing,
     )
     await tx.log.append(by=by, what="osf add", object=f"osf {osf_id}", now=name)
     added = await tx.osfs.get(osf_id)
@@ -92,7 +94,9 @@ async def edit(tx: Tx, osfs: Sequence[Osf], columns: Mapping[str, object], *, by
             await _check_name(tx, str(columns["name"]))
     if "backend" in columns:
         for osf in osfs:
-            if osf.backend != columns["backend"] and await tx.images.find(Filter.where(osf_id=osf.id)):
+            if osf.backend != columns["backend"] and await tx.images.find(
+                Filter.where(osf_id=osf.id), trash=True
+            ):
                 raise ConflictError(
                     f"the backend of {osf.name} cannot change: it has DIs for {osf.backend}",
                     hint="make another OSF",
@@ -120,6 +124,11 @@ async def delete(tx: Tx, osfs: Sequence[Osf], *, by: str) -> int:
                     f"the OSF {osf.name} has the {noun} {few(found)}",
                     hint="delete them first; nothing was deleted",
                 )
+        if gone := await tx.images.find(Filter.where(osf_id=osf.id), trash=True):
+            raise ConflictError(
+                f"the OSF {osf.name} has DIs in the trash: {few([f'{di.id} ({di.version})' for di in gone])}",
+                hint=f"qa di purge -f osf={osf.name}; nothing was deleted",
+            )
     await tx.osfs.delete([osf.id for osf in osfs])
     for osf in osfs:
         await tx.log.append(by=by, what="osf del", object=f"osf {osf.id}", was=osf.name)

@@ -23,7 +23,7 @@ from appliance.model import InstallationId
 from appliance.storage import marks, root_lock
 from appliance.storage.db import database_file
 from appliance.storage.image_lock import is_in_use
-from appliance.storage.paths import Paths
+from appliance.storage.paths import HOME_SNAPSHOT, Paths
 from appliance.storage.qcow2 import HALF, KEPT, OVERLAY
 from appliance.storage.root_lock import HeldError
 from appliance.storage.store import Store
@@ -85,7 +85,7 @@ def describe(estate: Estate, settings: Settings) -> list[str]:
     for number, what in (
         (len(homes), f"homes of users{_named(homes)}"),
         (len(estate.roots), "roots of VMs"),
-        (len(estate.kept), "roots and homes that were kept"),
+        (len(estate.kept), "roots, homes and snapshots of homes that were kept"),
         (len(estate.images), "unpacked images"),
         (len(estate.archives), "archives of images"),
         (len(estate.files), "locks, sockets and logs"),
@@ -207,7 +207,8 @@ def _survey(settings: Settings, installation: InstallationId | None, names: dict
     def named(folder: Path, pattern: re.Pattern[str]) -> tuple[Path, ...]:
         return tuple(entry for entry in _entries(folder) if pattern.fullmatch(entry.name))
 
-    overlays = ours(paths.overlays)
+    overlays, disks = ours(paths.overlays), ours(paths.homes)
+    snapshots = [disk for disk in disks if HOME_SNAPSHOT.fullmatch(disk.name)]
     images = (*named(paths.all_basefs, IMAGE), *named(paths.all_basefs, HALF_MADE))
     parts = named(database.parent, re.compile(re.escape(database.name) + BESIDE_DATABASE))
     singles = (paths.doorbell, paths.control, paths.root / UNFINISHED)
@@ -220,9 +221,9 @@ def _survey(settings: Settings, installation: InstallationId | None, names: dict
     )
     estate = Estate(
         installation=installation,
-        homes=(*ours(paths.all_homefs), *ours(paths.homes)),
+        homes=(*ours(paths.all_homefs), *(disk for disk in disks if disk not in snapshots)),
         roots=(*ours(paths.all_rootfs), *(disk for disk in overlays if not KEPT.fullmatch(disk.name))),
-        kept=(*ours(paths.kept), *(disk for disk in overlays if KEPT.fullmatch(disk.name))),
+        kept=(*ours(paths.kept), *snapshots, *(disk for disk in overlays if KEPT.fullmatch(disk.name))),
         images=images,
         archives=named(paths.images, ARCHIVE),
         database=parts,

@@ -9,6 +9,7 @@ from appliance.config import Settings
 from appliance.errors import ConflictError, UsageError
 from appliance.storage.settings import SSL_CA
 from appliance.storage.store import Store, Tx
+from appliance.values import without_passwords
 
 SSL = "l7r.ssl."
 HIDDEN = "***"
@@ -70,7 +71,9 @@ def shown(settings: Settings, names: Collection[str]) -> dict[str, str]:
 
 
 def _shown(name: str, text: str | None) -> str | None:
-    return HIDDEN if text and config.is_secret(name) else text
+    if text is None or not config.is_secret(name):
+        return None if text is None else without_passwords(text)
+    return HIDDEN if text else text
 
 
 def _check_settable(settings: Settings, name: str) -> None:

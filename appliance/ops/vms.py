@@ -28,7 +28,7 @@ from appliance.model import (
     VmId,
     VmState,
 )
-from appliance.ops import failures, kept, osfs
+from appliance.ops import expiry, failures, kept, osfs
 from appliance.storage.operations import Kind
 from appliance.storage.store import Tx
 
@@ -220,13 +220,15 @@ async def edit(tx: Tx, settings: Settings, vms: Sequence[Vm], changes: Mapping[s
             columns["ip"] = await _new_address(tx, settings, vm, changes["ip"])
     if "osf" in changes:
         columns["osf_id"] = await _new_osf(tx, vms, changes["osf"])
-    await tx.vms.edit([vm.id for vm in vms], columns)
+    if columns:
+        await tx.vms.edit([vm.id for vm in vms], columns)
     for vm in vms:
         for key, value in columns.items():
             await tx.log.append(
                 by=by, what=f"vm edit {key}", object=f"vm {vm.id}", was=getattr(vm, key), now=str(value)
             )
     await failures.images_changed(tx, by=by)
+    await expiry.settle(tx, by=by)
     return len(vms)
 
 

@@ -66,6 +66,7 @@ VERBS = (
         "Clears open alarms; what is noticed again raises a new one.",
         clear,
         filters=True,
+        rehearsable=True,
         confirm="clear all alarms",
         examples=("qa alarm clear -f id=3", "qa alarm clear --yes"),
     ),

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 
 from appliance.qa.context import Context
-from appliance.qa.grammar import FORMATS, OPTIONS, WITH_VALUE
+from appliance.qa.grammar import FORMATS, OF_COMMANDS, OPTIONS, WITH_VALUE
 from appliance.qa.verbs import Given, Verb
 
 BASH = """\
@@ -55,12 +55,13 @@ async def bash(context: Context, given: Given) -> None:
     verbs = {noun: importlib.import_module(f"appliance.qa.{noun}").VERBS for noun in NOUNS}
     with_value = [f"--{name}" for name in WITH_VALUE]
     with_value += [f"-{alias}" for name in WITH_VALUE for alias in OPTIONS[name]]
+    rare = {name for its_options in OF_COMMANDS.values() for name in its_options}
     cases = "\n".join(f"            '{place}') choices='{words}' ;;" for place, words in _choices(verbs))
     sys.stdout.write(
         BASH.format(
             with_value="|".join(with_value),
             forms=" ".join(FORMATS),
-            options=" ".join(f"--{name}" for name in OPTIONS),
+            options=" ".join(f"--{name}" for name in OPTIONS if name not in rare),
             cases=cases,
         )
     )
@@ -68,7 +69,7 @@ async def bash(context: Context, given: Given) -> None:
 
 def _choices(verbs: dict[str, tuple[Verb, ...]]) -> Iterator[tuple[str, str]]:
     """What can come next after a noun and a verb, either of which may still be empty."""
-    yield " ", " ".join(verbs)
+    yield " ", " ".join([*verbs, *OF_COMMANDS])
     for noun, its_verbs in verbs.items():
         yield f"{noun} ", " ".join(verb.name for verb in its_verbs)
         for verb in its_verbs:

@@ -54,14 +54,20 @@ class Context:
         """The open database; wakes the daemon afterwards if `ring` was called."""
         from appliance.clock import SystemClock
         from appliance.ops import bell, settings
+        from appliance.qa import rehearsal
         from appliance.storage.store import Store
 
         store = await Store.open(self.file_settings[config.DATABASE_URL], SystemClock())
         try:
             self._settings = await settings.in_force(store, self.file_settings)
+            if not self.invocation.dry_run:
+                yield store
+                if self.changed:
+                    bell.ring(self.settings)
+                return
+            store.rehearsal = []
             yield store
-            if self.changed:
-                bell.ring(self.settings)
+            await rehearsal.tell(self, store, store.rehearsal)
         finally:
             await store.close()
 
@@ -77,8 +83,8 @@ class Context:
         return Filter.parse(self.invocation.filter or "")
 
     def say(self, message: str) -> None:
-        """Print the result of a verb: a sentence on stdout, as QVD does."""
-        if not self.invocation.quiet:
+        """Print the result of a verb: a sentence on stdout, as QVD does. A rehearsal has none."""
+        if not self.invocation.quiet and not self.invocation.dry_run:
             stream = sys.stderr if self.for_programs else sys.stdout
             print(message, file=stream)
 
@@ -152,12 +158,16 @@ class Context:
         names = f": {few([name(one) for one in found])}" if found else ""
         raise ConflictError(f"{len(found)} {nouns} match{names}", hint="choose one with -f")
 
-    def confirmed(self, what: str, *, remedy: str = "--yes does it without asking") -> bool:
+    def confirmed(
+        self, what: str, *, remedy: str = "--yes does it without asking", even_filtered: bool = False
+    ) -> bool:
         """Whether the person means it: asks when there is neither a filter nor --force.
+
+        With `even_filtered`, a filter is no answer: what is asked is not how many are meant.
 
         :raises AdminError: there is nobody to ask
         """
-        if self.invocation.force or self.filter:
+        if self.invocation.force or self.invocation.dry_run or (self.filter and not even_filtered):
             return True
         if not sys.stdin.isatty():
             raise AdminError(f"this would {what}, and there is no terminal to ask at", hint=remedy)

@@ -2,43 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
 from appliance.errors import few
-from appliance.model import Di, DiId, Osf, OsfId
-from appliance.ops import image_accounts, images, osfs
+from appliance.model import DiId, Osf, OsfId
+from appliance.ops import image_accounts, image_add, image_copy, image_edit, image_progress, images, osfs
+from appliance.qa import di_export, di_history, di_trash, di_view
 from appliance.qa.context import Context
-from appliance.qa.output import Column, Json, instant
+from appliance.qa.di_view import COLUMNS, Line, plain
+from appliance.qa.limits import ARGUMENTS, given_limits, report
 from appliance.qa.progress import Progress
 from appliance.qa.subject import Subject, property_verbs, show_verb
 from appliance.qa.verbs import Argument, Given, Verb, whole
 from appliance.scalars import boolean
 from appliance.storage.properties import Owner
+from appliance.storage.shared_file import Shared
 from appliance.storage.store import Tx
-
-COLUMNS: tuple[Column[Di], ...] = (
-    Column("Id", lambda di: di.id),
-    Column("OSF (id)", lambda di: f"{di.osf} ({di.osf_id})"),
-    Column("Version", lambda di: di.version),
-    Column("Path", lambda di: di.path),
-    Column("Tags", lambda di: ", ".join(di.tags)),
-)
-
-
-def plain(di: Di) -> Mapping[str, Json]:
-    """A DI for programs."""
-    return {
-        "id": di.id,
-        "osf_id": di.osf_id,
-        "osf": di.osf,
-        "version": di.version,
-        "path": di.path,
-        "sha256": di.sha256,
-        "size_bytes": di.size_bytes,
-        "created": instant(di.created),
-        "tags": list(di.tags),
-    }
 
 
 async def add(context: Context, given: Given) -> None:
@@ -49,14 +28,18 @@ async def add(context: Context, given: Given) -> None:
         source = images.source_file(context.settings, given["path"])
         progress = Progress(context.invocation.quiet)
         try:
-            di = await images.add(
+            limits = given_limits(context, given)
+            di, limited = await image_add.add(
                 store,
                 context.settings,
                 osf,
                 source,
                 version=given.get("version"),
+                notes=given.get("notes"),
                 by=context.by,
                 report=progress,
+                limits=limits,
+                note=context.note,
             )
         finally:
             progress.end_line()
@@ -68,6 +51,7 @@ async def add(context: Context, given: Given) -> None:
         shown = few(clashes)
         context.note(f"Warning: the image has accounts that are users, whose desktops cannot start: {shown}")
     context.added("DI", plain(di))
+    report(context, limited, limits)
 
 
 def _delete(context: Context, source: Path) -> None:
@@ -80,31 +64,78 @@ def _delete(context: Context, source: Path) -> None:
 async def list_(context: Context, given: Given) -> None:
     """`qa di list`."""
     async with context.database() as store, store.read() as tx:
-        found = await tx.images.find(context.filter)
-    context.show(COLUMNS, found, plain)
+        found: list[Line] = [
+            *await di_view.find(tx, context.filter),
+            *await image_progress.under_way(tx, context.settings, context.filter),
+        ]
+    context.show(COLUMNS, sorted(found, key=lambda line: line.id), plain)
 
 
 async def tag(context: Context, given: Given) -> None:
     """`qa di tag`."""
+    limits = given_limits(context, given)
     async with context.database() as store:
         async with store.write() as tx:
-            await images.tag(tx, await tx.images.get(DiId(given["di_id"])), given["tag"], by=context.by)
+            di = await tx.images.get(DiId(given["di_id"]))
+            limited = await images.tag(tx, di, given["tag"], by=context.by, limits=limits)
         context.changed = True
     context.say("DI tagged")
+    report(context, limited, limits)
 
 
 async def untag(context: Context, given: Given) -> None:
     """`qa di untag`."""
-    async with context.database() as store, store.write() as tx:
-        await images.untag(tx, await tx.images.get(DiId(given["di_id"])), given["tag"], by=context.by)
-
-
-async def delete(context: Context, given: Given) -> None:
-    """`qa di del`."""
+    limits = given_limits(context, given)
     async with context.database() as store:
-        deleted = await images.delete(store, context.settings, context.filter, by=context.by)
-    context.say(f"Deleting {deleted} di(s)\n{deleted} DIs deleted.")
-    context.note_if_nothing(deleted)
+        async with store.write() as tx:
+            di = await tx.images.get(DiId(given["di_id"]))
+            limited = await images.untag(tx, di, given["tag"], by=context.by, limits=limits)
+        context.changed = True
+    report(context, limited, limits)
+
+
+async def duplicate(context: Context, given: Given) -> None:
+    """`qa di duplicate`."""
+    async with context.database() as store:
+        async with store.read() as tx:
+            osf = await osfs.named(tx, given["osf"]) if "osf" in given else None
+        di, shared = await image_copy.duplicate(
+            store, context.settings, DiId(given["di_id"]), osf, version=given.get("version"), by=context.by
+        )
+    if shared is Shared.FILE:
+        context.note("The pool shares no blocks between files, so both images are one file with two names.")
+    context.added("DI", plain(di))
+
+
+async def edit(context: Context, given: Given) -> None:
+    """`qa di edit`."""
+    async with context.database() as store, store.write() as tx:
+        edited = await image_edit.edit_notes(
+            tx, await di_view.find(tx, context.filter), given["notes"], by=context.by
+        )
+    context.say(f"Edited {edited} DIs.")
+    context.note_if_nothing(edited)
+
+
+async def block(context: Context, given: Given) -> None:
+    """`qa di block`."""
+    async with context.database() as store, store.write() as tx:
+        dis = await tx.images.find(context.filter)
+        blocked = await image_edit.block(tx, dis, by=context.by)
+        concerned = await image_edit.followers(tx, dis)
+    context.say(f"Blocked {blocked} DIs.")
+    context.note_if_nothing(len(dis))
+    if concerned:
+        context.note(f"{len(concerned)} VMs follow them, and will not start: {few(concerned)}")
+
+
+async def unblock(context: Context, given: Given) -> None:
+    """`qa di unblock`."""
+    async with context.database() as store, store.write() as tx:
+        dis = await tx.images.find(context.filter)
+        unblocked = await image_edit.unblock(tx, dis, by=context.by)
+    context.say(f"Unblocked {unblocked} DIs.")
+    context.note_if_nothing(len(dis))
 
 
 async def _osf(tx: Tx, given: Given) -> Osf:
@@ -113,11 +144,10 @@ async def _osf(tx: Tx, given: Given) -> Osf:
     return await tx.osfs.get(OsfId(given["osf_id"]))
 
 
+NOTES = Argument("notes", "what is to be known about it; empty for nothing", image_edit.checked_notes)
 DI_ID = Argument("di_id", "the DI", whole, required=True, shape="ID")
 
-SUBJECT = Subject(
-    Owner.DI, "DIs", lambda tx, filter_: tx.images.find(filter_), lambda di: di.path, plain, "id=2"
-)
+SUBJECT = Subject(Owner.DI, "DIs", di_view.find, lambda di: di.path, plain, "id=2")
 
 VERBS = (
     Verb(
@@ -133,7 +163,9 @@ VERBS = (
             Argument("osf", "the name of its OSF"),
             Argument("osf_id", "or the OSF's id", whole, shape="ID"),
             Argument("version", "its version; default YYYY-MM-DD-NNN", images.checked_tag),
+            NOTES,
             Argument("delete", "whether the file at path goes once it is imported", boolean, shape="yes|no"),
+            *ARGUMENTS,
         ),
         one_of=(("osf", "osf_id"),),
         examples=(
@@ -143,29 +175,72 @@ VERBS = (
             "qa di add path=desktop.tar.zst osf=office delete=yes",
         ),
     ),
-    Verb("list", "Lists DIs with their tags.", list_, filters=True, examples=("qa di list -f tag=default",)),
+    Verb(
+        "list",
+        "Lists DIs with tags and states, those on their way too; the trash with -f state=retired.",
+        list_,
+        filters=True,
+        examples=("qa di list -f tag=default", "qa di list -f state=retired"),
+    ),
+    *di_history.VERBS,
     Verb(
         "tag",
         "Lets a tag point at a DI; VMs that follow the tag boot this DI from their next start.",
         tag,
-        arguments=(DI_ID, Argument("tag", "the tag", images.checked_tag, required=True)),
-        examples=("qa di tag di_id=2 tag=default",),
+        arguments=(DI_ID, Argument("tag", "the tag", images.checked_tag, required=True), *ARGUMENTS),
+        examples=(
+            "qa di tag di_id=2 tag=default",
+            "qa di tag di_id=2 tag=default expire-soft=now expire-hard='NEXT SAT'",
+        ),
     ),
     Verb(
         "untag",
         "Takes a tag from a DI.",
         untag,
-        arguments=(DI_ID, Argument("tag", "the tag", required=True)),
+        arguments=(DI_ID, Argument("tag", "the tag", required=True), *ARGUMENTS),
         examples=("qa di untag di_id=2 tag=pilot",),
     ),
     Verb(
-        "del",
-        "Deletes DIs that no VM runs, with their files; head and default pass on to the newest one left.",
-        delete,
-        filters=True,
-        confirm="delete all dis",
-        examples=("qa di del -f id=2",),
+        "duplicate",
+        "Makes a DI from another one, for another OSF: it takes no room, and each goes by itself.",
+        duplicate,
+        arguments=(
+            DI_ID,
+            Argument("osf", "the OSF that gets it, of the same backend; default the same OSF"),
+            Argument(
+                "version", "its version; default the same, or YYYY-MM-DD-NNN if taken", images.checked_tag
+            ),
+        ),
+        examples=("qa di duplicate di_id=2 osf=sales", "qa di duplicate di_id=2 version=trial"),
     ),
+    Verb(
+        "edit",
+        "Writes notes over those that DIs have: what changed, what for, whom to ask.",
+        edit,
+        arguments=(NOTES,),
+        any_of=("notes",),
+        filters=True,
+        confirm="edit all dis",
+        examples=("qa di edit notes='New browser' -f id=2", "qa di edit notes= -f id=2"),
+    ),
+    Verb(
+        "block",
+        "Lets nothing boot DIs; what runs goes on, and what would start says why it does not.",
+        block,
+        filters=True,
+        confirm="block all dis",
+        examples=("qa di block -f id=2",),
+    ),
+    Verb(
+        "unblock",
+        "Lets DIs be booted again.",
+        unblock,
+        filters=True,
+        confirm="unblock all dis",
+        examples=("qa di unblock -f id=2",),
+    ),
+    *di_trash.VERBS,
+    *di_export.VERBS,
     show_verb(SUBJECT),
     *property_verbs(SUBJECT),
 )

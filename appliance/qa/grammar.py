@@ -20,12 +20,17 @@ OPTIONS: dict[str, tuple[str, ...]] = {
     "filter": ("f",),
     "force": (),
     "yes": ("y",),
+    "dry-run": ("n", "explain"),
     "quiet": ("q",),
     "help": ("h",),
     "output": ("o",),
     "config": (),
+    "at": (),
+    "now": (),
 }
-WITH_VALUE = ("filter", "output", "config")
+WITH_VALUE = ("filter", "output", "config", "now")
+OF_COMMANDS = {"when": ("at", "now")}
+"""Options that belong to one command, a word that needs no verb."""
 TWICE = {"filter": "join conditions with a comma: all must hold"}
 HELP = "help"
 """Asks for help as --help does, before or in place of a verb."""
@@ -35,6 +40,7 @@ Options, anywhere before --:
   -f, --filter EXPR   only the objects that match: key=value[,key=value…], with * and ? in values; also
                       != < <= > >=, key in (a,b), key not in (a,b), key= for absent, dates as 2030-01-31
   --force, --yes, -y  do not ask
+  -n, --dry-run       change nothing, and list what would be changed; also --explain
   -o, --output FORM   table, wide (all there is), csv, json or yaml
   -q, --quiet         neither messages nor headings
   --config FILE       the configuration; else $QVD_CONFIG, else /etc/qvd/node.conf
@@ -51,10 +57,13 @@ class Invocation:
     """What stands after `--`."""
     filter: str | None = None
     force: bool = False
+    dry_run: bool = False
     quiet: bool = False
     help: bool = False
     output: str = "table"
     config: Path | None = None
+    at: bool = False
+    now: str | None = None
 
 
 def parse(argv: Sequence[str]) -> Invocation:
@@ -80,6 +89,9 @@ def parse(argv: Sequence[str]) -> Invocation:
     if HELP in words[:2]:
         words.remove(HELP)
         options["help"] = ""
+    for command, its_options in OF_COMMANDS.items():
+        if foreign := [name for name in its_options if name in options and command not in words[:1]]:
+            raise UsageError(f"the option --{foreign[0]} belongs to qa {command}")
     output = options.get("output", "table").lower()
     if output not in FORMATS:
         raise UsageError(f"-o {output}: there is no such form", hint=f"one of {', '.join(FORMATS)}")
@@ -88,10 +100,13 @@ def parse(argv: Sequence[str]) -> Invocation:
         more=tuple(rest),
         filter=options.get("filter"),
         force="force" in options or "yes" in options,
+        dry_run="dry-run" in options,
         quiet="quiet" in options,
         help="help" in options,
         output=output,
         config=Path(options["config"]) if "config" in options else None,
+        at="at" in options,
+        now=options.get("now"),
     )
 
 

@@ -55,7 +55,7 @@ async def delete(context: Context, given: Given) -> None:
         context.changed = ended > 0
     context.say(f"Deleting {ended} kept thing(s)")
     context.note_if_nothing(ended)
-    if ended:
+    if ended and not context.invocation.dry_run:
         context.note("The daemon removes them within a minute.")
 
 
@@ -66,7 +66,7 @@ def _mib(size: int | None) -> int | None:
 VERBS = (
     Verb(
         "list",
-        "Lists the homes of deleted VMs and the roots of starts that failed, with when they will be removed.",
+        "Lists homes of deleted VMs, roots of starts that failed and snapshots of homes, with when they go.",
         list_,
         filters=True,
         examples=("qa kept list", "qa kept list -f kind=home,owner=alice"),
@@ -76,7 +76,8 @@ VERBS = (
         "Removes them now instead of later.",
         delete,
         filters=True,
-        confirm="delete all kept homes and roots",
+        rehearsable=True,
+        confirm="delete all kept homes, snapshots of homes and roots",
         examples=("qa kept del -f id=3",),
     ),
 )

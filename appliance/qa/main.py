@@ -14,8 +14,9 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 
-from appliance.errors import ApplianceError, DaemonDownError, HostError, UsageError
+from appliance.errors import ApplianceError, DaemonDownError, HostError, TimeExpressionError, UsageError
 from appliance.qa.context import Context
 from appliance.qa.grammar import OPTIONS_HELP, Invocation, parse
 from appliance.qa.output import printable
@@ -29,11 +30,19 @@ NOUNS = {
     "osf": "operating system flavours",
     "di": "disk images and their tags",
     "vm": "desktops",
-    "kept": "homes and roots that wait for their end",
+    "home": "homes and their snapshots",
+    "kept": "homes and roots that wait for their end, and snapshots of homes",
     "alarm": "what somebody must look after",
     "operation": "long work under way",
+    "event": "what was changed, and by whom",
+    "hook": "what the hooks of the host are told",
     "completion": "what a shell completes",
 }
+
+COMMANDS = {"when": "tells which time an expression means"}
+"""Words that need no verb: what follows them is theirs."""
+SHORT = {"events": ("event", "list")}
+"""Nouns and verbs in one word."""
 
 CHOOSE = "choose some with -f FILTER, or all with --yes"
 
@@ -70,10 +79,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _dispatch(invocation: Invocation) -> int:
+    if invocation.words and (meant := SHORT.get(invocation.words[0])):
+        invocation = replace(invocation, words=(*meant, *invocation.words[1:]))
     noun, name, *_ = (*invocation.words, "", "")
     if not noun:
         print(_overview(), end="", file=sys.stdout if invocation.help else sys.stderr)
         return DONE if invocation.help else USAGE
+    if noun in COMMANDS:
+        return _command(noun, invocation)
     verbs = _verbs(noun)
     if invocation.help and not name:
         print(_list(noun, verbs), end="")
@@ -84,6 +97,11 @@ def _dispatch(invocation: Invocation) -> int:
         return DONE
     if invocation.filter is not None and not verb.filters:
         raise UsageError(f"qa {noun} {name} takes no filter")
+    if invocation.dry_run and not verb.rehearsable:
+        raise UsageError(
+            f"qa {noun} {name} takes no --dry-run",
+            hint=f"qa {noun} list -f FILTER shows whom a filter chooses" if verb.filters else None,
+        )
     if invocation.more and not verb.more:
         raise UsageError(f"qa {noun} {name} takes nothing after --")
     try:
@@ -99,14 +117,26 @@ def _dispatch(invocation: Invocation) -> int:
     return asyncio.run(_run(verb, context, given)) or DONE
 
 
+def _command(name: str, invocation: Invocation) -> int:
+    module = importlib.import_module(f"appliance.qa.{name}")
+    if invocation.help:
+        print(module.HELP, end="")
+        return DONE
+    if invocation.filter is not None:
+        raise UsageError(f"qa {name} takes no filter")
+    module.run(Context(invocation))
+    return DONE
+
+
 async def _run(verb: Verb, context: Context, given: Given) -> int | None:
     return await verb.run(context, given)
 
 
 def _verbs(noun: str) -> tuple[Verb, ...]:
     if noun not in NOUNS:
-        near = difflib.get_close_matches(noun, NOUNS, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"one of {', '.join(NOUNS)}"
+        known = [*NOUNS, *COMMANDS]
+        near = difflib.get_close_matches(noun, known, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"one of {', '.join(known)}"
         raise UsageError(f"there is no noun {noun!r}", hint=hint)
     found: tuple[Verb, ...] = importlib.import_module(f"appliance.qa.{noun}").VERBS
     return found
@@ -129,6 +159,7 @@ def _overview() -> str:
     width = max(map(len, NOUNS))
     lines = ["qa NOUN VERB [options] [key=value …] [-- more]", "qa help [NOUN [VERB]]", "", "Nouns:"]
     lines += [f"  {noun:<{width}}  {doc}" for noun, doc in NOUNS.items()]
+    lines += ["", "Commands:", *(f"  {name:<{width}}  {doc}" for name, doc in COMMANDS.items())]
     return "\n".join([*lines, "", OPTIONS_HELP])
 
 
@@ -148,6 +179,9 @@ def _tell(exc: ApplianceError) -> None:
         print(f"{len(exc.errors)} error(s) encountered", file=sys.stderr)
     else:
         print(f"Error: {printable(str(exc))}", file=sys.stderr)
+    unread = exc if isinstance(exc, TimeExpressionError) else exc.__cause__
+    if isinstance(unread, TimeExpressionError):
+        print(unread.pointer(), file=sys.stderr)
     if isinstance(exc, UsageError):
         for note in getattr(exc, "__notes__", ()):
             print(note, end="", file=sys.stderr)

@@ -11,6 +11,7 @@ from urllib.parse import parse_qs, urlsplit
 from appliance import config, scalars
 from appliance.model import IO_WEIGHT_MOST, IO_WEIGHT_UNSAID, BackendKind, Host, Osf
 from appliance.ops import osfs
+from appliance.qa import osf_ageing
 from appliance.qa.context import Context
 from appliance.qa.output import MIB, Column, Json, yes_no
 from appliance.qa.subject import Subject, property_verbs, show_verb
@@ -45,6 +46,7 @@ def plain(osf: Osf) -> Mapping[str, Json]:
         "processes": osf.processes,
         "root_size_bytes": None if osf.root_mib is None else osf.root_mib * MIB,
         "io_weight": osf.io_weight,
+        **osf_ageing.plain(osf.ageing),
     }
 
 
@@ -141,6 +143,7 @@ POLICY = (
         one_of(BackendKind),
         shape="KIND",
     ),
+    *osf_ageing.ARGUMENTS,
 )
 
 
@@ -159,6 +162,7 @@ async def add(context: Context, given: Given) -> None:
                 processes=given.get("processes"),
                 root_mib=given.get("root_size"),
                 io_weight=given.get("io_weight"),
+                ageing=osf_ageing.policy(given.values),
                 backend=given.get("backend") or context.settings[config.VM_HYPERVISOR],
                 by=context.by,
             )
@@ -204,7 +208,7 @@ async def edit(context: Context, given: Given) -> None:
     """`qa osf edit`."""
     async with context.database() as store, store.write() as tx:
         found = await tx.osfs.find(context.filter)
-        edited = await osfs.edit(tx, found, given.values, by=context.by)
+        edited = await osfs.edit(tx, found, osf_ageing.columns(given.values), by=context.by)
         after = [await tx.osfs.get(osf.id) for osf in found]
         hosts = await tx.hosts.find()
     context.say(f"Edited {edited} OSFs.")
@@ -248,6 +252,7 @@ VERBS = (
         arguments=(NAME, *POLICY),
         any_of=tuple(argument.name for argument in (NAME, *POLICY)),
         filters=True,
+        rehearsable=True,
         confirm="edit all OSFs",
         examples=("qa osf edit memory=4g -f name=office",),
     ),
@@ -256,6 +261,7 @@ VERBS = (
         "Deletes OSFs that have neither VMs nor DIs.",
         delete,
         filters=True,
+        rehearsable=True,
         confirm="delete all osfs",
         examples=("qa osf del -f name=office",),
     ),

@@ -58,6 +58,20 @@ def local_time(at: datetime | None) -> str | None:
     return None if at is None else at.astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
 
+def span(seconds: float | None) -> str | None:
+    """A time span for people, by its two largest units: `3d4h`, `2h10m`, `45s`; what is over has a minus."""
+    if seconds is None:
+        return None
+    rest = abs(int(seconds))
+    shown: list[str] = []
+    for unit, length in (("d", 86_400), ("h", 3600), ("m", 60), ("s", 1)):
+        number, rest = divmod(rest, length)
+        if number or (shown and len(shown) < 2):
+            shown.append(f"{number}{unit}")
+    shown = [part for part in shown[:2] if not part.startswith("0")] or ["0s"]
+    return ("-" if seconds <= -1 else "") + "".join(shown)
+
+
 def printable(text: str) -> str:
     """The text on one line, and unable to talk to the terminal."""
     return "".join(char if char.isprintable() else " " for char in text)

@@ -113,6 +113,7 @@ def property_verbs(subject: Subject[T]) -> tuple[Verb, ...]:
             set_,
             pairs="properties and their values",
             filters=True,
+            rehearsable=True,
             examples=(f"{call} propset room=12 {chosen}",),
         ),
         Verb(
@@ -121,6 +122,7 @@ def property_verbs(subject: Subject[T]) -> tuple[Verb, ...]:
             delete,
             words="KEY…",
             filters=True,
+            rehearsable=True,
             confirm=f"delete the prop in all {subject.plural}",
             examples=(f"{call} propdel room {chosen}", f"{call} propdel room --yes"),
         ),

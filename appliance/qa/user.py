@@ -126,6 +126,7 @@ VERBS = (
         "Deletes users who have no VMs.",
         delete,
         filters=True,
+        rehearsable=True,
         confirm="delete all users",
         examples=("qa user del -f login=alice",),
     ),

@@ -5,12 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from appliance.errors import ConfigError, UsageError
+from appliance.filters import Filter
 
 if TYPE_CHECKING:
     from appliance.qa.context import Context
+
+R = TypeVar("R")
 
 WHOLE = re.compile(r"[+-]?\d{1,18}", re.ASCII)
 
@@ -69,6 +72,8 @@ class Verb:
     more: str | None = None
     """What may stand after `--`, if anything."""
     filters: bool = False
+    rehearsable: bool = False
+    """Whether all that it does is one transaction, so that --dry-run can undo it and tell what it was."""
     confirm: str | None = None
     """What it does to everything, for the question asked when there is neither a filter nor --force."""
     examples: tuple[str, ...] = field(default=())
@@ -131,6 +136,8 @@ class Verb:
         lines = [self.usage(noun), "", f"  {self.doc}"]
         if self.confirm:
             lines.append("  Asks first when there is neither a filter nor --force.")
+        if self.rehearsable:
+            lines.append("  With --dry-run it changes nothing, and lists what it would change.")
         if self.arguments:
             width = max(len(argument.name) + len(argument.shape) for argument in self.arguments) + 1
             lines += ["", "Arguments:"]
@@ -184,6 +191,35 @@ def amount(text: str) -> int:
     if number < 1:
         raise ValueError("write a whole number, 1 or more")
     return number
+
+
+def limit(text: str) -> int | None:
+    """How many of a long list; None for all.
+
+    :raises ValueError: it is neither a number nor `all`
+    """
+    return None if text == "all" else amount(text)
+
+
+USUAL_LIMIT = 100
+LIMIT = Argument("limit", f"so many of the newest, or all; default {USUAL_LIMIT}", limit, shape="NUMBER|all")
+
+
+class Newest(Protocol[R]):
+    """Finds what passes a filter, the newest last; of more than `most`, the newest."""
+
+    def __call__(self, filter_: Filter | None = None, *, most: int | None = None) -> Awaitable[list[R]]: ...
+
+
+async def newest(context: Context, given: Given, find: Newest[R]) -> list[R]:
+    """As many of the newest as the call wants, with a note if there are older ones that it has not named."""
+    most = given.get("limit", USUAL_LIMIT)
+    found = await find(context.filter, most=None if most is None else most + 1)
+    if most is None or len(found) <= most:
+        return found
+    if "limit" not in given:
+        context.note(f"There are older ones than these {most}: limit=all shows them.")
+    return found[-most:]
 
 
 def _read(argument: Argument, text: str, values: dict[str, Any], errors: list[str]) -> None:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from datetime import datetime
 from typing import TypeAlias
 
+from appliance.clock import SystemClock
 from appliance.model import TAG_DEFAULT, OsfId, StartedBy, UserId, Vm, VmState
-from appliance.ops import osfs, users, vms
+from appliance.ops import expiry, osfs, users, vms
 from appliance.qa.context import Context
-from appliance.qa.output import Column, Json, instant, local_time, yes_no
+from appliance.qa.limits import ARGUMENTS, NAMES, given_limits, report
+from appliance.qa.output import Column, Json, instant, local_time, span, yes_no
 from appliance.qa.reach import VERBS as REACH
 from appliance.qa.subject import Subject, property_verbs, show_verb
+from appliance.qa.tell import VERBS as TELL
 from appliance.qa.verbs import Argument, Given, Verb, amount, whole
 from appliance.scalars import boolean
 from appliance.storage.properties import Owner
@@ -35,7 +39,21 @@ COLUMNS: tuple[Column[Vm], ...] = (
     Column("Expire soft", lambda vm: local_time(vm.runtime.vm_expiration_soft)),
     Column("Expire hard", lambda vm: local_time(vm.runtime.vm_expiration_hard)),
     Column("Failure", lambda vm: vm.runtime.failure),
+    Column("Outdated", lambda vm: span(since(vm.outdated_since))),
+    Column("Soft left", lambda vm: span(until(vm.runtime.vm_expiration_soft))),
+    Column("Hard left", lambda vm: span(until(vm.runtime.vm_expiration_hard))),
 )
+
+
+def until(at: datetime | None) -> int | None:
+    """How many seconds are left; fewer than none: it is over."""
+    return None if at is None else round((at - SystemClock().now()).total_seconds())
+
+
+def since(at: datetime | None) -> int | None:
+    """How many seconds have passed."""
+    left = until(at)
+    return None if left is None else -left
 
 
 def plain(vm: Vm) -> Mapping[str, Json]:
@@ -86,6 +104,12 @@ def plain(vm: Vm) -> Mapping[str, Json]:
         "failed_at": instant(runtime.failed_at),
         "failures": runtime.failures,
         "waits_for": runtime.waits_for,
+        "outdated_s": since(vm.outdated_since),
+        "expire_soft_s": until(runtime.vm_expiration_soft),
+        "expire_hard_s": until(runtime.vm_expiration_hard),
+        "expire_asked": runtime.expire_asked,
+        "expire_next_ts": instant(runtime.expire_next_ts),
+        "expire_postponed": runtime.expire_postponed,
     }
 
 
@@ -169,12 +193,16 @@ async def list_(context: Context, given: Given) -> None:
 
 async def edit(context: Context, given: Given) -> None:
     """`qa vm edit`."""
+    limits = given_limits(context, given)
     async with context.database() as store:
         async with store.write() as tx:
             found = await tx.vms.find(context.filter)
-            edited = await vms.edit(tx, context.settings, found, given.values, by=context.by)
+            settings = {name: value for name, value in given.values.items() if name in vms.EDITABLE}
+            edited = await vms.edit(tx, context.settings, found, settings, by=context.by)
+            limited = await expiry.stamp_vms(tx, [vm.id for vm in found], limits, by=context.by)
         context.changed = edited > 0
     context.say(f"Edited {edited} VMs.")
+    report(context, limited, limits)
     context.note_if_nothing(edited)
 
 
@@ -188,9 +216,11 @@ async def delete(context: Context, given: Given) -> None:
         context.changed = purge and until is not None
     context.say(f"Deleting {len(found)} vm(s)")
     context.note_if_nothing(len(found))
-    if purge and until is not None:
+    if until is None or context.invocation.dry_run:
+        return
+    if purge:
         context.note("The daemon removes their homes within a minute.")
-    elif until is not None:
+    else:
         context.note(f"Their homes are kept until {local_time(until)} (qa kept list).")
 
 
@@ -305,17 +335,24 @@ VERBS = (
             Argument("di_tag", "the tag that chooses the DI"),
             Argument("ip", "another address", shape="ADDRESS"),
             Argument("osf", "the name of another OSF of the same backend"),
+            *ARGUMENTS,
         ),
-        any_of=vms.EDITABLE,
+        any_of=(*vms.EDITABLE, *NAMES.values()),
         filters=True,
+        rehearsable=True,
         confirm="edit all machines",
-        examples=("qa vm edit di_tag=pilot -f name=web-1", "qa vm edit osf=big -f user=alice"),
+        examples=(
+            "qa vm edit di_tag=pilot -f name=web-1",
+            "qa vm edit expire-hard='now + 2 hours' -f user=alice",
+            "qa vm edit osf=big -f user=alice",
+        ),
     ),
     Verb(
         "start",
         "Starts stopped VMs.",
         wish(_start, "Started {} VMs."),
         filters=True,
+        rehearsable=True,
         confirm="start all machines",
         examples=("qa vm start -f name=web-1",),
     ),
@@ -324,6 +361,7 @@ VERBS = (
         "Stops VMs, or withdraws a start that nobody has taken yet.",
         wish(_stop, "Stopped {} VMs."),
         filters=True,
+        rehearsable=True,
         confirm="stop all machines",
         examples=("qa vm stop -f osf=office", "qa vm stop --yes"),
     ),
@@ -332,6 +370,7 @@ VERBS = (
         "Stops VMs that run and starts them again; stopped ones stay so.",
         wish(_restart, "Restarted {} VMs."),
         filters=True,
+        rehearsable=True,
         confirm="restart all machines",
         examples=("qa vm restart -f name=web-1",),
     ),
@@ -340,6 +379,7 @@ VERBS = (
         "Keeps users out of VMs; what runs goes on, and consoles work.",
         wish(_block, None),
         filters=True,
+        rehearsable=True,
         confirm="block all machines",
         examples=("qa vm block -f name=web-1",),
     ),
@@ -348,6 +388,7 @@ VERBS = (
         "Lets users in again, whether an administrator or a failing image had blocked the VMs.",
         wish(_unblock, None),
         filters=True,
+        rehearsable=True,
         confirm="unblock all machines",
         examples=("qa vm unblock -f name=web-1", "qa vm unblock --yes"),
     ),
@@ -356,6 +397,7 @@ VERBS = (
         "Ends the sessions of VMs; the desktops go on.",
         wish(_disconnect, "Disconnected {} users."),
         filters=True,
+        rehearsable=True,
         confirm="disconnect all users",
         examples=("qa vm disconnect_user -f name=web-1",),
     ),
@@ -367,9 +409,11 @@ VERBS = (
             Argument("purge_home", "whether their homes go at once, for good", boolean, shape="yes|no"),
         ),
         filters=True,
+        rehearsable=True,
         confirm="delete all vms",
         examples=("qa vm del -f name=web-1", "qa vm del purge_home=yes -f user=alice"),
     ),
     *REACH,
+    *TELL,
     *property_verbs(SUBJECT),
 )

@@ -7,6 +7,7 @@ Each action ends in exactly one event. The actions of one VM are carried out in 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 from typing import ClassVar
 
@@ -124,6 +125,37 @@ class Arm(Background):
     """How often in a row what is waited for has failed."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """What a desktop's user is asked: to restart now, because another image waits."""
+
+    number: int
+    """Which question of this run it is."""
+    soft: datetime | None
+    hard: datetime | None
+    final: bool
+    """Whether it is the warning before the hard limit."""
+    later_s: int | None
+    """For how long the restart is put off when the user says so; None: it cannot be."""
+    postponements: int | None
+    """How often it can still be put off."""
+
+
+@dataclass(frozen=True, slots=True)
+class TellGuest(Action):
+    """Ask the desktop's user to restart. Ends in `GuestTold`."""
+
+    guest: GuestSpec
+    question: Question
+
+
+@dataclass(frozen=True, slots=True)
+class AwaitAnswer(Background):
+    """Wait for what the desktop's user answers, maybe for hours. Ends in `UserAnswered`."""
+
+    guest: GuestSpec
+
+
 @dataclass(frozen=True, slots=True)
 class AskPoweroff(Action):
     """Ask the VMA to power the guest off."""
@@ -186,6 +218,8 @@ ACTION_TYPES: tuple[type[Action], ...] = (
     AdoptGuest,
     WatchVma,
     Arm,
+    TellGuest,
+    AwaitAnswer,
     AskPoweroff,
     StopGuest,
     KillGuest,

@@ -13,6 +13,7 @@ from appliance.runtime.actions import (
     AdoptGuest,
     Arm,
     AskPoweroff,
+    AwaitAnswer,
     Deadline,
     FenceGuest,
     WatchVma,
@@ -38,11 +39,12 @@ def adopt(vm: Vm, guest: GuestSpec | None, *, backend: BackendKind, rebooted: bo
         restart=vm.runtime.restart,
     )
     if guest is not None:
-        return _alive(found, guest, state)
+        asking = vm.runtime.expire_answered < vm.runtime.expire_asked
+        return _alive(found, guest, state, asking=asking)
     return _gone(found, state, rebooted)
 
 
-def _alive(found: VmMachine, guest: GuestSpec, state: VmState) -> Step:
+def _alive(found: VmMachine, guest: GuestSpec, state: VmState, *, asking: bool) -> Step:
     taken_up: tuple[Action, ...] = (AdoptGuest(guest), FenceGuest(guest))
     match state:
         case VmState.STARTING:
@@ -54,7 +56,10 @@ def _alive(found: VmMachine, guest: GuestSpec, state: VmState) -> Step:
         case VmState.ZOMBIE:
             return enter(found, Phase.REAPING, *removal())
         case VmState.RUNNING | VmState.DEBUGGING | VmState.STOPPED:
-            return enter(found, Phase.MONITORING, *taken_up, WatchVma(guest, starting=False))
+            watches: tuple[Action, ...] = (WatchVma(guest, starting=False),)
+            if asking:
+                watches += (AwaitAnswer(guest),)
+            return enter(found, Phase.MONITORING, *taken_up, *watches, asking=asking)
 
 
 def _gone(found: VmMachine, state: VmState, rebooted: bool) -> Step | None:

@@ -14,7 +14,7 @@ from ipaddress import IPv4Interface
 from pathlib import Path
 from typing import Protocol
 
-from appliance.model import Mark, Usage, VmId
+from appliance.model import DiId, Mark, Usage, VmId
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,10 +168,32 @@ class Disks(Protocol):
         ...
 
     async def ensure_home(self, mark: Mark, *, size_mib: int | None) -> Path:
-        """The home of the mark's VM, made if it has none.
+        """The home of the mark's VM, made if it has none, and used with the mark's DI from now on.
 
         :raises VolumeError: there is a home with another owner's mark
         """
+        ...
+
+    async def home_used_with(self, mark: Mark) -> DiId | None:
+        """The DI with which the home of the mark's VM was used last; None if we keep no home of it.
+
+        :raises VolumeError: there is a home with another owner's mark
+        """
+        ...
+
+    def home_aside(self, vm_id: VmId, at: datetime) -> Path | None:
+        """Where a snapshot of the VM's home would be at that instant; None where none can be taken."""
+        ...
+
+    async def snapshot_home(self, mark: Mark, path: Path) -> bool:
+        """Keep the home of the mark's VM as it is at `path`; false if there is none, or it cannot be at once.
+
+        :raises VolumeError: the pool is full, or there is a home with another owner's mark
+        """
+        ...
+
+    async def is_home_as_in(self, mark: Mark, path: Path) -> bool:
+        """Whether nothing has changed in the home of the mark's VM since the snapshot at `path` was taken."""
         ...
 
     def aside(self, vm_id: VmId, at: datetime) -> Path | None:

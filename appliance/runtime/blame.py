@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from appliance.errors import ApplianceError, GuestError
+from appliance.errors import ApplianceError, BlockedError, GuestError
 from appliance.model import FailureCause
 
 
@@ -29,7 +29,10 @@ def blame_of(error: Exception) -> Blame:
     """Whose fault it is that an effect raised `error`.
 
     What nobody foresaw counts as the host's: better a start that waits in vain than a good image blocked.
+    What an administrator has blocked is told, and nothing follows, as with a guest that ended.
     """
+    if isinstance(error, BlockedError):
+        return GUEST
     if isinstance(error, GuestError):
         return IMAGE
     if isinstance(error, ApplianceError):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from appliance.model import BackendKind, StartedBy, VmId
-from appliance.runtime.actions import Action
+from appliance.runtime.actions import Action, Question
 from appliance.runtime.backend import GuestSpec
 from appliance.runtime.blame import HOST, Blame
 
@@ -82,6 +82,25 @@ class GuestErased(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AskDue(Event):
+    """It is time to ask the desktop's user to restart; the row says so already."""
+
+    question: Question
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GuestTold(Event):
+    """The VMA has taken the question; `answers` says whether an answer will come."""
+
+    answers: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UserAnswered(Event):
+    """The question is settled, and what was answered is in the row."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TimeUp(Event):
     """The armed deadline of this phase has passed."""
 
@@ -112,6 +131,9 @@ EVENT_TYPES: tuple[type[Event], ...] = (
     VmaSilent,
     GuestDeparted,
     GuestErased,
+    AskDue,
+    GuestTold,
+    UserAnswered,
     TimeUp,
     Done,
     ActionFailed,

@@ -4,8 +4,12 @@ Theory of operation. A VM waits for a boot slot (QUEUED), gets its root (CLONING
 fenced and started (LAUNCHING), and counts as running once its VMA has answered (AWAITING_VMA, then
 MONITORING). A start that fails for the host's sake is cleared away (CLEARING) and waits, longer each
 time, before it queues again (WAITING); its row goes on saying that it starts, so that no wish is
-lost, and it holds no slot. One that fails for the image's sake ends, and its root is kept. A stop
-asks the VMA, then the guest's init (SHUTTING_DOWN). Whatever way a run ends, it goes through
+lost, and it holds no slot. One that fails for the image's sake ends, and its root is kept.
+
+While a VM runs, its user may be asked to restart it for another image (TellGuest). The answer is waited
+for beside all else (AwaitAnswer); a *yes* is written into the row, and comes from there as any wish does.
+
+A stop asks the VMA, then the guest's init (SHUTTING_DOWN). Whatever way a run ends, it goes through
 CLEANING, which kills what may still run and removes what is left; only if that fails the VM becomes
 a zombie (REAPING) and is tried again until nothing is left.
 
@@ -33,6 +37,7 @@ from appliance.runtime.actions import (
     AdoptGuest,
     Arm,
     AskPoweroff,
+    AwaitAnswer,
     Deadline,
     DefineGuest,
     EraseGuest,
@@ -44,6 +49,7 @@ from appliance.runtime.actions import (
     RecordFailure,
     SaveState,
     StopGuest,
+    TellGuest,
     UnfenceGuest,
     WatchVma,
 )
@@ -51,16 +57,19 @@ from appliance.runtime.backend import GuestSpec
 from appliance.runtime.blame import GUEST, IMAGE, Blame
 from appliance.runtime.events import (
     ActionFailed,
+    AskDue,
     Done,
     Event,
     GuestDeparted,
     GuestErased,
     GuestLaunched,
+    GuestTold,
     RootReady,
     SlotGranted,
     StartWanted,
     StopWanted,
     TimeUp,
+    UserAnswered,
     VmaAnswered,
     VmaSilent,
 )
@@ -107,6 +116,8 @@ class VmMachine:
     """Whether init was told to end the guest, after the VMA was asked or could not be."""
     retrying: bool = False
     """Whether what failed in this phase is about to be tried again."""
+    asking: bool = False
+    """Whether the answer of the desktop's user is waited for."""
     tries: int = 0
     """How often in a row this start has failed for the host's sake."""
 
@@ -171,7 +182,7 @@ def enter(
     **changes: Any,
 ) -> Step:
     """Enter `phase` anew: another entry number, the state saved first, and why if there is a reason."""
-    entered = replace(vm, phase=phase, entry=vm.entry + 1, retrying=False, **changes)
+    entered = replace(vm, phase=phase, entry=vm.entry + 1, retrying=False, **{"asking": False, **changes})
     return entered, (saved or SaveState(), *actions)
 
 
@@ -331,6 +342,25 @@ def _converge(vm: VmMachine, event: TimeUp) -> Step:
     return replace(vm, retrying=False), (SaveState(), AdoptGuest(vm.guest), FenceGuest(vm.guest))
 
 
+@on(Phase.MONITORING, event=AskDue)
+def _ask(vm: VmMachine, event: AskDue) -> Step:
+    assert vm.guest is not None
+    return vm, (TellGuest(vm.guest, event.question),)
+
+
+@on(Phase.MONITORING, event=GuestTold)
+def _listen(vm: VmMachine, event: GuestTold) -> Step:
+    assert vm.guest is not None
+    if vm.asking or not event.answers:
+        return vm, ()
+    return replace(vm, asking=True), (AwaitAnswer(vm.guest),)
+
+
+@on(Phase.MONITORING, event=UserAnswered)
+def _heard(vm: VmMachine, event: UserAnswered) -> Step:
+    return replace(vm, asking=False), ()
+
+
 # --- stopping -------------------------------------------------------------------------------------
 
 
@@ -410,7 +440,12 @@ IGNORED: frozenset[tuple[Phase, type[Event]]] = frozenset(
     | {(phase, RootReady) for phase in Phase if phase is not Phase.CLONING}
     | {(phase, GuestLaunched) for phase in Phase if phase is not Phase.LAUNCHING}
     | {(phase, VmaAnswered) for phase in Phase if phase is not Phase.AWAITING_VMA}
-    | {(phase, VmaSilent) for phase in Phase if phase is not Phase.MONITORING}
+    | {
+        (phase, event)
+        for phase in Phase
+        for event in (VmaSilent, AskDue, GuestTold, UserAnswered)
+        if phase is not Phase.MONITORING
+    }
     | {
         (phase, GuestErased)
         for phase in Phase

@@ -14,7 +14,7 @@ from datetime import datetime
 from pathlib import Path
 
 from appliance.errors import BackendError
-from appliance.model import InstallationId, Mark, Usage, VmId
+from appliance.model import DiId, InstallationId, Mark, Usage, VmId
 from appliance.runtime.backend import ConsoleLine, Departure, GuestSpec, Sighting
 
 
@@ -83,6 +83,18 @@ class Nothing:
 
     async def ensure_home(self, mark: Mark, *, size_mib: int | None) -> Path:
         return self._run
+
+    async def home_used_with(self, mark: Mark) -> DiId | None:
+        return None
+
+    def home_aside(self, vm_id: VmId, at: datetime) -> Path | None:
+        return None
+
+    async def snapshot_home(self, mark: Mark, path: Path) -> bool:
+        return False
+
+    async def is_home_as_in(self, mark: Mark, path: Path) -> bool:
+        return False
 
     def aside(self, vm_id: VmId, at: datetime) -> Path | None:
         return None

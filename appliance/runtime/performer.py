@@ -8,11 +8,12 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
 from appliance.clock import Clock
 from appliance.config import (
+    HOME_SNAPSHOTS,
     KEPT_ROOT_DAYS,
     START_DELAY_FIRST,
     START_DELAY_LONGEST,
@@ -26,16 +27,17 @@ from appliance.config import (
     Key,
     Settings,
 )
-from appliance.errors import ApplianceError, BackendError, ImageError
+from appliance.errors import ApplianceError, BackendError, BlockedError, GuestError, ImageError
 from appliance.filters import Filter
 from appliance.log import facts
 from appliance.model import NO_DI, BackendKind, InstallationId, KeptKind, VmId, VmState
-from appliance.ops import failures, osfs
-from appliance.runtime import vma_monitor
+from appliance.ops import failures, home_snapshots, osfs
+from appliance.runtime import ageing, vma_monitor
 from appliance.runtime.actions import (
     AdoptGuest,
     Arm,
     AskPoweroff,
+    AwaitAnswer,
     Background,
     Deadline,
     DefineGuest,
@@ -46,9 +48,11 @@ from appliance.runtime.actions import (
     LaunchGuest,
     Order,
     PrepareRoot,
+    Question,
     RecordFailure,
     SaveState,
     StopGuest,
+    TellGuest,
     UnfenceGuest,
     WatchVma,
 )
@@ -61,8 +65,10 @@ from appliance.runtime.events import (
     Event,
     GuestErased,
     GuestLaunched,
+    GuestTold,
     RootReady,
     TimeUp,
+    UserAnswered,
     VmaAnswered,
     VmaSilent,
 )
@@ -71,11 +77,14 @@ from appliance.runtime.machine import VmMachine
 from appliance.runtime.supervisor import Perform
 from appliance.signals import ChangeFeed
 from appliance.storage.store import Store, Tx
-from appliance.vma_client import VmaClient
+from appliance.vma_client import Answer, VmaClient
 
 logger = logging.getLogger(__name__)
 
 CONSOLE_LINES = 200
+ANSWER_WAIT_S = 25.0
+"""How long a VMA may keep a call that waits for its user's answer."""
+ANSWER_PAUSE_S = 2.0
 OVERDUE_S = 10.0
 """How long an order may take to end once its time is over: a thread goes on until the kernel answers it."""
 E = TypeVar("E", bound=Event)
@@ -115,8 +124,13 @@ class Performer:
         clock: Clock,
         machine: Callable[[VmId], VmMachine | None],
         around: Callable[[Perform], Perform] = lambda effect: effect,
+        ring: Callable[[], None] = lambda: None,
     ) -> None:
-        """`machine` tells where a VM is in its life now; `around` is put between orders and their effects."""
+        """`machine` tells where a VM is in its life now; `around` is put between orders and their effects.
+
+        `ring` is called when a wish has been written.
+        """
+        self._ring = ring
         self._store = store
         self._settings = settings
         self._installation = installation
@@ -172,6 +186,11 @@ class Performer:
                 wait_s = self._wait_s(deadline, tries)
                 await self._clock.sleep(wait_s)
                 return self._event(order, TimeUp, waited_s=wait_s)
+            case TellGuest(guest, question):
+                return self._event(order, GuestTold, answers=await self._tell(order, guest, question))
+            case AwaitAnswer(guest):
+                await self._await_answer(order, guest)
+                return self._event(order, UserAnswered)
             case AskPoweroff(guest):
                 await self._ask_poweroff(order, guest)
             case StopGuest():
@@ -291,6 +310,7 @@ class Performer:
         guest = await self._store.at_once(saved_and_placed, lasting=False)
         self._feed.announce(order.vm_id)
         await disks.clone_root(guest.mark, keep=guest.keep_root, limit_mib=guest.root_mib)
+        await home_snapshots.before_image(self._store, disks, guest.mark, most=settings[HOME_SNAPSHOTS])
         await disks.ensure_home(guest.mark, size_mib=guest.home_mib)
         return guest
 
@@ -306,6 +326,10 @@ class Performer:
                 f"no image of OSF {vm.osf} carries the tag {vm.di_tag}",
                 hint=f"qa di add path=FILE osf={vm.osf}, or qa di tag di_id=N tag={vm.di_tag}",
             )
+        if vm.next_di_blocked:
+            raise BlockedError(
+                f"the image {vm.next_di} of OSF {vm.osf} is blocked", hint=f"qa di unblock -f id={di_id}"
+            )
         guest = describe(vm, osf, NO_DI if di_id is None else di_id, settings, self._installation)
         await tx.runtimes.place(vm.id, placement(guest, settings))
         return guest
@@ -319,14 +343,57 @@ class Performer:
         silent = await vma_monitor.until_silence(place, settings, self._clock)
         return self._event(order, VmaSilent, silent_s=silent)
 
-    async def _ask_poweroff(self, order: Order, guest: GuestSpec) -> None:
+    async def _tell(self, order: Order, guest: GuestSpec, question: Question) -> bool:
+        """Put a question to a guest; whether an answer will come."""
+        try:
+            answers = await self._vma(guest).expire(
+                _database_text(question.soft),
+                _database_text(question.hard),
+                ask=question.number,
+                final=question.final,
+                later_s=question.later_s,
+                postponements=question.postponements,
+            )
+        except GuestError as exc:
+            logger.warning("the guest was not asked", extra=facts(vm=order.vm_id, error=exc))
+            await self._store.at_once(lambda tx: ageing.note_untold(tx, order.vm_id))
+            return False
+        if not answers:
+            await self._store.at_once(lambda tx: ageing.note_silent(tx, order.vm_id, question.number))
+        return answers
+
+    async def _await_answer(self, order: Order, guest: GuestSpec) -> None:
+        """Wait until the user of a desktop has answered, and write what it was."""
+        while True:
+            try:
+                said = await self._vma(guest).expire_answer(ANSWER_WAIT_S)
+            except GuestError as exc:
+                logger.debug("no answer yet", extra=facts(vm=order.vm_id, error=exc))
+                await self._clock.sleep(ANSWER_PAUSE_S)
+                continue
+            if said.answer is not Answer.ASKING:
+                break
+        number = None if said.answer is Answer.NONE else said.ask
+        restart = said.answer is Answer.RESTART
+        await self._store.at_once(lambda tx: ageing.settle_answer(tx, order.vm_id, number, restart=restart))
+        self._ring()
+
+    def _vma(self, guest: GuestSpec) -> VmaClient:
         settings = self._settings()
         place = placement(guest, settings)
+        return VmaClient(place.address, place.vma_port, timeout_s=settings[VMA_TIMEOUT])
+
+    async def _ask_poweroff(self, order: Order, guest: GuestSpec) -> None:
         try:
-            await VmaClient(place.address, place.vma_port, timeout_s=settings[VMA_TIMEOUT]).poweroff()
+            await self._vma(guest).poweroff()
         finally:
             if not self._kit(order).backend.sees_departures:
                 await self._kit(order).backend.stop(order.vm_id)
+
+
+def _database_text(at: datetime | None) -> str | None:
+    """An instant as hooks expect it: as QVD's database would show it (protocol.md 3.3)."""
+    return None if at is None else at.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S")
 
 
 @contextmanager

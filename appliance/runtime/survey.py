@@ -56,7 +56,7 @@ class Plan:
     homes: tuple[Mark, ...]
     """Homes without a VM and without a row of `kept`."""
     kept: Mapping[Path, Mark]
-    """Roots put aside of which there is no row."""
+    """Roots put aside, and snapshots of homes, of which there is no row."""
     gone: tuple[int, ...]
     """Rows of `kept` whose thing is gone."""
     images: tuple[DiId, ...]

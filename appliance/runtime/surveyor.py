@@ -27,8 +27,8 @@ from appliance.runtime.survey import Found, Plan, Rows, plan
 from appliance.runtime.traces import Places
 from appliance.storage import marks, quotas, subvolumes, volumes
 from appliance.storage.image_lock import is_in_use
-from appliance.storage.operations import Kind
-from appliance.storage.paths import Paths
+from appliance.storage.operations import MAKES_IMAGES
+from appliance.storage.paths import HOME_SNAPSHOT, Paths
 from appliance.storage.root_lock import is_locked, locked
 from appliance.storage.store import Store
 from appliance.threads import in_thread
@@ -193,8 +193,8 @@ class Surveyor:
             vms = await tx.vms.find()
             rows = Rows(
                 vms={vm.id: vm.uuid for vm in vms},
-                dis={di.id for di in await tx.images.find()},
-                given={DiId(number) for number in await tx.operations.objects(Kind.DI_ADD)},
+                dis={di.id for di in await tx.images.find(trash=True)},
+                given={DiId(number) for number in await tx.operations.objects(*MAKES_IMAGES)},
                 kept=await tx.kept.find(),
             )
         return rows, {vm.id: vm.backend for vm in vms}
@@ -251,7 +251,11 @@ class Surveyor:
         roots_end = now + timedelta(days=settings[config.KEPT_ROOT_DAYS])
         homes = [(home, mark) for mark in left.homes for home in paths.homes_of(mark.vm_id) if home.exists()]
         kept = [(KeptKind.HOME, home, mark, homes_end) for home, mark in homes]
-        kept += [(KeptKind.ROOT, path, mark, roots_end) for path, mark in left.kept.items()]
+        for path, mark in left.kept.items():
+            # Whose a snapshot was nobody knows any more: it is kept as a home is, and restored by nobody.
+            is_snapshot = bool(HOME_SNAPSHOT.fullmatch(path.name))
+            kind, until = (KeptKind.SNAPSHOT, homes_end) if is_snapshot else (KeptKind.ROOT, roots_end)
+            kept.append((kind, path, mark, until))
         if not kept and not left.gone:
             return
         async with self._store.write() as tx:

@@ -18,7 +18,7 @@ from appliance.runtime import lxc_config
 from appliance.runtime.cgroups import Cgroups
 from appliance.runtime.survey import Found
 from appliance.storage import marks
-from appliance.storage.paths import Paths
+from appliance.storage.paths import HOME_SNAPSHOT, Paths
 from appliance.storage.qcow2 import HALF as HALF_DISK
 from appliance.storage.qcow2 import HOME, KEPT, OVERLAY
 
@@ -86,8 +86,12 @@ def half_made(paths: Paths) -> set[Path]:
 
 
 def kept_things(paths: Paths) -> list[Path]:
-    """What was put aside."""
-    return [*_inside(paths.kept), *(path for path in _inside(paths.overlays) if KEPT.fullmatch(path.name))]
+    """What was put aside, and snapshots of homes."""
+    return [
+        *_inside(paths.kept),
+        *(path for path in _inside(paths.overlays) if KEPT.fullmatch(path.name)),
+        *(path for path in _inside(paths.homes) if HOME_SNAPSHOT.fullmatch(path.name)),
+    ]
 
 
 def _marked(folder: Path, pattern: re.Pattern[str]) -> Iterator[tuple[VmId, Mark | None]]:

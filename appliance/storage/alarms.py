@@ -19,7 +19,11 @@ KEYS: Keys = {
     "id": alarms.c.id,
     "kind": alarms.c.kind,
     "object": alarms.c.object,
+    "text": alarms.c.text,
     "count": alarms.c.count,
+    "raised": alarms.c.raised,
+    "last": alarms.c.last,
+    "cleared": alarms.c.cleared,
 }
 
 

@@ -6,17 +6,19 @@ without a mark is never ours. Ids are never used twice, and still a mark decides
 
 from __future__ import annotations
 
+import errno
 import logging
 import uuid
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
 from appliance.clock import Calendar, SystemClock
-from appliance.errors import VolumeError
+from appliance.errors import ConflictError, VolumeError
 from appliance.model import DiId, InstallationId, Mark, VmId
 from appliance.storage import marks, subvolumes
-from appliance.storage.paths import Paths
-from appliance.storage.shares import Policy, Shares
+from appliance.storage.paths import HOME_SNAPSHOT, Paths
+from appliance.storage.shares import Policy, Shares, group_of
 from appliance.storage.volumes import delete, explained
 from appliance.threads import in_thread
 
@@ -62,9 +64,49 @@ class BtrfsDisks:
     async def ensure_home(self, mark: Mark, *, size_mib: int | None) -> Path:
         """The home of the mark's VM, made if it has none, limited to its size.
 
+        It is marked as used with the mark's DI from now on.
+
         :raises VolumeError: there is a home with another owner's mark
         """
         return await in_thread(self._ensure_home, mark, size_mib)
+
+    async def home_used_with(self, mark: Mark) -> DiId | None:
+        """The DI with which the home of the mark's VM was used last; None if it has no home.
+
+        :raises VolumeError: there is a home with another owner's mark
+        """
+        there = await in_thread(self._home_mark, mark)
+        return None if there is None else there.di_id
+
+    def home_aside(self, vm_id: VmId, at: datetime) -> Path:
+        """Where a snapshot of the VM's home would be at that instant: a free name."""
+        return _free(self._paths.home_snapshot(vm_id, at))
+
+    async def snapshot_home(self, mark: Mark, path: Path) -> bool:
+        """Keep the home of the mark's VM as it is now at `path`, read-only.
+
+        False if it has no home, or if `path` is on another file system.
+
+        :raises VolumeError: it cannot be made, or there is a home with another owner's mark
+        """
+        return await in_thread(self._snapshot_home, mark, path)
+
+    async def is_home_as_in(self, mark: Mark, path: Path) -> bool:
+        """Whether the home of the mark's VM is just as in the snapshot at `path`.
+
+        :raises VolumeError: it cannot be told
+        """
+        return await in_thread(self._is_home_as_in, mark, path)
+
+    async def restore_home(self, mark: Mark, path: Path, change: Callable[[Path], object]) -> None:
+        """Put the home of the mark's VM back as in the snapshot at `path` and do `change` to it, all at once.
+
+        Nothing of the present home stays. The caller holds the lock of the VM's root.
+
+        :raises ConflictError: the present home has subvolumes of its own, which no snapshot has
+        :raises VolumeError: snapshot or home have another owner, or it cannot be done; the home is as it was
+        """
+        await in_thread(self._restore_home, mark, path, change)
 
     async def keep_reserve(self) -> None:
         """Keep the guests from the part of the pool that is the host's.
@@ -75,8 +117,7 @@ class BtrfsDisks:
 
     def aside(self, vm_id: VmId, at: datetime) -> Path:
         """Where the VM's root would be put aside at that instant: a free name."""
-        path = self._paths.kept_root(vm_id, at)
-        return path if not path.exists() else path.with_name(f"{path.name}-{uuid.uuid4().hex[:8]}")
+        return _free(self._paths.kept_root(vm_id, at))
 
     async def put_aside(self, vm_id: VmId, path: Path) -> bool:
         """Move the VM's root to `path`; false if there is no root of ours.
@@ -176,19 +217,75 @@ class BtrfsDisks:
 
     def _ensure_home(self, mark: Mark, size_mib: int | None) -> Path:
         home = self._paths.homefs(mark.vm_id)
-        if home.exists():
-            there = marks.mark_of(home)
-            if there is None or (there.installation, there.vm_uuid) != (mark.installation, mark.vm_uuid):
-                raise VolumeError(
-                    f"the home {home} has another owner, and VM {mark.vm_id} must not see it",
-                    hint="move it away",
-                )
-        else:
+        there = self._home_mark(mark)
+        if there is None:
             with explained(f"the home of VM {mark.vm_id} cannot be made"):
                 subvolumes.create(home, mark, group=self._shares.group)
+        elif there != mark:
+            with explained(f"the home {home} cannot be marked"):
+                self._shares.limit_home(home, None)  # In a home that is full, there is no room for a mark.
+                marks.set_mark(home, mark)
+        snapshots = 0 if size_mib is None else self._snapshots(mark.vm_id)
         with explained(f"the size of {home} cannot be limited"):
-            self._shares.limit_home(home, size_mib)
+            self._shares.limit_home(home, size_mib, snapshots=snapshots)
         return home
+
+    def _home_mark(self, mark: Mark) -> Mark | None:
+        home = self._paths.homefs(mark.vm_id)
+        if not home.exists():
+            return None
+        there = marks.mark_of(home)
+        if there is None or not there.is_of_same_vm(mark):
+            raise VolumeError(
+                f"the home {home} has another owner, and VM {mark.vm_id} must not see it", hint="move it away"
+            )
+        return there
+
+    def _snapshots(self, vm_id: VmId) -> int:
+        """How many snapshots of a home there are."""
+        found = self._paths.kept.glob(f"{vm_id}-home-*")
+        return sum(bool(HOME_SNAPSHOT.fullmatch(path.name)) for path in found)
+
+    def _snapshot_home(self, mark: Mark, path: Path) -> bool:
+        if self._home_mark(mark) is None:
+            return False
+        with explained(f"no snapshot of the home of VM {mark.vm_id} can be taken"):
+            try:
+                subvolumes.preserve(self._paths.homefs(mark.vm_id), path, group=self._group())
+            except OSError as exc:
+                if exc.errno != errno.EXDEV:
+                    raise
+                logger.warning("no snapshot of a home: %s is on another file system", self._paths.kept)
+                return False
+        return True
+
+    def _is_home_as_in(self, mark: Mark, path: Path) -> bool:
+        if self._home_mark(mark) is None or not path.exists():
+            return False
+        with explained(f"the home of VM {mark.vm_id} cannot be compared"):
+            return subvolumes.is_as_in(self._paths.homefs(mark.vm_id), path)
+
+    def _restore_home(self, mark: Mark, path: Path, change: Callable[[Path], object]) -> None:
+        home = self._paths.homefs(mark.vm_id)
+        failure = f"the home of VM {mark.vm_id} cannot be restored"
+        there = marks.mark_of(path)
+        if there is None or not there.is_of_same_vm(mark):
+            raise VolumeError(f"the snapshot {path} is not of VM {mark.vm_id}", hint="nothing was changed")
+        with explained(failure):
+            if self._home_mark(mark) is not None and subvolumes.has_inner(home):
+                raise ConflictError(
+                    f"{failure}: subvolumes were made in it, which a snapshot does not hold",
+                    hint=f"delete them: btrfs subvolume list -o {home}; nothing was changed",
+                )
+            subvolumes.replace(home, path, change, group=self._group())
+
+    def _group(self) -> int | None:
+        """The group that snapshots enter; also for who has not set up the pool itself."""
+        return group_of(self._paths.all_homefs, self._installation)
+
+
+def _free(path: Path) -> Path:
+    return path if not path.exists() else path.with_name(f"{path.name}-{uuid.uuid4().hex[:8]}")
 
 
 def _rename(root: Path, aside: Path, vm_id: VmId) -> None:
@@ -203,3 +300,17 @@ async def erase_di(paths: Paths, di_id: DiId) -> None:
     unfinished = (*base.parent.glob(f".{di_id}.unpacking"), *base.parent.glob(f"..{di_id}.unpacking.*"))
     for volume in (base, *unfinished):
         await in_thread(delete, volume)
+
+
+def duplicate_di(paths: Paths, source: Path, di_id: DiId) -> None:
+    """Give a DI the unpacked image of another one, read-only as that is.
+
+    :raises VolumeError: it cannot be made; what there is of it goes with `erase_di`
+    """
+    base = paths.basefs(di_id)
+    fresh = base.with_name(f".{di_id}.unpacking")
+    with explained(f"{base} cannot be made from {source}"):
+        subvolumes.snapshot(source, fresh, None)
+        subvolumes.commit(fresh)
+        subvolumes.seal(fresh)
+        fresh.rename(base)

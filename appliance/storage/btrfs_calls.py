@@ -16,8 +16,9 @@ from pathlib import Path
 
 SNAP_DESTROY, SNAP_CREATE_V2, SUBVOL_CREATE_V2 = 0x5000940F, 0x50009417, 0x50009418
 SYNC = 0x9408
+AT_FDCWD, RENAME_EXCHANGE = -100, 1 << 1
 LONGEST_NAME_V1, LONGEST_NAME_V2 = 4087, 4039
-INHERIT = 1 << 2
+READ_ONLY, INHERIT = 1 << 1, 1 << 2
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
@@ -59,13 +60,24 @@ def create(path: Path, *, group: int | None = None) -> None:
     _make(SUBVOL_CREATE_V2, 0, path, group)
 
 
-def snapshot(source: Path, path: Path, *, group: int | None = None) -> None:
-    """Make a writable copy of a subvolume, in a quota group if one is given.
+def snapshot(source: Path, path: Path, *, group: int | None = None, read_only: bool = False) -> None:
+    """Make a copy of a subvolume, writable or not, in a quota group if one is given.
 
     :raises OSError: it cannot be made
     """
     with _opened(source) as descriptor:
-        _make(SNAP_CREATE_V2, descriptor, path, group)
+        _make(SNAP_CREATE_V2, descriptor, path, group, READ_ONLY if read_only else 0)
+
+
+def exchange(one: Path, other: Path) -> None:
+    """Let two subvolumes or files, both there, have each other's names, at one instant.
+
+    :raises OSError: they cannot; nothing changes
+    """
+    paths = ctypes.c_char_p(os.fsencode(one)), ctypes.c_char_p(os.fsencode(other))
+    if _LIBC.renameat2(AT_FDCWD, paths[0], AT_FDCWD, paths[1], RENAME_EXCHANGE) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), str(one), None, str(other))
 
 
 def destroy(path: Path) -> None:
@@ -87,11 +99,11 @@ def sync(path: Path) -> None:
         fcntl.ioctl(descriptor, SYNC)
 
 
-def _make(request: int, source: int, path: Path, group: int | None) -> None:
-    arguments = _Arguments2(fd=source, name=_name(path, LONGEST_NAME_V2))
+def _make(request: int, source: int, path: Path, group: int | None, flags: int = 0) -> None:
+    arguments = _Arguments2(fd=source, name=_name(path, LONGEST_NAME_V2), flags=flags)
     if group is not None:
         inherit = _Inherit(groups=1, group=group)
-        arguments.flags = INHERIT
+        arguments.flags |= INHERIT
         arguments.size = ctypes.sizeof(inherit)
         arguments.inherit = ctypes.pointer(inherit)
     with _opened(path.parent) as parent:

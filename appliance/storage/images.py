@@ -6,13 +6,14 @@ from collections.abc import Collection, Iterable
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Row, delete, func, insert, select, update
+from sqlalchemy import Row, ScalarSelect, delete, func, insert, select, true, update
 
 from appliance.errors import NotFoundError
 from appliance.filters import Filter
-from appliance.model import Di, DiId, OsfId
+from appliance.model import ArrivingDi, Di, DiId, OsfId, TagMove
+from appliance.storage import image_states
 from appliance.storage.connection import Connection
-from appliance.storage.schema import di_properties, di_tags, dis, osfs, tag_history, vm_runtimes
+from appliance.storage.schema import di_properties, di_tags, dis, operations, osfs, tag_history, vm_runtimes
 from appliance.storage.where import Keys, property_of, through, where
 
 KEYS: Keys = {
@@ -23,7 +24,24 @@ KEYS: Keys = {
     "version": dis.c.version,
     "sha256": dis.c.sha256,
     "created": dis.c.created,
+    "notes": dis.c.notes,
+    "blocked": dis.c.blocked,
+    "until": dis.c.until,
+    "state": image_states.OF_IMAGE,
     "tag": through(di_tags.c.tag, di_tags.c.di_id == dis.c.id),
+}
+
+HISTORY_KEYS: Keys = {
+    "id": tag_history.c.id,
+    "at": tag_history.c.at,
+    "by": tag_history.c.by,
+    "osf_id": tag_history.c.osf_id,
+    "osf": osfs.c.name,
+    "tag": tag_history.c.tag,
+    "from_di_id": tag_history.c.from_di_id,
+    "from_version": tag_history.c.from_version,
+    "to_di_id": tag_history.c.to_di_id,
+    "to_version": tag_history.c.to_version,
 }
 
 
@@ -37,26 +55,51 @@ class Images:
     async def get(self, di_id: DiId) -> Di:
         """One DI.
 
-        :raises NotFoundError: there is none with this id
+        :raises NotFoundError: there is none with this id, or it is in the trash
         """
-        found = await self.find(Filter.where(id=di_id))
+        found = await self.find(Filter.where(id=di_id), trash=True)
         if not found:
             raise NotFoundError(f"there is no DI with id {di_id}")
+        if found[0].retired is not None:
+            raise NotFoundError(f"DI {di_id} is in the trash", hint=f"qa di undelete -f id={di_id}")
         return found[0]
 
-    async def find(self, filter_: Filter | None = None) -> list[Di]:
-        """The DIs that pass, by id, with their tags."""
+    async def find(self, filter_: Filter | None = None, *, trash: bool = False) -> list[Di]:
+        """The DIs that pass, by id, with their tags; those in the trash only with `trash`."""
         passes = where(filter_, KEYS, property_of(di_properties, dis.c.id))
         rows = (
             await self._connection.execute(
-                select(dis, osfs.c.name.label("osf"))
+                select(dis, osfs.c.name.label("osf"), image_states.OF_IMAGE.label("state"))
                 .join(osfs, osfs.c.id == dis.c.osf_id)
-                .where(passes)
+                .where(passes, true() if trash else dis.c.retired.is_(None))
                 .order_by(dis.c.id)
             )
         ).all()
         tags = await self._tags_of([row.id for row in rows])
         return [_di(row, tags.get(row.id, ())) for row in rows]
+
+    async def arriving(self, filter_: Filter | None = None) -> list[ArrivingDi]:
+        """The images under way that pass, by id: work that makes them has begun, and has not ended."""
+        passes = where(filter_, image_states.keys_of_arriving(KEYS), image_states.no_property)
+        rows = await self._connection.execute(
+            select(
+                image_states.MADE_ID.label("id"),
+                image_states.OF_WORK.label("state"),
+                *(operations.c[name] for name in ("progress", "begun", "owner")),
+                osfs.c.id.label("osf_id"),
+                osfs.c.name.label("osf"),
+            )
+            .select_from(operations)
+            .outerjoin(osfs, osfs.c.id == image_states.MADE_FOR)
+            .where(image_states.ARRIVES, passes)
+            .order_by(operations.c.id)
+        )
+        return [ArrivingDi(**row._mapping) for row in rows]
+
+    async def versions(self, ids: Collection[DiId]) -> dict[DiId, str]:
+        """The versions of those of these DIs that are there."""
+        rows = await self._connection.execute(select(dis.c.id, dis.c.version).where(dis.c.id.in_(ids)))
+        return {DiId(row.id): row.version for row in rows}
 
     async def reserve_id(self, osf_id: OsfId) -> DiId:
         """A DI number that nobody else gets, before there is a row: ids are never used again."""
@@ -68,7 +111,15 @@ class Images:
         return di_id
 
     async def add(
-        self, di_id: DiId, osf_id: OsfId, *, version: str, path: str, sha256: str, size_bytes: int
+        self,
+        di_id: DiId,
+        osf_id: OsfId,
+        *,
+        version: str,
+        path: str,
+        sha256: str,
+        size_bytes: int,
+        notes: str | None = None,
     ) -> None:
         """Register a DI under its reserved number; its version must be free within the OSF."""
         await self._connection.execute(
@@ -80,8 +131,50 @@ class Images:
                 sha256=sha256,
                 size_bytes=size_bytes,
                 created=self._at,
+                notes=notes,
             )
         )
+
+    async def edit_notes(self, ids: Collection[DiId], notes: str | None) -> None:
+        """Write what is to be known about DIs, over what was there."""
+        await self._connection.execute(update(dis).where(dis.c.id.in_(ids)).values(notes=notes))
+
+    async def block(self, ids: Collection[DiId], blocked: bool) -> list[DiId]:
+        """Let nothing boot these DIs, or anything again; returns which were not so before."""
+        changed = update(dis).where(dis.c.id.in_(ids), dis.c.blocked != blocked).values(blocked=blocked)
+        return sorted(await self._connection.scalars(changed.returning(dis.c.id)))
+
+    async def retire(self, di_id: DiId, *, until: datetime, former_tags: Collection[str]) -> None:
+        """Put a DI into the trash, with the moving tags that it had."""
+        await self._connection.execute(
+            update(dis)
+            .where(dis.c.id == di_id)
+            .values(retired=self._at, until=until, former_tags=",".join(former_tags) or None)
+        )
+
+    async def bring_back(self, ids: Collection[DiId]) -> None:
+        """Take DIs out of the trash; without a tag so far."""
+        await self._connection.execute(
+            update(dis).where(dis.c.id.in_(ids)).values(retired=None, until=None, former_tags=None)
+        )
+
+    async def due(self) -> list[Di]:
+        """What has been in the trash for long enough."""
+        return [di for di in await self.find(trash=True) if di.until is not None and di.until <= self._at]
+
+    async def moving_tags(self, di: Di) -> list[str]:
+        """Those of a DI's tags that are not fixed at it."""
+        tags = select(di_tags.c.tag).where(di_tags.c.di_id == di.id, ~di_tags.c.fixed).order_by(di_tags.c.tag)
+        return list(await self._connection.scalars(tags))
+
+    async def version_in_trash(self, osf_id: OsfId, version: str) -> DiId | None:
+        """The DI of this version that an OSF has in the trash: it keeps the name for its return."""
+        found = await self._connection.scalar(
+            select(dis.c.id).where(
+                dis.c.osf_id == osf_id, dis.c.version == version, dis.c.retired.is_not(None)
+            )
+        )
+        return None if found is None else DiId(found)
 
     async def delete(self, ids: Collection[DiId]) -> int:
         """Remove DIs that nothing runs, with their tags; returns how many."""
@@ -126,15 +219,36 @@ class Images:
             await self._connection.execute(update(di_tags).where(*of_tag).values(di_id=di_id))
         await self._connection.execute(
             insert(tag_history).values(
-                at=self._at, by=by, osf_id=osf_id, tag=tag, from_di_id=was, to_di_id=di_id
+                at=self._at,
+                by=by,
+                osf_id=osf_id,
+                tag=tag,
+                from_di_id=was,
+                to_di_id=di_id,
+                from_version=_version_of(was),
+                to_version=_version_of(di_id),
             )
         )
         return was
 
+    async def history(self, filter_: Filter | None = None, *, most: int | None = None) -> list[TagMove]:
+        """The moves of tags that pass, the newest last; of more than `most`, the newest."""
+        newest = (
+            select(tag_history, osfs.c.name.label("osf"))
+            .join(osfs, osfs.c.id == tag_history.c.osf_id)
+            .where(where(filter_, HISTORY_KEYS))
+            .order_by(tag_history.c.id.desc())
+            .limit(most)
+        )
+        rows = (await self._connection.execute(newest)).all()
+        return [TagMove(**row._mapping) for row in reversed(rows)]
+
     async def newest(self, osf_id: OsfId, *, without: Collection[DiId] = ()) -> DiId | None:
-        """The DI added last to an OSF, leaving some out of account."""
+        """The DI added last to an OSF that can be booted, leaving some out of account."""
         found = await self._connection.scalar(
-            select(func.max(dis.c.id)).where(dis.c.osf_id == osf_id, dis.c.id.not_in(without))
+            select(func.max(dis.c.id)).where(
+                dis.c.osf_id == osf_id, dis.c.id.not_in(without), dis.c.retired.is_(None), ~dis.c.blocked
+            )
         )
         return None if found is None else DiId(found)
 
@@ -159,6 +273,10 @@ class Images:
         return found
 
 
+def _version_of(di_id: DiId | None) -> ScalarSelect[str] | None:
+    return None if di_id is None else select(dis.c.version).where(dis.c.id == di_id).scalar_subquery()
+
+
 def _di(row: Row[Any], tags: tuple[str, ...]) -> Di:
     return Di(
         id=DiId(row.id),
@@ -170,4 +288,10 @@ def _di(row: Row[Any], tags: tuple[str, ...]) -> Di:
         size_bytes=row.size_bytes,
         created=row.created,
         tags=tags,
+        state=row.state,
+        notes=row.notes,
+        blocked=row.blocked,
+        retired=row.retired,
+        until=row.until,
+        former_tags=tuple(row.former_tags.split(",")) if row.former_tags else (),
     )

@@ -13,8 +13,8 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,11 +23,14 @@ from appliance.clock import SystemClock, Timers
 from appliance.errors import ImageError, MissingToolError, PoolFullError, ToolError, VolumeError
 from appliance.model import DiId
 from appliance.proc import Completed
-from appliance.storage import openat, subvolumes, volumes
+from appliance.storage import openat, quotas, subvolumes, volumes
 from appliance.storage.jail import TARGET, confined
 from appliance.storage.paths import Paths
+from appliance.storage.quotas import Mode
 from appliance.storage.room import ROOM_LEFT, compression
 from appliance.storage.screen import Bounds, Screen, TooBigError
+from appliance.storage.sharing import PreviousGoneError, Sharing, sharing_with
+from appliance.storage.volumes import explained
 from appliance.threads import in_thread
 
 logger = logging.getLogger(__name__)
@@ -38,6 +41,8 @@ Progress = Callable[[float], None]
 UNPACK_S = 3600.0
 LOOK_S = 0.25
 PIECE = 1 << 20
+HEAD = 512
+"""How many bytes of an archive tell what it is."""
 LONGEST_REASON = 200
 LONGEST_COMPLAINTS = 1 << 16
 """Bytes. tar complains of each member that it cannot make, in a line as long as four of its names."""
@@ -70,23 +75,60 @@ async def import_di(
     archive: Path,
     progress: Progress,
     *,
+    previous: DiId | None = None,
     limits: Limits | None = None,
     timers: Timers | None = None,
 ) -> None:
     """Unpack an archive as `basefs/<di id>`; done already, it does nothing.
 
+    What it has in common with the image `previous` takes no room in the pool.
+
     :raises ImageError: the archive is damaged, or what it holds is no root of a container
     :raises VolumeError: the pool is full
     """
-    base = paths.basefs(di_id)
-    if await asyncio.to_thread(base.exists):
+    if await asyncio.to_thread(paths.basefs(di_id).exists):
         return
+    try:
+        source = os.open(archive, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as exc:
+        raise ImageError(f"the archive {archive} cannot be read: {exc.strerror}") from exc
+    name, head = archive.name.removeprefix(f"{di_id}-"), os.pread(source, HEAD, 0)
+    try:
+        async with _watched(source, progress, timers or SystemClock()):
+            try:
+                await import_stream(paths, di_id, name, head, source, previous=previous, limits=limits)
+            except PreviousGoneError:
+                os.lseek(source, 0, os.SEEK_SET)
+                await import_stream(paths, di_id, name, head, source, limits=limits)
+    finally:
+        os.close(source)
+    progress(1.0)
+
+
+async def import_stream(
+    paths: Paths,
+    di_id: DiId,
+    name: str,
+    head: bytes,
+    source: int,
+    *,
+    previous: DiId | None = None,
+    limits: Limits | None = None,
+) -> None:
+    """The same for what comes out of the descriptor `source` and begins with `head`.
+
+    :raises PreviousGoneError: the image `previous` was deleted meanwhile; it is to be imported without
+    """
+    base = paths.basefs(di_id)
     fresh = base.with_name(f".{di_id}.unpacking")
     await in_thread(volumes.delete, fresh)
     await in_thread(subvolumes.create, fresh)
     try:
-        name = archive.name.removeprefix(f"{di_id}-")
-        await _unpack(archive, name, fresh, progress, limits or Limits(), timers or SystemClock())
+        with explained(f"{name} cannot be unpacked"), _shared(paths, previous) as sharing:
+            await _unpack(name, head, source, fresh, limits or Limits(), sharing)
+            if sharing:
+                await in_thread(sharing.fill, fresh)
+                logger.info("blocks shared archive=%s with=%s differ=%d", name, previous, sharing.written)
         await in_thread(_finish, name, fresh, base)
     except BaseException:
         with suppress(VolumeError):
@@ -94,42 +136,54 @@ async def import_di(
         raise
 
 
+def _shared(paths: Paths, previous: DiId | None) -> AbstractContextManager[Sharing | None]:
+    """What can be shared with an image, if it is there.
+
+    A full quota group has to be counted anew when a tree that shares blocks enters it, so there is none then.
+    """
+    bases = paths.all_basefs
+    if previous is None or (quotas.mode(bases) is Mode.QGROUP and quotas.can_group(Mode.QGROUP)):
+        return nullcontext()
+    if not paths.basefs(previous).exists():
+        return nullcontext()
+    return sharing_with(paths.basefs(previous), bases)
+
+
 async def _unpack(
-    archive: Path, name: str, target: Path, progress: Progress, limits: Limits, timers: Timers
+    name: str, head: bytes, source: int, target: Path, limits: Limits, sharing: Sharing | None
 ) -> None:
     try:
-        source = os.open(archive, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError as exc:
-        raise ImageError(f"the archive {archive} cannot be read: {exc.strerror}") from exc
-    try:
-        try:
-            program = compression(os.pread(source, 512, 0))
-        except ImageError as exc:
-            raise ImageError(f"the archive {name} is unusable: {exc}") from exc
-        if program and shutil.which(program) is None:
-            raise MissingToolError(f"the program {program} is missing", hint="run scripts/setup")
-        room = max(0, shutil.disk_usage(target).free - ROOM_LEFT)
-        bounds = Bounds(size=min(limits.size, room), longest=limits.size, members=limits.files)
-        screen = Screen(bounds)
-        async with asyncio.TaskGroup() as group:
-            watcher = group.create_task(_report(source, progress, timers), name=f"progress {name}")
-            failure = await _stream(name, source, program, target, screen, bounds)
-            watcher.cancel()
-    finally:
-        os.close(source)
+        program = compression(head)
+    except ImageError as exc:
+        raise ImageError(f"the archive {name} is unusable: {exc}") from exc
+    if program and shutil.which(program) is None:
+        raise MissingToolError(f"the program {program} is missing", hint="run scripts/setup")
+    room = max(0, shutil.disk_usage(target).free - ROOM_LEFT)
+    bounds = Bounds(size=min(limits.size, room), longest=limits.size, members=limits.files)
+    screen = Screen(bounds, sharing)
+    failure = await _stream(name, source, program, target, screen, bounds)
     if failure:
         raise failure
     if screen.devices:
         logger.info("devices below /dev left out archive=%s count=%d", name, screen.devices)
-    progress(1.0)
 
 
-async def _report(source: int, progress: Progress, timers: Timers) -> None:
-    """Our descriptor and its reader's share one position, so it shows how far the archive has been read."""
+@asynccontextmanager
+async def _watched(source: int, progress: Progress, timers: Timers) -> AsyncIterator[None]:
+    """Tell meanwhile how far it is: our descriptor and its reader's share one position."""
     size = max(1, os.fstat(source).st_size)
-    while True:
-        progress(min(1.0, os.lseek(source, 0, os.SEEK_CUR) / size))
-        await timers.sleep(LOOK_S)
+
+    async def watch() -> None:
+        while True:
+            progress(min(1.0, os.lseek(source, 0, os.SEEK_CUR) / size))
+            await timers.sleep(LOOK_S)
+
+    watcher = asyncio.ensure_future(watch())
+    try:
+        yield
+    finally:
+        watcher.cancel()
+        await asyncio.wait([watcher])
 
 
 async def _stream(
@@ -139,7 +193,7 @@ async def _stream(
 
     Each end of a pipe is closed when its user has ended, so that whoever ends first ends the others.
     """
-    to_us, to_tar = _Pipe(), _Pipe()
+    to_us, to_tar = Pipe(), Pipe()
     unpacking: asyncio.Task[Completed] | None = None
     try:
         async with asyncio.TaskGroup() as group:
@@ -158,7 +212,9 @@ async def _stream(
     refusal, tar_left = relaying.result()
     if isinstance(refusal, TooBigError) and bounds.size < bounds.longest:
         return _full(name)
-    if refusal is not None:
+    if isinstance(refusal, OSError):
+        return _full(name) if refusal.errno in PoolFullError.numbers else refusal
+    if isinstance(refusal, ImageError):
         return ImageError(f"the archive {name} is refused: {refusal.message}", hint=refusal.hint)
     if unpacking is not None and unpacking.result().status != 0 and not tar_left:
         return _failure(name, unpacking.result())
@@ -181,7 +237,7 @@ async def _run(command: list[str], stdin: int, stdout: int | None, ended: Callab
         ended()
 
 
-async def _passed(reader: int, to_tar: _Pipe, to_us: _Pipe, screen: Screen) -> tuple[ImageError | None, bool]:
+async def _passed(reader: int, to_tar: Pipe, to_us: Pipe, screen: Screen) -> tuple[Exception | None, bool]:
     try:
         return await in_thread(_relay, reader, to_tar.writer, screen)
     finally:
@@ -189,23 +245,26 @@ async def _passed(reader: int, to_tar: _Pipe, to_us: _Pipe, screen: Screen) -> t
         to_tar.close_writer()
 
 
-def _relay(reader: int, writer: int, screen: Screen) -> tuple[ImageError | None, bool]:
-    """Pass the archive on; returns why it was refused, and whether tar left before its end."""
-    while piece := os.read(reader, PIECE):
-        try:
-            screen.feed(piece)
-        except ImageError as exc:
-            return exc, False
-        view = memoryview(piece)
-        while view:
-            try:
-                view = view[os.write(writer, view) :]
-            except BrokenPipeError:
-                return None, True
+def _relay(reader: int, writer: int, screen: Screen) -> tuple[Exception | None, bool]:
+    """Pass the archive on; returns why that was ended, and whether tar left before its end."""
+    try:
+        while piece := os.read(reader, PIECE):
+            _write(writer, screen.feed(piece))
+        _write(writer, screen.rest())
+    except BrokenPipeError:
+        return None, True
+    except (ImageError, OSError) as exc:
+        return exc, False
     return None, False
 
 
-class _Pipe:
+def _write(writer: int, pieces: Sequence[memoryview | bytes]) -> None:
+    view = memoryview(pieces[0] if len(pieces) == 1 else b"".join(pieces))
+    while view:
+        view = view[os.write(writer, view) :]
+
+
+class Pipe:
     """A pipe whose ends may be closed more than once."""
 
     def __init__(self) -> None:
@@ -251,6 +310,11 @@ def _finish(name: str, fresh: Path, base: Path) -> None:
             raise ImageError(
                 f"the archive {name} holds a root inside rootfs/ (an extended image)",
                 hint="pack the contents of rootfs/ alone: tar -C rootfs -c .",
+            ) from exc
+        if (fresh / "oci-layout").is_file() or (fresh / "manifest.json").is_file():
+            raise ImageError(
+                f"the archive {name} holds the layers of an OCI or Docker image, not a root",
+                hint="pack the root of a container made from it: podman export, docker export",
             ) from exc
         raise ImageError(f"the archive {name} holds no root: there is no /sbin/init") from exc
     try:

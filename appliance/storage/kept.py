@@ -1,4 +1,4 @@
-"""Repository of `kept`: roots and homes on disk that wait for their end."""
+"""Repository of `kept`: roots and homes on disk that wait for their end, and snapshots of homes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sqlalchemy import Row, delete, or_, select, update
 from sqlalchemy.dialects.sqlite import insert
 
 from appliance.filters import Filter
-from appliance.model import Kept, KeptKind, VmId
+from appliance.model import DiId, Kept, KeptKind, UserId, VmId
 from appliance.storage.connection import Connection
 from appliance.storage.schema import kept
 from appliance.storage.where import Keys, where
@@ -22,6 +22,9 @@ KEYS: Keys = {
     "vm_id": kept.c.vm_id,
     "vm": kept.c.vm,
     "owner": kept.c.owner,
+    "reason": kept.c.reason,
+    "at": kept.c.at,
+    "until": kept.c.until,
 }
 
 
@@ -41,7 +44,10 @@ class KeptThings:
         vm: str,
         owner: str,
         reason: str,
-        until: datetime,
+        until: datetime | None,
+        user_id: UserId | None = None,
+        from_di_id: DiId | None = None,
+        to_di_id: DiId | None = None,
     ) -> None:
         """Keep what is at `path` until then; known already, it stays as it was."""
         row = insert(kept).values(
@@ -53,6 +59,9 @@ class KeptThings:
             reason=reason,
             at=self._at,
             until=until,
+            user_id=user_id,
+            from_di_id=from_di_id,
+            to_di_id=to_di_id,
         )
         await self._connection.execute(row.on_conflict_do_nothing(index_elements=[kept.c.path]))
 
@@ -71,6 +80,23 @@ class KeptThings:
         """Keep these no longer, whatever the calendar says; returns how many there were."""
         done = await self._connection.execute(update(kept).where(kept.c.id.in_(ids)).values(until=kept.c.at))
         return done.rowcount
+
+    async def snapshots(self, vm_id: VmId) -> list[Kept]:
+        """The snapshots of a VM's home that nobody has set an end to, the oldest first."""
+        lasting = (kept.c.vm_id == vm_id, kept.c.kind == KeptKind.SNAPSHOT, kept.c.until.is_(None))
+        rows = await self._connection.execute(select(kept).where(*lasting).order_by(kept.c.id))
+        return [_kept(row) for row in rows]
+
+    async def end_snapshots(self, vm_ids: Collection[VmId], *, until: datetime) -> int:
+        """Set an end to the snapshots of these VMs' homes that have none; returns how many there were."""
+        lasting = (kept.c.vm_id.in_(vm_ids), kept.c.kind == KeptKind.SNAPSHOT, kept.c.until.is_(None))
+        end = until if until > self._at else kept.c.at
+        done = await self._connection.execute(update(kept).where(*lasting).values(until=end))
+        return done.rowcount
+
+    async def serve(self, snapshot_id: int, to_di_id: DiId) -> None:
+        """Say for which DI a snapshot is there after all."""
+        await self._connection.execute(update(kept).where(kept.c.id == snapshot_id).values(to_di_id=to_di_id))
 
     async def forget_path(self, path: Path) -> None:
         """What was to be kept at `path` never came there."""

@@ -35,13 +35,21 @@ def opened(root: Path, inside: str, flags: int) -> Iterator[int]:
     """
     top = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        descriptor = _openat2(top, inside, flags | os.O_CLOEXEC)
+        descriptor = open_below(top, inside, flags)
     finally:
         os.close(top)
     try:
         yield descriptor
     finally:
         os.close(descriptor)
+
+
+def open_below(top: int, inside: str, flags: int) -> int:
+    """A descriptor of the path `inside` as seen with the open directory `top` as `/`.
+
+    :raises OSError: as open(2)
+    """
+    return _openat2(top, inside, flags | os.O_CLOEXEC)
 
 
 def resolved(root: Path, inside: str) -> Path:

@@ -20,10 +20,12 @@ class Kind(StrEnum):
 
     DI_ADD = "di add"
     DI_DEL = "di del"
+    DI_DUPLICATE = "di duplicate"
     VM_GIVE = "vm give"
 
 
-ON_IMAGES = (Kind.DI_ADD, Kind.DI_DEL)
+MAKES_IMAGES = (Kind.DI_ADD, Kind.DI_DUPLICATE)
+ON_IMAGES = (*MAKES_IMAGES, Kind.DI_DEL)
 CANCELLABLE = frozenset({Kind.DI_ADD})
 """What can be given up half done; the others are finished instead, by whoever comes next."""
 
@@ -32,6 +34,10 @@ KEYS: Keys = {
     "kind": operations.c.kind,
     "object_id": cast(operations.c.object, Integer),
     "owner": operations.c.owner,
+    "begun": operations.c.begun,
+    "progress": operations.c.progress,
+    "ended": operations.c.ended,
+    "result": operations.c.result,
 }
 
 
@@ -95,9 +101,9 @@ class Operations:
         """Work of these kinds that was begun and has not ended: under way, or killed."""
         return await self._found(operations.c.ended.is_(None), operations.c.kind.in_(kinds))
 
-    async def objects(self, kind: Kind) -> set[int]:
-        """Everything on which work of a kind was ever begun, whatever came of it."""
-        numbers = select(cast(operations.c.object, Integer)).where(operations.c.kind == kind).distinct()
+    async def objects(self, *kinds: Kind) -> set[int]:
+        """Everything on which work of these kinds was ever begun, whatever came of it."""
+        numbers = select(cast(operations.c.object, Integer)).where(operations.c.kind.in_(kinds)).distinct()
         return set(await self._connection.scalars(numbers))
 
     async def find(self, filter_: Filter | None = None, *, open_only: bool = True) -> list[Operation]:

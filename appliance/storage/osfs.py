@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from dataclasses import asdict
 from typing import Any
 
 from sqlalchemy import Row, bindparam, delete, insert, select, update
 
 from appliance.errors import NotFoundError
 from appliance.filters import Filter
-from appliance.model import BackendKind, Osf, OsfId
+from appliance.model import PLAIN_AGEING, AgeingPolicy, BackendKind, Osf, OsfId
 from appliance.storage.connection import Connection
 from appliance.storage.schema import osf_properties, osfs
 from appliance.storage.where import Keys, property_of, where
 
+AGEING = tuple(AgeingPolicy.__dataclass_fields__)
+"""The columns of a policy."""
 KEYS: Keys = {
     "id": osfs.c.id,
     "name": osfs.c.name,
@@ -25,6 +28,7 @@ KEYS: Keys = {
     "processes": osfs.c.processes,
     "root_size": osfs.c.root_size,
     "io_weight": osfs.c.io_weight,
+    **{name: osfs.c[name] for name in AGEING},
 }
 
 
@@ -67,6 +71,7 @@ class Osfs:
         processes: int | None = None,
         root_mib: int | None = None,
         io_weight: int | None = None,
+        ageing: AgeingPolicy = PLAIN_AGEING,
     ) -> OsfId:
         """A new OSF; its name must be free."""
         row = insert(osfs).values(
@@ -79,6 +84,7 @@ class Osfs:
             processes=processes,
             root_size=root_mib,
             io_weight=io_weight,
+            **asdict(ageing),
         )
         return OsfId((await self._connection.execute(row.returning(osfs.c.id))).scalar_one())
 
@@ -107,4 +113,10 @@ def _osf(row: Row[Any]) -> Osf:
         processes=row.processes,
         root_mib=row.root_size,
         io_weight=row.io_weight,
+        ageing=policy(row),
     )
+
+
+def policy(row: Row[Any]) -> AgeingPolicy:
+    """The policy that a row with its columns tells of."""
+    return AgeingPolicy(**{name: row._mapping[name] for name in AGEING})

@@ -5,12 +5,16 @@ Names are those of the disk layout that other tools and administrators know; not
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 from pathlib import Path
 
 from appliance import config
 from appliance.config import Settings
 from appliance.model import DiId, VmId
+
+HOME_SNAPSHOT = re.compile(r"[1-9][0-9]*-home-[0-9]{8}T[0-9]{6}Z(?:-[0-9a-f]{8})?(?:\.qcow2)?")
+"""Names of snapshots of homes, of containers and of virtual machines."""
 
 
 class Paths:
@@ -111,6 +115,14 @@ class Paths:
     def kept_overlay(self, vm_id: VmId, at: datetime) -> Path:
         """The same for a virtual machine's: beside the others, so that it only changes its name."""
         return self.overlays / f"{vm_id}-{at:%Y%m%dT%H%M%SZ}.qcow2"
+
+    def home_snapshot(self, vm_id: VmId, at: datetime) -> Path:
+        """Where a snapshot of a home is that was taken at the instant `at`."""
+        return self.kept / f"{vm_id}-home-{at:%Y%m%dT%H%M%SZ}"
+
+    def home_disk_snapshot(self, vm_id: VmId, at: datetime) -> Path:
+        """The same for a virtual machine's: beside the others, as it shares their blocks."""
+        return self.homes / f"{vm_id}-home-{at:%Y%m%dT%H%M%SZ}.qcow2"
 
     def sockets(self, vm_id: VmId) -> Path:
         """Where a virtual machine offers its serial line and its screen; its QEMU may write there."""

@@ -14,7 +14,7 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -24,7 +24,7 @@ from appliance import proc
 from appliance.clock import Calendar, SystemClock
 from appliance.errors import ImageError, MissingToolError, PoolFullError, ToolError, VolumeError
 from appliance.model import DiId, InstallationId, Mark, VmId
-from appliance.storage import image_lock, marks, nocow, qcow2_header, subvolumes
+from appliance.storage import image_lock, marks, nocow, qcow2_header, reflink, subvolumes
 from appliance.storage.disk_image import NO_QEMU
 from appliance.storage.jail import limited
 from appliance.storage.paths import Paths
@@ -132,12 +132,18 @@ class Qcow2Disks:
     async def ensure_home(self, mark: Mark, *, size_mib: int | None) -> Path:
         """The home of the mark's VM: made if it has none, grown if it is to be larger, never made smaller.
 
+        It is marked as used with the mark's DI from now on.
+
         Without a size none is made, as a disk must have one; nothing is at the path then.
 
         :raises VolumeError: the home there has another owner, or it cannot be made
         """
         home = self._paths.home_disk(mark.vm_id)
-        if await in_thread(self._has_home, mark):
+        there = await in_thread(self._home_mark, mark)
+        if there is not None:
+            if there != mark:
+                with explained(f"the home {home} cannot be marked"):
+                    marks.set_mark(home, mark)
             if size_mib is not None and not await self._grow(home, size_mib << 20):
                 self._tell_once(mark.vm_id, "a home disk is larger than its OSF says, and stays so")
         elif size_mib is None:
@@ -147,6 +153,44 @@ class Qcow2Disks:
         else:
             await self._make(home, mark, size_mib << 20, durable=True)
         return home
+
+    async def home_used_with(self, mark: Mark) -> DiId | None:
+        """The DI with which the home of the mark's VM was used last; None if it has no home.
+
+        :raises VolumeError: there is a home with another owner's mark
+        """
+        there = await in_thread(self._home_mark, mark)
+        return None if there is None else there.di_id
+
+    def home_aside(self, vm_id: VmId, at: datetime) -> Path:
+        """Where a snapshot of the VM's home would be at that instant: a free name."""
+        path = self._paths.home_disk_snapshot(vm_id, at)
+        return path if not path.exists() else path.with_stem(f"{path.stem}-{uuid.uuid4().hex[:8]}")
+
+    async def snapshot_home(self, mark: Mark, path: Path) -> bool:
+        """Keep the home of the mark's VM as it is now at `path`; the two share what neither changes.
+
+        False if it has no home, or if its file system cannot share: a copy would hold up the start.
+
+        :raises VolumeError: it cannot be made, a guest uses the home, or it has another owner's mark
+        """
+        return await in_thread(self._snapshot_home, mark, path)
+
+    async def is_home_as_in(self, mark: Mark, path: Path) -> bool:
+        """Whether nobody has written to the home of the mark's VM since the snapshot at `path` was taken.
+
+        :raises VolumeError: it cannot be told
+        """
+        return await in_thread(self._is_home_as_in, mark, path)
+
+    async def restore_home(self, mark: Mark, path: Path, change: Callable[[Path], object]) -> None:
+        """Put the home of the mark's VM back as in the snapshot at `path` and do `change` to it, all at once.
+
+        Nothing of the present home stays. The caller holds the lock of the VM's root.
+
+        :raises VolumeError: snapshot or home have another owner, or it cannot be done; the home is as it was
+        """
+        await in_thread(self._restore_home, mark, path, change)
 
     def files(self, mark: Mark) -> DiskFiles:
         """The disks that the guest of this mark has now.
@@ -159,7 +203,7 @@ class Qcow2Disks:
             base=base.path,
             base_format=base.format.value,
             overlay=self._paths.overlay(mark.di_id, mark.vm_id),
-            home=home if self._has_home(mark) else None,
+            home=None if self._home_mark(mark) is None else home,
         )
 
     def aside(self, vm_id: VmId, at: datetime) -> Path:
@@ -267,15 +311,72 @@ class Qcow2Disks:
             else:
                 logger.warning("a root without our mark is left alone vm=%s path=%s", vm_id, root)
 
-    def _has_home(self, mark: Mark) -> bool:
+    def _home_mark(self, mark: Mark) -> Mark | None:
         home = self._paths.home_disk(mark.vm_id)
         if not home.exists():
-            return False
+            return None
         there = marks.mark_of(home)
-        if there is None or (there.installation, there.vm_uuid) != (mark.installation, mark.vm_uuid):
+        if there is None or not there.is_of_same_vm(mark):
             raise VolumeError(
                 f"the home {home} has another owner, and VM {mark.vm_id} must not see it", hint="move it away"
             )
+        return there
+
+    def _snapshot_home(self, mark: Mark, path: Path) -> bool:
+        home = self._paths.home_disk(mark.vm_id)
+        there = self._home_mark(mark)
+        if there is None:
+            return False
+        self._check_closed(home)
+        made = self._share(home, path, there, mode=0o400)
+        if not made:
+            self._tell_once(mark.vm_id, "no snapshot of a home: its file system cannot share blocks")
+        return made
+
+    def _is_home_as_in(self, mark: Mark, path: Path) -> bool:
+        if self._home_mark(mark) is None or not path.exists():
+            return False
+        with explained(f"the home of VM {mark.vm_id} cannot be compared"):
+            now, then = self._paths.home_disk(mark.vm_id).stat(), path.stat()
+        return (now.st_size, now.st_mtime_ns) == (then.st_size, then.st_mtime_ns)
+
+    def _restore_home(self, mark: Mark, path: Path, change: Callable[[Path], object]) -> None:
+        home = self._paths.home_disk(mark.vm_id)
+        there = marks.mark_of(path)
+        if there is None or not there.is_of_same_vm(mark):
+            raise VolumeError(f"the snapshot {path} is not of VM {mark.vm_id}", hint="nothing was changed")
+        if self._home_mark(mark) is not None:
+            self._check_closed(home)
+        if not self._share(path, home, there, change, mode=0o600):
+            raise VolumeError(
+                f"the home of VM {mark.vm_id} cannot be restored: its file system cannot share blocks",
+                hint=f"copy {path} to {home} by hand",
+            )
+
+    def _share(
+        self,
+        source: Path,
+        path: Path,
+        mark: Mark,
+        change: Callable[[Path], object] = lambda fresh: None,
+        *,
+        mode: int,
+    ) -> bool:
+        """Let `path` be what `source` is, all at once, sharing its blocks; false if they cannot be shared."""
+        home = self._paths.home_disk(mark.vm_id)
+        fresh = home.with_name(f".{home.name}.{uuid.uuid4().hex[:8]}")
+        with explained(f"{path} cannot be made"):
+            try:
+                if not reflink.copy(source, fresh):
+                    return False
+                marks.set_mark(fresh, mark)
+                change(fresh)
+                fresh.chmod(mode)
+                _sync(fresh)
+                fresh.replace(path)
+                _sync(path.parent)
+            finally:
+                fresh.unlink(missing_ok=True)
         return True
 
     async def _make(

@@ -158,12 +158,17 @@ def can_group(how: Mode) -> bool:
     return how is Mode.SIMPLE or (how is Mode.QGROUP and version >= GROUPED_SINCE)
 
 
+def group_id(number: int) -> int:
+    """The id of the group `number` of level 1, whether it is there or not."""
+    return 1 << LEVEL_SHIFT | number
+
+
 def make_group(pool: Path, number: int) -> int:
     """The id of the group `number` of level 1, made if it is not there.
 
     :raises OSError: it cannot be made
     """
-    group = 1 << LEVEL_SHIFT | number
+    group = group_id(number)
     if use(pool, group) is None:
         with _opened(pool) as descriptor, suppress(FileExistsError):
             fcntl.ioctl(descriptor, QGROUP_CREATE, struct.pack("=QQ", 1, group))

@@ -8,7 +8,20 @@ from datetime import datetime
 from functools import cache
 from typing import Any
 
-from sqlalchemy import Update, and_, bindparam, case, false, func, literal, null, or_, select, update
+from sqlalchemy import (
+    ScalarSelect,
+    Update,
+    and_,
+    bindparam,
+    case,
+    false,
+    func,
+    literal,
+    null,
+    or_,
+    select,
+    update,
+)
 
 from appliance.model import (
     BackendKind,
@@ -36,6 +49,15 @@ PLACE = ("current_di_id", "vm_address", "vm_vma_port", "vm_x_port")
 UNPLACED: dict[str, Any] = dict.fromkeys(
     (*PLACE, "vm_ssh_port", "vm_vnc_port", "vm_mon_port", "vm_serial_port")
 )
+UNASKED: dict[str, Any] = {"expire_next_ts": None, "expire_warned": False}
+UNLIMITED: dict[str, Any] = UNASKED | {
+    "vm_expiration_soft": None,
+    "vm_expiration_hard": None,
+    "expire_asked": 0,
+    "expire_answered": 0,
+    "expire_postponed": 0,
+}
+"""No limit survives a reboot: it was about the image that ran before."""
 UNDER_WAY = (VmState.STARTING, VmState.RUNNING, VmState.DEBUGGING)
 
 
@@ -159,7 +181,10 @@ class Runtimes:
         )
 
     async def place(self, vm_id: VmId, placement: Placement) -> None:
-        """Say which image a starting VM is being made from, before anything is made."""
+        """Say which image a starting VM is being made from, before anything is made.
+
+        Limits end here: whatever they were about, the VM now boots what its tag points at.
+        """
         await self._connection.execute(_PLACING, {"vm": vm_id, **_placing(placement)})
 
     async def record_failure(
@@ -213,14 +238,7 @@ class Runtimes:
 
         Blocks that rested on it are lifted; returns whose.
         """
-        would_boot = (
-            select(di_tags.c.di_id)
-            .join(vms, and_(vms.c.osf_id == di_tags.c.osf_id, vms.c.di_tag == di_tags.c.tag))
-            .where(vms.c.id == ROW.vm_id)
-            .correlate(vm_runtimes)
-            .scalar_subquery()
-        )
-        left = and_(ROW.failed_di_id.is_not(None), ROW.failed_di_id.is_distinct_from(would_boot))
+        left = and_(ROW.failed_di_id.is_not(None), ROW.failed_di_id.is_distinct_from(would_boot()))
         lifted = await self._changed(
             update(vm_runtimes)
             .where(left, ROW.block_cause == BlockCause.IMAGE)
@@ -273,6 +291,7 @@ class Runtimes:
                 started_by=StartedBy.HOST,
                 **NO_FAILURE,
                 **UNPLACED,
+                **UNLIMITED,
             )
         )
 
@@ -347,8 +366,7 @@ def _stopped_values() -> dict[str, Any]:
         "vm_cmd": case((start_follows, literal(VmCmd.START, ROW.vm_cmd.type)), else_=null()),
         "host_id": case((start_follows, ROW.host_id), else_=null()),
         "vma_ok_ts": None,
-        "vm_expiration_soft": None,
-        "vm_expiration_hard": None,
+        **UNLIMITED,
     }
 
 
@@ -359,6 +377,17 @@ def _proven_values() -> dict[str, Any]:
         "blocked": case((by_image, false()), else_=ROW.blocked),
         "block_cause": case((by_image, null()), else_=ROW.block_cause),
     }
+
+
+def would_boot() -> ScalarSelect[Any]:
+    """The DI that the VM of a runtime row would boot next."""
+    return (
+        select(di_tags.c.di_id)
+        .join(vms, and_(vms.c.osf_id == di_tags.c.osf_id, vms.c.di_tag == di_tags.c.tag))
+        .where(vms.c.id == ROW.vm_id)
+        .correlate(vm_runtimes)
+        .scalar_subquery()
+    )
 
 
 @cache
@@ -400,7 +429,7 @@ _BEFORE = select(*BEFORE).where(ROW.vm_id == bindparam("vm"))
 _PLACING = (
     update(vm_runtimes)
     .where(ROW.vm_id == bindparam("vm"), ROW.vm_state != VmState.STOPPED)
-    .values({name: bindparam(f"to_{name}") for name in PLACE})
+    .values({name: bindparam(f"to_{name}") for name in PLACE} | UNLIMITED)
 )
 _COUNTING = {
     column.name: update(vm_counters)

@@ -37,9 +37,11 @@ from appliance.model import (
     BackendKind,
     BlockCause,
     FailureCause,
+    HookEvent,
     HostCmd,
     HostState,
     KeptKind,
+    NoticeState,
     StartedBy,
     UserCmd,
     UserState,
@@ -194,6 +196,13 @@ osfs = _numbered(
     Column("processes", Integer),
     Column("root_size", Integer),
     Column("io_weight", Integer),
+    flag("expire_idle"),
+    flag("expire_on_disconnect"),
+    Column("postpone_times", Integer),
+    Column("postpone_s", Integer),
+    Column("expire_warn_s", Integer, nullable=False, server_default=text("900")),
+    Column("idle_limit_s", Integer),
+    Column("session_limit_s", Integer),
     CheckConstraint("memory > 0", name="memory_positive"),
     CheckConstraint("cpus IS NULL OR cpus > 0", name="cpus_positive"),
     CheckConstraint("processes IS NULL OR processes > 0", name="processes_positive"),
@@ -209,9 +218,16 @@ dis = _numbered(
     Column("sha256", String(64), nullable=False),
     Column("size_bytes", Integer, nullable=False),
     Column("created", Instant, nullable=False),
+    Column("notes", Text),
+    flag("blocked"),
+    Column("retired", Instant),
+    Column("until", Instant),
+    Column("former_tags", Text),
     UniqueConstraint("osf_id", "version"),
     UniqueConstraint("id", "osf_id"),
+    CheckConstraint("(retired IS NULL) = (until IS NULL)", name="trash_has_end"),
 )
+"""Since `retired`, an image is in the trash until `until`: it keeps its version, and has no tags."""
 
 di_tags = _numbered(
     "di_tags",
@@ -231,8 +247,11 @@ tag_history = _numbered(
     Column("tag", String(1024), nullable=False),
     Column("from_di_id", Integer),
     Column("to_di_id", Integer),
+    Column("from_version", String(64)),
+    Column("to_version", String(64)),
 )
-"""Where each tag pointed; a DI may be gone, its number stays."""
+"""Where each tag pointed; a DI may be gone, its number and version stay."""
+Index("ix_tag_history_osf_id_tag", tag_history.c.osf_id, tag_history.c.tag)
 
 vms = _numbered(
     "vms",
@@ -289,6 +308,11 @@ vm_runtimes = Table(
     Column("waits_for", String(32)),
     Column("vm_expiration_soft", Instant),
     Column("vm_expiration_hard", Instant),
+    counter("expire_asked"),
+    counter("expire_answered"),
+    Column("expire_next_ts", Instant),
+    counter("expire_postponed"),
+    flag("expire_warned"),
     CheckConstraint("(user_state = 'disconnected') = (l7r_session IS NULL)", name="session_has_owner"),
     CheckConstraint("(user_state = 'disconnected') <= (user_cmd IS NULL)", name="abort_needs_session"),
     CheckConstraint("vm_cmd IS NULL OR vm_cmd <> 'start' OR vm_state = 'stopped'", name="start_from_stopped"),
@@ -387,6 +411,33 @@ kept = _numbered(
     Column("owner", String(64), nullable=False),
     Column("reason", Text, nullable=False),
     Column("at", Instant, nullable=False),
-    Column("until", Instant, nullable=False),
+    Column("until", Instant),
+    Column("user_id", Integer),
+    Column("from_di_id", Integer),
+    Column("to_di_id", Integer),
+    CheckConstraint("until IS NOT NULL OR kind = 'snapshot'", name="only_snapshots_stay"),
 )
-"""Roots and homes on disk that wait for their end; the VM may be gone, its number and names stay."""
+"""Roots and homes on disk that wait for their end, and snapshots of homes; the VM, its user and the DIs may
+be gone, their numbers and names stay."""
+
+notices = _numbered(
+    "notices",
+    Column("uid", String(36), nullable=False, unique=True),
+    Column("event", one_of(HookEvent), nullable=False),
+    Column("at", Instant, nullable=False),
+    Column("concerned", Text, nullable=False),
+    Column("state", one_of(NoticeState), nullable=False, server_default=NoticeState.WAITING),
+    counter("attempts"),
+    Column("next_try", Instant, nullable=False),
+    Column("last_error", Text),
+    Column("ended", Instant),
+    CheckConstraint("(state = 'waiting') = (ended IS NULL)", name="waits_or_ended"),
+)
+"""The outbox of the host's hooks: written in the same transaction as what it tells of."""
+Index(
+    "ix_notices_waiting",
+    notices.c.event,
+    notices.c.id,
+    sqlite_where=notices.c.ended.is_(None),
+    postgresql_where=notices.c.ended.is_(None),
+)

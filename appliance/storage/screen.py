@@ -12,8 +12,9 @@ or that are meant for all members.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from appliance.errors import ImageError
 
@@ -34,6 +35,7 @@ SPARSE = b"GNU.sparse."
 """What a header may say of the next member, and of all at once may not."""
 PAX, PAX_GLOBAL, LONG_NAME, LONG_LINK, OLD_SPARSE = b"x", b"g", b"L", b"K", b"S"
 CONTENT = b"0\0 7S"
+REGULAR = b"0\0"
 DIRECTORY = b"5"
 KNOWN = CONTENT + b"123456"
 DEV = "dev"
@@ -65,15 +67,34 @@ class _Said:
     link: str | None = None
     size: int | None = None
     real_size: int = 0
+    is_sparse: bool = False
     by: bytes = b""
     """The kinds of those headers."""
 
 
-class Screen:
-    """Fed with the archive, in any pieces."""
+class Keeper(Protocol):
+    """Takes the contents of files out of the archive, and leaves something short in their place."""
 
-    def __init__(self, bounds: Bounds) -> None:
+    def takes(self, path: str, size: int) -> bool:
+        """Whether it takes the content of the file that comes now."""
+
+    def content(self, piece: memoryview) -> None:
+        """The next piece of that content."""
+
+    def stand_in(self) -> bytes:
+        """What the file is to hold instead, now that all of its content is here: less than a block."""
+
+
+class Screen:
+    """Fed with the archive, in any pieces; tells what of it is to be passed on."""
+
+    def __init__(self, bounds: Bounds, keeper: Keeper | None = None) -> None:
         self._bounds = bounds
+        self._keeper = keeper
+        self._held: bytes | None = None
+        """The header of a file whose content is being taken out."""
+        self._taken = 0
+        """How much of that content is still to come, without its padding."""
         self._pending = bytearray()
         self._skip = 0
         """How many bytes of content and padding pass by unread."""
@@ -92,27 +113,53 @@ class Screen:
         self.devices = 0
         """Devices below /dev, which are left out."""
 
-    def feed(self, data: bytes) -> None:
-        """Look at the next piece.
+    def feed(self, data: bytes) -> Sequence[memoryview | bytes]:
+        """Look at the next piece; returns what is to be passed on, with a keeper in other pieces.
 
         :raises ImageError: the archive holds something that it may not, or more than it may
         """
+        view, passing = memoryview(data), list[memoryview | bytes]()
         place, end = 0, len(data)
         while place < end and not self._ended:
             if self._skip:
                 passed = min(self._skip, end - place)
                 self._skip -= passed
+                if self._keeper:
+                    passing += self._content(self._keeper, view[place : place + passed])
             else:
                 passed = min(self._wanted - len(self._pending), end - place)
-                self._pending += data[place : place + passed]
+                self._pending += view[place : place + passed]
             place += passed
             self._position += passed
             if len(self._pending) == self._wanted:
                 block = bytes(self._pending)
                 self._pending.clear()
                 self._read(block)
+                if self._held is None:
+                    passing.append(block)
         self._position += end - place
         self._check_size(0)
+        if not self._keeper:
+            return (view,)
+        return [*passing, view[place:]] if place < end else passing
+
+    def rest(self) -> Sequence[memoryview | bytes]:
+        """What a cut archive leaves to be passed on, so that whoever unpacks it sees that it is cut."""
+        if not self._keeper:
+            return ()
+        return (self._held or b"", bytes(self._pending))
+
+    def _content(self, keeper: Keeper, piece: memoryview) -> Sequence[memoryview | bytes]:
+        if self._held is None:
+            return (piece,)
+        if taken := piece[: self._taken]:
+            keeper.content(taken)
+            self._taken -= len(taken)
+        if self._skip:
+            return ()
+        header, self._held = self._held, None
+        left = keeper.stand_in()
+        return (_resized(header, len(left)), left.ljust(BLOCK, b"\0"))
 
     def _read(self, block: bytes) -> None:
         if self._sparse_map:
@@ -141,7 +188,7 @@ class Screen:
             return
         said, self._said = self._said, _Said()
         name = said.sparse_path or (_name(block) if said.path is None else said.path)
-        self._member(kind, name, _text(block[157:257]) if said.link is None else said.link)
+        path = self._member(kind, name, _text(block[157:257]) if said.link is None else said.link)
         if kind not in CONTENT and (said.size or (size and kind not in HARD_LINK + DIRECTORY)):
             raise ImageError(f"it is damaged: {shown(name)} is no file and has a content")
         stored = (size if said.size is None else said.size) if kind in CONTENT else 0
@@ -154,12 +201,19 @@ class Screen:
             self._sparse_map = True
         else:
             self._skip = _padded(stored)
+            plain = kind in REGULAR and said.size is None and not said.is_sparse
+            if self._keeper and plain and stored and self._keeper.takes(path, stored):
+                self._held, self._taken = block, stored
 
     def _check_size(self, more: int) -> None:
         if self._position + more > self._bounds.size:
             raise TooBigError(f"unpacked it has more than {self._bounds.size >> 20} MiB", hint=LIMITS)
 
-    def _member(self, kind: bytes, name: str, link: str) -> None:
+    def _member(self, kind: bytes, name: str, link: str) -> str:
+        """Look at a member; returns its name without its dots.
+
+        :raises ImageError: it may not be there
+        """
         self.members += 1
         if self.members > self._bounds.members:
             raise ImageError(f"it holds more than {self._bounds.members} files", hint=LIMITS)
@@ -178,6 +232,7 @@ class Screen:
             self._links_size += len(path) + len(link)
             if self._links_size > MOST_LINKS:
                 raise ImageError("it holds too many links that lead out of it")
+        return path
 
     def _inside(self, name: str, verb: str) -> str:
         """A name without its dots.
@@ -193,8 +248,9 @@ class Screen:
         parts = [part for part in name.split("/") if part not in ("", ".")]
         if ".." in parts:
             raise ImageError(f"it {verb} {shown(name)}, which leads out of it")
-        if len(os.fsencode(name)) > LONGEST_PATH or any(
-            len(os.fsencode(part)) > LONGEST_NAME for part in parts
+        length = len(os.fsencode(name))
+        if length > LONGEST_PATH or (
+            length > LONGEST_NAME and any(len(os.fsencode(part)) > LONGEST_NAME for part in parts)
         ):
             raise ImageError(f"it {verb} {shown(name)}, a name that is too long")
         if self._links:
@@ -230,6 +286,7 @@ class Screen:
             self._said.link = _text(content)
 
     def _note_record(self, key: bytes, value: bytes) -> None:
+        self._said.is_sparse |= key.startswith(SPARSE)
         if key == b"path":
             self._said.path = os.fsdecode(value)
         elif key == b"GNU.sparse.name":
@@ -276,9 +333,10 @@ def _check_sum(block: bytes) -> None:
     """:raises ImageError: the sum in a header is not that of its bytes, its own field taken as blanks"""
     written = block[148:156].strip(b" \0")
     summed = block[:148] + b" " * 8 + block[156:]
-    found = sum(summed)
-    with_signs = found - 256 * sum(byte > 127 for byte in summed)  # as old tars reckoned
-    if written.strip(b"01234567") or int(written or b"0", 8) not in (found, with_signs):
+    if written.strip(b"01234567"):
+        raise ImageError("it is damaged: the sum of a header is wrong")
+    said, found = int(written or b"0", 8), sum(summed)
+    if said != found and said != found - 256 * sum(byte > 127 for byte in summed):  # as old tars reckoned
         raise ImageError("it is damaged: the sum of a header is wrong")
 
 
@@ -293,6 +351,15 @@ def _number(field: bytes) -> int:
     if digits.strip(b"01234567"):
         raise ImageError("it is damaged: a member's size is no number")
     return int(digits, 8)
+
+
+def _resized(block: bytes, size: int) -> bytes:
+    """A header that says another size."""
+    fresh = bytearray(block)
+    fresh[124:136] = b"%011o\0" % size
+    fresh[148:156] = b" " * 8
+    fresh[148:156] = b"%06o\0 " % sum(fresh)
+    return bytes(fresh)
 
 
 def _decimal(value: bytes) -> int:

@@ -47,6 +47,16 @@ def policy(settings: Settings) -> Policy:
     return Policy(settings[config.POOL_QUOTA], settings[config.POOL_RESERVE])
 
 
+def group_of(pool: Path, installation: InstallationId) -> int | None:
+    """The group of an installation that a daemon has set up on its pool, if there is one.
+
+    :raises OSError: it is no btrfs
+    """
+    group = quotas.group_id(int(installation, 16))
+    counted = quotas.can_group(quotas.mode(pool)) and quotas.use(pool, group) is not None
+    return group if counted else None
+
+
 def reserve_bytes(wanted: Portion, size: int) -> int:
     """How much of a pool of `size` bytes guests cannot have: what is wanted, within reason."""
     least = LEAST_RESERVE if wanted.share else 0
@@ -136,12 +146,17 @@ class Shares:
             size += image.referenced if image else 0
         self._limit(root, size)
 
-    def limit_home(self, home: Path, size_mib: int | None) -> None:
-        """Let a home grow so far.
+    def limit_home(self, home: Path, size_mib: int | None, *, snapshots: int = 0) -> None:
+        """Let a home grow so far, whatever its `snapshots` hold.
+
+        Simple quotas count for a home what it has written for as long as anybody holds it: what a user
+        deletes goes on counting while it is in a snapshot. Each snapshot holds a home at most, so that much
+        more is allowed for each.
 
         :raises OSError: the kernel refuses
         """
-        self._limit(home, None if size_mib is None else size_mib << 20)
+        homes = 1 + snapshots if self._mode is Mode.SIMPLE else 1
+        self._limit(home, None if size_mib is None else homes * size_mib << 20)
 
     def keep_reserve(self) -> None:
         """Move the guests' common limit to where it must be now; count anew if counts are lost.

@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from datetime import datetime
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeAlias, TypeVar
 
 import sqlalchemy
 from sqlalchemy import Engine, select
@@ -22,7 +22,9 @@ from sqlalchemy.exc import DatabaseError, OperationalError
 
 from appliance.clock import Calendar
 from appliance.errors import SchemaVersionError, StoreError
+from appliance.model import LogEntry
 from appliance.storage import schema
+from appliance.storage.ageing import Ageing
 from appliance.storage.alarms import Alarms
 from appliance.storage.connection import Connection, Errands, at_once, here
 from appliance.storage.db import BEGIN_READ, BEGIN_WRITE, CommitWatch, database_file, make_engine
@@ -30,6 +32,7 @@ from appliance.storage.hosts import Hosts
 from appliance.storage.images import Images
 from appliance.storage.kept import KeptThings
 from appliance.storage.log import EventLog
+from appliance.storage.notices import Notices
 from appliance.storage.operations import Operations
 from appliance.storage.osfs import Osfs
 from appliance.storage.properties import Properties
@@ -41,6 +44,8 @@ from appliance.storage.vms import Vms
 from appliance.threads import to_the_end
 
 T = TypeVar("T")
+Rehearsal: TypeAlias = list[LogEntry]
+"""The lines of the audit log that would have been written."""
 
 
 class Tx:
@@ -49,6 +54,8 @@ class Tx:
     def __init__(self, connection: Connection, at: datetime) -> None:
         self.connection = connection
         self.at = at
+        self.undo = False
+        """Whether it is rolled back at its end, though nothing has failed."""
 
     @cached_property
     def settings(self) -> SettingRows:
@@ -83,6 +90,10 @@ class Tx:
         return Sessions(self.connection, self.at)
 
     @cached_property
+    def ageing(self) -> Ageing:
+        return Ageing(self.connection, self.at)
+
+    @cached_property
     def operations(self) -> Operations:
         return Operations(self.connection, self.at)
 
@@ -99,6 +110,10 @@ class Tx:
         return KeptThings(self.connection, self.at)
 
     @cached_property
+    def notices(self) -> Notices:
+        return Notices(self.connection, self.at)
+
+    @cached_property
     def log(self) -> EventLog:
         return EventLog(self.connection, self.at)
 
@@ -107,6 +122,8 @@ class Store:
     """The database, opened."""
 
     def __init__(self, engine: Engine, hasty: Engine, file: Path, calendar: Calendar) -> None:
+        self.rehearsal: Rehearsal | None = None
+        """Where it is set, what is written is undone at the end of each transaction, and told here."""
         self._engine = engine
         self._hasty = hasty
         self._file = file
@@ -157,13 +174,20 @@ class Store:
         """
         engine = self._engine if lasting else self._hasty
         async with self._writing, self._transaction(engine, BEGIN_WRITE) as tx:
+            if self.rehearsal is None:
+                yield tx
+                return
+            before = await tx.log.last()
             yield tx
+            self.rehearsal += await tx.log.since(before)
+            tx.undo = True
 
     async def at_once(self, work: Callable[[Tx], Coroutine[Any, Any, T]], *, lasting: bool = True) -> T:
         """What `work` makes of a transaction that writes, done from begin to commit in one go in a thread.
 
         It awaits nothing but the repositories, and touches what other threads may touch.
         """
+        assert self.rehearsal is None, "only transactions of `write` are rehearsed"
         engine = self._engine if lasting else self._hasty
 
         def whole() -> T:
@@ -188,12 +212,13 @@ class Store:
     async def _transaction(self, engine: Engine, begin: str) -> AsyncIterator[Tx]:
         with self._explained():
             connection = await self._begun(engine, begin)
+            tx = Tx(Connection(connection, self._errands), self._calendar.now())
             try:
-                yield Tx(Connection(connection, self._errands), self._calendar.now())
+                yield tx
             except BaseException:
                 await self._errands(partial(undone, connection))
                 raise
-            await self._errands(partial(done, connection))
+            await self._errands(partial(undone if tx.undo else done, connection))
 
     async def _begun(self, engine: Engine, begin: str) -> sqlalchemy.Connection:
         """A transaction; one that has begun only when its caller was cancelled ends."""

@@ -25,14 +25,64 @@ def create(path: Path, mark: Mark | None = None, *, group: int | None = None) ->
     _make(path, lambda fresh: btrfs_calls.create(fresh, group=group), mark)
 
 
-def snapshot(source: Path, path: Path, mark: Mark, *, group: int | None = None) -> None:
-    """Make a writable copy of `source` at `path`, marked as somebody's.
+def snapshot(source: Path, path: Path, mark: Mark | None, *, group: int | None = None) -> None:
+    """Make a writable copy of `source` at `path`, marked as somebody's, if it is somebody's.
 
     A copy of a subvolume that is in a quota group must enter the same `group`, or the pool loses count.
 
     :raises OSError: it cannot be made; nothing stays behind
     """
     _make(path, lambda fresh: btrfs_calls.snapshot(source, fresh, group=group), mark)
+
+
+def preserve(source: Path, path: Path, *, group: int | None = None) -> None:
+    """Make a read-only copy of `source` at `path`, all at once; it has the mark of `source`.
+
+    Subvolumes that somebody made in `source` are empty directories in the copy. The `group` as in `snapshot`.
+
+    :raises OSError: it cannot be made
+    """
+    btrfs_calls.snapshot(source, path, group=group, read_only=True)
+
+
+def replace(path: Path, source: Path, change: Callable[[Path], object], *, group: int | None = None) -> None:
+    """Let a writable copy of `source`, to which `change` is done, be at `path`, and delete what was there.
+
+    Whoever looks finds the old one or the new one. Killed, this leaves one of them under a temporary name.
+
+    :raises OSError: it cannot be done; the old one is still there
+    """
+    fresh = _temporary(path)
+    try:
+        btrfs_calls.snapshot(source, fresh, group=group)
+        change(fresh)
+        if path.exists():
+            btrfs_calls.exchange(fresh, path)
+        else:
+            fresh.rename(path)
+        btrfs_calls.sync(path)
+    finally:
+        with suppress(OSError):
+            delete(fresh)
+
+
+def is_as_in(path: Path, copy: Path) -> bool:
+    """Whether nothing has changed in a subvolume since `copy` was made of it; waits for a commit.
+
+    :raises OSError: one of them is none
+    """
+    commit(path)
+    now, then = btrfsutil.subvolume_info(str(path)), btrfsutil.subvolume_info(str(copy))
+    return bool(then.parent_uuid == now.uuid and now.generation <= then.otransid)
+
+
+def has_inner(path: Path) -> bool:
+    """Whether somebody has made subvolumes inside a subvolume.
+
+    :raises OSError: it cannot be looked at
+    """
+    with btrfsutil.SubvolumeIterator(str(path)) as inner:
+        return any(True for _ in inner)
 
 
 def seal(path: Path) -> None:
@@ -94,7 +144,7 @@ def is_btrfs(path: Path) -> bool:
 
 def _make(path: Path, make: Callable[[Path], object], mark: Mark | None) -> None:
     """Make a subvolume in a temporary place, mark it, and only then give it its name."""
-    fresh = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+    fresh = _temporary(path)
     try:
         make(fresh)
         fresh.chmod(0o755)
@@ -105,3 +155,7 @@ def _make(path: Path, make: Callable[[Path], object], mark: Mark | None) -> None
         with suppress(OSError):
             delete(fresh)
         raise
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")

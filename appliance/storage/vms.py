@@ -48,6 +48,7 @@ from appliance.storage.schema import (
     host_runtimes,
     hosts,
     osfs,
+    tag_history,
     users,
     vm_counters,
     vm_properties,
@@ -66,6 +67,7 @@ _assigned = vm_runtimes.alias("assigned")
 KEYS: Keys = {
     **{column.name: column for column in vms.c},
     **{column.name: column for column in vm_runtimes.c},
+    "vm": vms.c.name,
     "user": users.c.login,
     "real_user": _real_user.c.login,
     "osf": osfs.c.name,
@@ -256,6 +258,12 @@ def _best_host() -> ColumnElement[int | None]:
 
 def _select() -> Select[Any]:
     to_next = and_(di_tags.c.osf_id == vms.c.osf_id, di_tags.c.tag == vms.c.di_tag)
+    tagged = (
+        select(func.max(tag_history.c.at))
+        .where(tag_history.c.osf_id == vms.c.osf_id, tag_history.c.tag == vms.c.di_tag)
+        .correlate(vms)
+        .scalar_subquery()
+    )
     return (
         select(
             vms,
@@ -269,6 +277,8 @@ def _select() -> Select[Any]:
             _running.c.version.label("di"),
             _next.c.version.label("next_di"),
             _next.c.id.label("next_di_id"),
+            tagged.label("next_di_since"),
+            _next.c.blocked.label("next_di_blocked"),
         )
         .join(vm_runtimes, vm_runtimes.c.vm_id == vms.c.id)
         .join(users, users.c.id == vms.c.user_id)

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from appliance.errors import PoolFullError, VolumeError
-from appliance.storage import subvolumes
 
 
 def delete(path: Path) -> None:
@@ -20,6 +19,8 @@ def delete(path: Path) -> None:
         if path.is_file() and not path.is_symlink():
             path.unlink(missing_ok=True)
         else:
+            from appliance.storage import subvolumes  # qa loads the btrfs library only where it needs it
+
             subvolumes.delete(path)
 
 

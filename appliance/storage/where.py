@@ -1,7 +1,7 @@
 """Filter -> SQL predicates: which keys a noun knows, and how the text of a condition meets a typed column.
 
-Absent values count: `key=` finds them, and `key!=x` includes them. A date without a time stands for the
-whole local day.
+Absent values count: `key=` finds them, and `key!=x` includes them. A date stands for the whole local day, a
+time for the whole minute or second that it names: what a list shows can be written into a filter.
 """
 
 from __future__ import annotations
@@ -40,6 +40,10 @@ Keys: TypeAlias = Mapping[str, ColumnElement[Any] | Apply]
 
 PROPERTY = "property."
 DATE = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
+TIMED = re.compile(
+    r"\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}(?P<seconds>:\d{2})?(?P<zone>Z|[+-]\d{2}:?\d{2})?", re.ASCII
+)
+"""A time without a fraction of a second."""
 WHOLE = re.compile(r"[+-]?\d{1,18}", re.ASCII)
 """Numbers that the database can hold; none of ours comes near."""
 
@@ -88,11 +92,12 @@ def compare(column: ColumnElement[Any], condition: Condition) -> Predicate:
         return _like(column, condition)
     if literal == "":
         return _absent(column, condition)
-    if isinstance(column.type, Instant) and DATE.fullmatch(literal):
-        return _on_day(column, literal, condition)
+    if isinstance(column.type, Instant) and _is_span(literal):
+        return _within(column, literal, condition)
     value = _typed(column, literal, condition)
-    if isinstance(column.type, Boolean) and condition.op not in (Op.EQUAL, Op.DIFFERENT):
-        raise UsageError(f"{condition}: {condition.key} is yes or no", hint="use = or !=")
+    if isinstance(column.type, Boolean | Enum) and condition.op not in (Op.EQUAL, Op.DIFFERENT):
+        kind = "yes or no" if isinstance(column.type, Boolean) else "one of several words"
+        raise UsageError(f"{condition}: {condition.key} is {kind}", hint="use = or !=")
     match condition.op:
         case Op.EQUAL:
             return column == value
@@ -126,12 +131,29 @@ def _predicate(condition: Condition | Choice, keys: Keys, properties: Apply | No
         near = difflib.get_close_matches(condition.key, known, n=1)
         hint = f"did you mean {near[0]}?" if near else f"one of {', '.join(known)}"
         raise UsageError(f"there is no filter key {condition.key!r}", hint=hint)
-    return compare(target, condition) if isinstance(target, ColumnElement) else target(condition)
+    if not isinstance(target, ColumnElement):
+        return target(condition)
+    _check_no_date(target, condition, keys)
+    return compare(target, condition)
+
+
+def _check_no_date(column: ColumnElement[Any], condition: Condition, keys: Keys) -> None:
+    """Refuse what would compare a date with the letters of a text."""
+    text = condition.value.literal or ""
+    if condition.op in (Op.EQUAL, Op.DIFFERENT) or not isinstance(column.type, String) or not _is_span(text):
+        return
+    dated = [
+        key for key, one in keys.items() if isinstance(one, ColumnElement) and isinstance(one.type, Instant)
+    ]
+    raise UsageError(
+        f"{condition}: {condition.key} is a text, and comes neither before nor after a date",
+        hint=f"dates are in {', '.join(dated)}" if dated else "use = or !=",
+    )
 
 
 def _is_one_value(column: ColumnElement[Any], value: Pattern) -> bool:
     text = value.literal
-    return bool(text) and not (isinstance(column.type, Instant) and DATE.fullmatch(text or ""))
+    return bool(text) and not (isinstance(column.type, Instant) and _is_span(text or ""))
 
 
 def _among(column: ColumnElement[Any], choice: Choice) -> Predicate:
@@ -217,13 +239,21 @@ def _instant(text: str) -> datetime:
         raise ValueError("write a time such as 2030-01-31T18:00, or a date") from None
 
 
-def _on_day(column: ColumnElement[Any], text: str, condition: Condition) -> Predicate:
-    """A comparison with a whole local day."""
+def _is_span(text: str) -> bool:
+    return DATE.fullmatch(text) is not None or TIMED.fullmatch(text) is not None
+
+
+def _within(column: ColumnElement[Any], text: str, condition: Condition) -> Predicate:
+    """A comparison with a whole local day, or a whole minute or second."""
     try:
-        day = datetime.combine(date.fromisoformat(text), time())
-        begin, end = day.astimezone(UTC), (day + timedelta(days=1)).astimezone(UTC)
+        if timed := TIMED.fullmatch(text):
+            begin = _instant(text)
+            end = begin + (timedelta(seconds=1) if timed["seconds"] else timedelta(minutes=1))
+        else:
+            day = datetime.combine(date.fromisoformat(text), time())
+            begin, end = day.astimezone(UTC), (day + timedelta(days=1)).astimezone(UTC)
     except (ValueError, OverflowError):
-        raise UsageError(f"{condition}: there is no such day") from None
+        raise UsageError(f"{condition}: there is no such day or time") from None
     within = and_(column >= begin, column < end)
     match condition.op:
         case Op.EQUAL:

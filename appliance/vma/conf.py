@@ -31,6 +31,8 @@ DEFAULTS = {
     "vma.default.client.keyboard": "pc105/en",
     "vma.default.client.link": "adsl",
     "vma.hook.timeout": "20",
+    "vma.expire.timeout": "86400",  # how long the expire hook may wait for its user
+    "vma.message.timeout": "86400",  # how long a message may wait for its reader
     "vma.log.limit": "1048576",
     "command.nxagent": "/usr/bin/nxagent",
     "command.nxagent.args.extra": "",

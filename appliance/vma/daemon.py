@@ -11,9 +11,12 @@ import subprocess
 from appliance.vma import files
 from appliance.vma.conf import Conf
 from appliance.vma.files import say
+from appliance.vma.hook_log import HookLog
 from appliance.vma.hooks import Hooks
 from appliance.vma.loop import Loop
+from appliance.vma.messages import Messages
 from appliance.vma.nxagent import Desktop
+from appliance.vma.question import Question
 from appliance.vma.rpc import Server
 from appliance.vma.service import Service
 from appliance.vma.xsession import LIMITS
@@ -29,8 +32,10 @@ def run(conf: Conf, listener: socket.socket) -> int:
         files.log_to(conf["log.filename"], conf.number("vma.log.limit"))
     conf.number("vma.user.umask", 8)
     loop, hooks = Loop(), Hooks(conf)
+    HookLog(conf, loop)
     limits = {name: conf.seconds(f"internal.nxagent.timeout.{name}") for name in LIMITS}
-    service = Service(loop, hooks, limits, lambda: _power_off(loop, conf))
+    question, messages = Question(conf, loop, hooks), Messages(conf, loop, hooks)
+    service = Service(conf, loop, hooks, question, messages, limits, lambda: _power_off(loop, conf))
     desktop = Desktop(conf, loop, hooks, service.post)
     service.attach(desktop, desktop.adopt())
     Server(loop, listener, conf.words("vma.rpc.allow"), service.serve)

@@ -31,6 +31,16 @@ def read(path: str, limit: int = 64 * 1024) -> str:
         return ""
 
 
+def read_end(path: str, size: int) -> bytes:
+    """The last bytes of a file; nothing when there is none."""
+    try:
+        with open(path, "rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - size))
+            return file.read(size)
+    except OSError:
+        return b""
+
+
 def remove(path: str) -> None:
     with contextlib.suppress(FileNotFoundError):
         os.unlink(path)

@@ -83,6 +83,7 @@ class LaunchChild:
 
     def _ready(self, params: Mapping[str, str]) -> Tuple[List[str], Mapping[str, str]]:
         conf = self._conf
+        params = provision.filled(conf, params)
         self._hooks.run_action("pre-connect", params, XState.STOPPED.value)
         argv = _command(conf)
         self._account = provision.ensure(conf, self._hooks, params, lambda: self._say("provisioning"))

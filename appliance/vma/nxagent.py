@@ -110,13 +110,14 @@ class Desktop:
 
     def prepare(self, action: Prepare) -> None:
         """Hooks and files for a resume, in a child because hooks take time."""
+        params = provision.filled(self._conf, action.params)
 
         def work() -> None:
             try:
-                self._hooks.run_action("pre-connect", action.params, XState.SUSPENDED.value)
-                account = provision.ensure(self._conf, self._hooks, action.params, lambda: None)
+                self._hooks.run_action("pre-connect", params, XState.SUSPENDED.value)
+                account = provision.ensure(self._conf, self._hooks, params, lambda: None)
                 self._check_owner(account)
-                write_files(self._conf, action.params, account.gid)
+                write_files(self._conf, params, account.gid)
             except Exception as exc:
                 say(f"the session is not resumed: {exc}")
                 raise SystemExit(1) from exc
@@ -124,7 +125,7 @@ class Desktop:
         def done(status: int) -> None:
             self._post(Prepared(now(), action.launch, action.attempt, status == 0))
             if status == 0:
-                self._loop.fork(lambda: self._connect_hook(action.params), lambda _: None)
+                self._loop.fork(lambda: self._connect_hook(params), lambda _: None)
 
         self._loop.fork(work, done)
 

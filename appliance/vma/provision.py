@@ -104,6 +104,19 @@ def wanted(conf: Conf, params: Mapping[str, str]) -> Wanted:
     )
 
 
+def filled(conf: Conf, params: Mapping[str, str]) -> Mapping[str, str]:
+    """The request with this guest's defaults for what it does not say: what the hooks of a start are told."""
+    name = params.get("qvd.vm.user.name") or conf["vma.user.default.name"]
+    defaults = {
+        "qvd.client.keyboard": conf["vma.default.client.keyboard"],
+        "qvd.client.link": conf["vma.default.client.link"],
+        "qvd.vm.user.name": name,
+        "qvd.vm.user.groups": conf["vma.user.default.groups"],
+        "qvd.vm.user.home": f"{conf['vma.user.home.path']}/{name}",
+    }
+    return {**params, **{key: value for key, value in defaults.items() if not params.get(key)}}
+
+
 def _id(params: Mapping[str, str], key: str) -> Optional[int]:
     text = params.get(key, "")
     if not text:

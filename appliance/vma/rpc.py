@@ -18,10 +18,23 @@ from appliance.vma.wire import HeadError, Request, RequestParser, refusal
 
 MAX_CONNECTIONS = 32
 IDLE_S = 120.0
+SEND_BUFFER = 128 * 1024  # the largest reply, the end of the logs, is half of that
 ROUTES = "/proc/net/route"
 
 Answer = Callable[[bytes], None]
 Serve = Callable[[Request, Answer], None]
+
+
+class Once:
+    """An answer that is given once: whoever comes later is not heard."""
+
+    def __init__(self, answer: Answer) -> None:
+        self._answer: Optional[Answer] = answer
+
+    def __call__(self, data: bytes) -> None:
+        answer, self._answer = self._answer, None
+        if answer is not None:
+            answer(data)
 
 
 def gateways(routes: str) -> Set[str]:
@@ -78,6 +91,7 @@ class _Connection:
         self._last: Optional[HeadError] = None
         self.heard_at = now()
         sock.setblocking(False)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
         loop.on_read(sock, self._readable)
         self._idle: Timer = loop.after(IDLE_S, self.close)
 

@@ -11,11 +11,15 @@ import os
 from typing import Callable, List, Mapping, Optional
 
 from appliance.vma import wire, xsession
+from appliance.vma.conf import Conf
 from appliance.vma.files import masked, say
+from appliance.vma.hook_log import tails
 from appliance.vma.hooks import ACTION, Hooks
 from appliance.vma.loop import Loop, Timer, now
+from appliance.vma.messages import Messages
 from appliance.vma.nxagent import Desktop
-from appliance.vma.rpc import Answer
+from appliance.vma.question import Question
+from appliance.vma.rpc import Answer, Once
 from appliance.vma.wire import Request, XState
 
 PATIENCE_S = 2.5  # the host gives up after 3 to 4 seconds
@@ -26,9 +30,18 @@ class Service:
     """Answers requests, keeps the session, and ends the guest."""
 
     def __init__(
-        self, loop: Loop, hooks: Hooks, limits: Mapping[str, float], poweroff: Callable[[], None]
+        self,
+        conf: Conf,
+        loop: Loop,
+        hooks: Hooks,
+        question: Question,
+        messages: Messages,
+        limits: Mapping[str, float],
+        poweroff: Callable[[], None],
     ) -> None:
-        self._loop, self._hooks, self._limits, self._poweroff = loop, hooks, limits, poweroff
+        self._conf, self._loop, self._hooks = conf, loop, hooks
+        self._question, self._messages = question, messages
+        self._limits, self._poweroff = limits, poweroff
         self._desktop: Optional[Desktop] = None
         self._session = xsession.Session()
         self._timer: Optional[Timer] = None
@@ -63,7 +76,13 @@ class Service:
         elif call == wire.POWEROFF:
             self._guard("poweroff", {}, answer, self._power_off)
         elif call == wire.EXPIRE:
-            self._guard("expire", request.params, answer, lambda done: done(wire.success(None)))
+            self._expire(request.params, answer)
+        elif call == wire.EXPIRE_ANSWER:
+            self._expire_answer(request.params, answer)
+        elif call == wire.MESSAGE:
+            self._messages.show(request.params, self._session.x_state, answer)
+        elif call == wire.HOOK_LOG:
+            self._hook_log(request.params, answer)
         else:
             answer(self._vnc(request))
 
@@ -73,6 +92,29 @@ class Service:
             answer(wire.failure("a parameter contains a NUL byte"))
             return
         self._request(xsession.StartWanted(now(), params), answer)
+
+    def _expire(self, params: Mapping[str, str], answer: Answer) -> None:
+        if any("\0" in text for pair in params.items() for text in pair):
+            answer(wire.failure("a parameter contains a NUL byte"))
+            return
+        answer(wire.success(self._question.ask(params, self._session.x_state.value)))
+
+    def _expire_answer(self, params: Mapping[str, str], answer: Answer) -> None:
+        try:
+            wait_s = float(params.get(wire.WAIT, "0"))
+        except ValueError:
+            wait_s = -1.0
+        if not 0 <= wait_s <= wire.MAX_WAIT_S:
+            answer(wire.failure(f"{wire.WAIT} is not a number of seconds from 0 to {wire.MAX_WAIT_S:g}"))
+            return
+        self._question.tell(wait_s, lambda words: answer(wire.success(words)))
+
+    def _hook_log(self, params: Mapping[str, str], answer: Answer) -> None:
+        lines = params.get(wire.LOG_LINES, "100")
+        if not lines.isdecimal() or len(lines) > 6 or int(lines) < 1:
+            answer(wire.failure(f"{wire.LOG_LINES} is not a number of lines"))
+            return
+        answer(wire.success(tails(self._conf, min(int(lines), wire.MAX_LOG_LINES))))
 
     def _x_suspend(self, answer: Answer) -> None:
         def suspend(done: Answer) -> None:
@@ -109,7 +151,7 @@ class Service:
             then(answer)
             return
         state = self._session.x_state.value
-        once = _Once(answer)
+        once = Once(answer)
         early = wire.success(_EXPECTED[action])
         patience = self._loop.after(PATIENCE_S, lambda: once(early))
 
@@ -185,7 +227,7 @@ class Service:
 
     def end_session(self, then: Callable[[], None]) -> None:
         """End the session gently and go on when it is gone, or after a little while all the same."""
-        once = _Once(lambda _: then())
+        once = Once(lambda _: then())
         if self._session.x_state is XState.STOPPED:
             once(b"")
             return
@@ -194,16 +236,4 @@ class Service:
         self.post(xsession.StopWanted(now()))
 
 
-_EXPECTED = {"stop": "stopping", "suspend": "starting", "poweroff": 0, "expire": None}
-
-
-class _Once:
-    """An answer that is given once: whoever comes later is not heard."""
-
-    def __init__(self, answer: Answer) -> None:
-        self._answer: Optional[Answer] = answer
-
-    def __call__(self, data: bytes) -> None:
-        answer, self._answer = self._answer, None
-        if answer is not None:
-            answer(data)
+_EXPECTED = {"stop": "stopping", "suspend": "starting", "poweroff": 0}

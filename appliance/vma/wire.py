@@ -21,11 +21,42 @@ X_SUSPEND = "x_suspend"
 X_STOP = "x_stop"
 POWEROFF = "poweroff"
 EXPIRE = "expire"
+EXPIRE_ANSWER = "expire_answer"  # ours: a QVD VMA does not know it
+MESSAGE = "message"  # ours
+HOOK_LOG = "hook_log"  # ours
 VNC_CONNECT = "vnc_connect"
-METHODS = frozenset((PING, X_STATE, X_START, X_SUSPEND, X_STOP, POWEROFF, EXPIRE, VNC_CONNECT))
+METHODS = frozenset(
+    (
+        *(PING, X_STATE, X_START, X_SUSPEND, X_STOP, POWEROFF, EXPIRE, VNC_CONNECT),
+        *(EXPIRE_ANSWER, MESSAGE, HOOK_LOG),
+    )
+)
 
 EXPIRATION_SOFT = "vm.expiration.soft"
 EXPIRATION_HARD = "vm.expiration.hard"
+EXPIRATION_DATES = (EXPIRATION_SOFT, EXPIRATION_HARD)
+# Ours, beside QVD's two:
+EXPIRATION_ASK = "vm.expiration.ask"  # the number of this ask
+EXPIRATION_FINAL = "vm.expiration.final"  # 1: the warning before the hard limit
+EXPIRATION_LATER = "vm.expiration.later"  # seconds until the next ask, if the user chooses Later
+EXPIRATION_POSTPONEMENTS = "vm.expiration.postponements"  # how many are left
+EXPIRATION_NOW = "vm.expiration.now"  # the host's time as it asks: the guest's clock may be off
+EXPIRATION_WITHDRAWN = "vm.expiration.withdrawn"  # 1: there is nothing to be asked any more
+EXPIRATION_FILE = "vm.expiration.file"  # told to the hook: the file that holds all this as it changes
+DESKTOP_PIDFILE = "vm.desktop.pidfile"  # told to hooks that show something: holds the pid of nxagent
+
+MESSAGE_TEXT = "text"  # of message
+MESSAGE_TITLE = "title"
+MAX_TEXT = 1000
+MAX_TITLE = 80
+TOLD = "told"
+NOBODY_THERE = "nobody"
+
+LOG_LINES = "lines"  # of hook_log
+MAX_LOG_LINES = 500
+
+WAIT = "wait"  # of expire_answer, in seconds
+MAX_WAIT_S = 30.0
 
 MAX_HEAD = 64 * 1024  # the query of x_start carries every property of the VM
 MAX_LINE = 60 * 1024
@@ -46,6 +77,18 @@ class XState(str, enum.Enum):
     SUSPENDING = "suspending"
     SUSPENDED = "suspended"
     STOPPING = "stopping"
+
+    def __str__(self) -> str:
+        return self.value
+
+
+class Answer(str, enum.Enum):
+    """What `expire_answer` answers: whether the desktop may be restarted."""
+
+    NONE = "none"
+    ASKING = "asking"
+    RESTART = "restart"
+    LATER = "later"
 
     def __str__(self) -> str:
         return self.value
@@ -204,6 +247,12 @@ _UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz01
 def quote(text: str) -> str:
     """Percent-encode all but the unreserved characters of protocol.md 3.2."""
     return "".join(chr(byte) if byte in _UNRESERVED else f"%{byte:02X}" for byte in text.encode())
+
+
+def plain(text: str, limit: int) -> str:
+    """Text from elsewhere as data: printable characters and line ends, and not too many of them."""
+    kept = "".join(letter for letter in text if letter.isprintable() or letter == "\n").strip()
+    return kept if len(kept) <= limit else kept[: limit - 1] + "…"
 
 
 def encode_call(method: str, params: Mapping[str, str]) -> bytes:

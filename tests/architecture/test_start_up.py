@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-HEAVY = ("textual", "libvirt", "uvloop", "pyroute2", "btrfsutil")
+HEAVY = ("textual", "libvirt", "uvloop", "pyroute2", "btrfsutil", "httpx")
 
 
 def loaded_by(statement: str) -> set[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import sys
@@ -253,6 +254,55 @@ async def test_a_signal_ends_everything(
         process.send_signal(number)
         assert (await outcome(process))[0] == status
     assert not Path(f"/proc/{nxproxy}").exists()
+    assert not left_behind(identity)
+
+
+def listed(**keys: int) -> bytes:
+    line = {"id": 7, "state": "stopping", "name": "alice-1", "blocked": 0} | keys
+    return reply(200, json.dumps([line]).encode())
+
+
+def restarting(heard: list[str], lists: list[bytes]) -> Serve:
+    """A server whose sessions end as soon as nxproxy has spoken; `lists` are its answers, in order."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            request = await reader.readuntil(b"\r\n\r\n")
+            if b"/qvd/list_of_vm" in request:
+                heard.append("list")
+                writer.write(lists.pop(0))
+                continue
+            heard.append("connect")
+            writer.write(SWITCH)
+            await reader.readuntil(b" ")
+            return
+
+    return serve
+
+
+@pytest.mark.parametrize(
+    ("options", "lists", "calls"),
+    [
+        ([], [listed(), listed(presence=1), listed()], ["list", "connect"] * 2 + ["list"]),
+        ([], [listed(), listed(presence=0)], ["list", "connect", "list"]),
+        ([], [listed(), reply(503)], ["list", "connect", "list"]),
+        (["--no-reconnect"], [listed()], ["list", "connect"]),
+    ],
+    ids=["restarted", "stopped for good", "no answer", "not wanted"],
+)
+async def test_it_comes_back_with_a_desktop_that_is_restarted(
+    options: Sequence[str], lists: list[bytes], calls: list[str], identity: Identity, x_server: str
+) -> None:
+    heard: list[str] = []
+    async with (
+        serving(restarting(heard, lists), identity.server_context()) as port,
+        client(port, identity, *options, display=x_server) as process,
+    ):
+        status, _, stderr = await outcome(process)
+    assert heard == calls
+    assert status == 5, stderr
+    assert stderr.count("ended before there was a picture") == 1, "the last session tells how it ended"
+    assert ("alice-1 is restarted" in stderr) == (calls.count("connect") > 1)
     assert not left_behind(identity)
 
 

@@ -216,6 +216,15 @@ class TestImports:
             await import_di(paths, DI, extended, lambda _: None)
         assert list(paths.all_basefs.iterdir()) == []
 
+    @pytest.mark.parametrize("name", ["oci-layout", "manifest.json"])
+    async def test_the_layers_of_an_oci_image_are_named_as_such(
+        self, disks: BtrfsDisks, paths: Paths, tmp_path: Path, name: str
+    ) -> None:
+        archive = archives.pack(tmp_path / "saved.tar", archives.one(archives.member(name)))
+        with pytest.raises(ImageError, match=r"layers of an OCI or Docker image.*podman export"):
+            await import_di(paths, DI, archive, lambda _: None)
+        assert list(paths.all_basefs.iterdir()) == []
+
     @pytest.mark.parametrize("hostile", archives.HOSTILE, ids=lambda hostile: hostile.name)
     async def test_a_hostile_archive_ends_as_one_line_and_leaves_nothing(
         self, disks: BtrfsDisks, paths: Paths, tmp_path: Path, hostile: Hostile

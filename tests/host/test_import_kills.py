@@ -39,18 +39,30 @@ async def test_an_import_killed_at_any_step_leaves_a_whole_image_or_none(on: Ord
     assert len(dis(on) - before) >= 1
 
 
-async def test_a_deletion_killed_at_any_step_is_finished_by_whoever_comes_next(
+async def test_a_duplicate_killed_at_any_step_is_whole_or_not_there(on: Ordeal, tmp_path: Path) -> None:
+    before = dis(on)
+
+    def duplicate(step: int) -> int:
+        return qa(on, step, tmp_path / "record", "di", "duplicate", f"di_id={min(before)}")
+
+    killed = await killed_at_each(on, duplicate, tmp_path / "record")
+    assert {"commit", "os.rename", "open", "fcntl.flock"} <= killed
+    assert len(dis(on) - before) >= 1
+
+
+async def test_a_removal_killed_at_any_step_is_finished_by_whoever_comes_next(
     on: Ordeal, tmp_path: Path
 ) -> None:
     kept = dis(on)
 
-    def delete(step: int) -> int:
+    def remove(step: int) -> int:
         if dis(on) == kept:
             on.trial.qa("di", "add", f"path={on.quick}", "osf=small")
         (newest,) = dis(on) - kept
-        return qa(on, step, tmp_path / "record", "di", "del", "--force", "-f", f"id={newest}")
+        on.trial.qa("di", "del", "--force", "-f", f"id={newest}")
+        return qa(on, step, tmp_path / "record", "di", "purge", "--force", "-f", f"id={newest}")
 
-    killed = await killed_at_each(on, delete, tmp_path / "record")
+    killed = await killed_at_each(on, remove, tmp_path / "record")
     assert {"commit", "os.remove"} <= killed
     assert dis(on) == kept
 

@@ -66,6 +66,15 @@ DAMAGES.rewritten(
 )
 DAMAGES.created("rootfs/9.lock belongs to no running VM", lambda on: on.paths.root_lock(VmId(9)))
 DAMAGES.created("is kept and nobody knows of it", lambda on: on.paths.kept / "9-x", folder=True)
+DAMAGES.created(
+    "is kept and nobody knows of it", lambda on: on.paths.kept / "1-home-20300131T180000Z", folder=True
+)
+DAMAGES.rewritten(
+    "/gone/1-home should be kept and is gone",
+    "INSERT INTO kept (id, kind, path, vm_id, vm, owner, reason, at)"
+    " VALUES (999, 'snapshot', '/gone/1-home', 1, 'web-1', 'alice', '', '2030-01-01')",
+    "DELETE FROM kept WHERE id = 999",
+)
 DAMAGES.created("9.part belongs to no image", lambda on: on.paths.images / ".9.part")
 DAMAGES.created("9.log is the console of no VM", lambda on: on.paths.consoles / "9.log")
 DAMAGES.created(

@@ -138,6 +138,8 @@ def test_an_image_becomes_a_read_only_subvolume(qa: Installation, staging: Path)
     with pytest.raises(OSError, match="Read-only"):
         (base / "x").touch()
     qa.ok("di", "del", "--yes")
+    assert (base / "sbin/init").is_symlink()
+    qa.ok("di", "purge", "--yes")
     assert (volumes(qa), images(qa)) == ([], [])
 
 
@@ -177,7 +179,7 @@ def test_an_import_can_be_ended_at_any_moment(
         [sys.executable, "-c", command, *words], stderr=subprocess.PIPE, text=True, process_group=0
     )
     assert adding.stderr is not None
-    assert adding.stderr.readline() == "copying …\n"
+    assert adding.stderr.readline() == "unpacking …\n"
     time.sleep(0.05)
     adding.send_signal(ending)
     adding.stderr.read()

@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,7 @@ pytestmark = pytest.mark.host
 MARK = Mark(installation=InstallationId("0a1b2c3d"), vm_id=VmId(1), vm_uuid="u-1", di_id=DiId(1))
 OTHER = replace(MARK, vm_id=VmId(2), vm_uuid="u-2")
 MIB = 1 << 20
+NOW = datetime(2030, 1, 31, 18, 0, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,11 @@ class Bench:
     def group(self) -> int:
         """The group of all guests."""
         return quotas.make_group(self.mounted, int(MARK.installation, 16))
+
+    @property
+    def is_simple(self) -> bool:
+        """Whether what a home has written counts for it for as long as a snapshot holds it."""
+        return quotas.mode(self.mounted) is Mode.SIMPLE
 
     def consistent(self) -> bool:
         """Whether the pool counts, after all that was done is on disk."""
@@ -117,6 +124,29 @@ class TestLimits:
         assert 14 <= written(home / "big", mib=40) <= 16
         assert await bench.disks.ensure_home(MARK, size_mib=None) == home
         assert written(home / "more", mib=40) == 40
+
+    async def test_a_full_home_changes_its_image(self, bench: Bench) -> None:
+        home = await bench.disks.ensure_home(MARK, size_mib=16)
+        assert written(home / "big", mib=40) <= 16
+        aside = bench.disks.home_aside(MARK.vm_id, NOW)
+        assert await bench.disks.snapshot_home(MARK, aside)
+        await bench.disks.ensure_home(replace(MARK, di_id=DiId(2)), size_mib=16)
+        assert await bench.disks.home_used_with(MARK) == DiId(2)
+        assert bench.consistent()
+        assert written(home / "more", mib=40) <= (16 if bench.is_simple else 2)
+
+    async def test_what_is_deleted_is_free_though_a_snapshot_holds_it(self, bench: Bench) -> None:
+        home = await bench.disks.ensure_home(MARK, size_mib=16)
+        for number in range(2):
+            assert written(home / "big", mib=12) == 12
+            assert await bench.disks.snapshot_home(MARK, bench.disks.home_aside(MARK.vm_id, NOW))
+            await bench.disks.ensure_home(replace(MARK, di_id=DiId(number)), size_mib=16)
+            (home / "big").unlink()
+            assert bench.consistent()
+        assert written(home / "big", mib=12) == 12
+        assert quotas.members(bench.mounted, bench.group) >= {
+            subvolumes.id_of(path) for path in bench.paths.kept.iterdir()
+        }
 
     async def test_what_moves_between_root_and_home_is_not_had_for_nothing(self, bench: Bench) -> None:
         """Data shared by reflinks belongs to both, so taking turns in owning it gains nothing."""

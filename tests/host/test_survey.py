@@ -220,6 +220,7 @@ async def test_homes_are_kept_and_kept_things_end_in_time(site: Site, tmp_path: 
         (home / "letter").write_text("dear")
         aside = at.volume(at.paths.kept / "1-20300101T000000Z", at.mark(ONE))
         theirs = at.volume(at.paths.homefs(ONE), at.mark(ONE))
+        subvolumes.preserve(theirs, snapshot := at.paths.kept / "1-home-20300101T000000Z")
         async with at.store.write() as tx:
             until = SystemClock().now() + timedelta(days=1)
             await tx.kept.add(
@@ -227,14 +228,21 @@ async def test_homes_are_kept_and_kept_things_end_in_time(site: Site, tmp_path: 
             )
         await at.surveyor.survey()
         rows = {Path(row.path): row for row in await at.kept()}
-        assert {path: row.kind for path, row in rows.items()} == {home: KeptKind.HOME, aside: KeptKind.ROOT}
+        assert {path: row.kind for path, row in rows.items()} == {
+            home: KeptKind.HOME,
+            aside: KeptKind.ROOT,
+            snapshot: KeptKind.SNAPSHOT,
+        }
         assert {row.reason for row in rows.values()} == {FOUND}
+        assert rows[snapshot].until == rows[home].until
+        assert rows[snapshot].user_id is None, "whose it was nobody knows"
         assert (home / "letter").exists()
         async with at.store.write() as tx:
             await tx.kept.end_now([row.id for row in rows.values()])
         await at.surveyor.purge()
         assert not home.exists()
         assert not aside.exists()
+        assert not snapshot.exists()
         assert theirs.exists()
         assert await at.kept() == []
 

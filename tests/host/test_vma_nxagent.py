@@ -13,6 +13,7 @@ import pytest
 from appliance.errors import VmaRefusedError
 from appliance.vma.provision import ProvisionError, make_home
 from appliance.vma.wire import XState
+from appliance.vma_client import Answer
 from tests.support.vma_guest import DISPLAY, GUEST, PORT, Guest, guest, screen, until, viewer
 
 pytestmark = [pytest.mark.host, pytest.mark.timeout(120)]
@@ -299,9 +300,12 @@ def test_hooks_guard_what_ends_things(vm: Guest) -> None:
     keys = {f"vma.on_action.{action}": str(hook) for action in ("expire", "poweroff", "stop")}
     vm.settings(command__poweroff=f"touch {vm.work}/off", **keys)
     vm.boot()
-    vm.call(lambda client: client.expire("2030-01-31 18:00:00", None))
+    vm.call(lambda client: client.expire("2030-01-31 18:00:00", None, ask=1))
+    assert vm.call(lambda client: client.expire_answer(20), timeout_s=25).answer is Answer.RESTART
     assert (vm.work / "hooks").read_text() == (
-        "vm.expiration.soft 2030-01-31 18:00:00 qvd.vm.session.state stopped qvd.hook.on_action expire\n"
+        "vm.expiration.soft 2030-01-31 18:00:00 qvd.vm.session.state stopped qvd.hook.on_action expire"
+        f" vm.expiration.ask 1 vm.expiration.file {vm.work}/run/expire.state"
+        f" vm.desktop.pidfile {vm.work}/run/nxagent.pid\n"
     )
     vm.start()
     vm.wait(XState.LISTENING)
@@ -323,9 +327,11 @@ def test_a_hook_that_hangs_is_ended_and_the_host_is_answered_meanwhile(vm: Guest
     hook = vm.work / "hook"
     hook.write_text("#!/bin/sh\nsleep 300\n")
     hook.chmod(0o755)
-    vm.settings(vma__hook__timeout="10", **{"vma.on_action.expire": str(hook)})
+    vm.settings(vma__hook__timeout="10", **{"vma.on_action.stop": str(hook)})
     vm.boot()
-    vm.call(lambda client: client.expire(None, "2030-01-31 18:00:00"), timeout_s=9)
+    vm.start()
+    vm.wait(XState.LISTENING)
+    assert vm.call(lambda client: client.x_stop(), timeout_s=9) is XState.STOPPING
     assert vm.processes("sleep")[1:], "the hook goes on"
-    until(lambda: "took longer than vma.hook.timeout" in vm.logs(), 30, "the end of the hook", vm.logs)
+    until(lambda: "took longer than its time limit" in vm.logs(), 30, "the end of the hook", vm.logs)
     until(lambda: not vm.processes("sleep")[1:], 20, "end of sleep, but for the namespace's own", vm.logs)

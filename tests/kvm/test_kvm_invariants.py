@@ -68,6 +68,7 @@ DAMAGES.rewritten(
 DAMAGES.created("2-2-overlay.qcow2 belongs to no running VM", lambda on: on.paths.overlay(DiId(2), VmId(2)))
 DAMAGES.created("half belongs to no running VM", lambda on: on.paths.overlays / ".2-2-overlay.qcow2.half")
 DAMAGES.created("is kept and nobody knows of it", lambda on: on.paths.overlays / "2-20300131T180000Z.qcow2")
+DAMAGES.created("is kept and nobody knows of it", lambda on: on.paths.homes / "2-home-20300131T180000Z.qcow2")
 DAMAGES.created("the home .*/9-data.qcow2 belongs to nobody", lambda on: on.paths.home_disk(VmId(9)))
 DAMAGES.created("kvm/2.xml is of no running guest", lambda on: on.paths.domain(VmId(2)))
 DAMAGES.created("kvm/2 is of no running guest", lambda on: on.paths.sockets(VmId(2)), folder=True)

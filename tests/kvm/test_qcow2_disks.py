@@ -19,8 +19,8 @@ from appliance.clock import ManualClock
 from appliance.config import Settings
 from appliance.errors import PoolFullError, VolumeError
 from appliance.model import DiId, InstallationId, Mark, VmId
-from appliance.storage import marks, nocow, quotas
-from appliance.storage.paths import Paths
+from appliance.storage import marks, nocow, quotas, reflink
+from appliance.storage.paths import HOME_SNAPSHOT, Paths
 from appliance.storage.qcow2 import HALF, DiskFiles, Qcow2Disks, bases_in_use
 from appliance.storage.qcow2_empty import LARGEST, LONGEST_NAME, Backing, layout
 from appliance.storage.qcow2_header import HEAD, DiskFormat, virtual_size
@@ -198,6 +198,19 @@ class TestHomes:
         assert size(home) == 5 << 40, "5 TiB: more than 32 bits of MiB in bytes"
         assert home.stat().st_blocks * 512 < 4 * MIB
         assert "backing" not in images.img("info", "-f", "qcow2", str(home))
+
+    async def test_without_shared_blocks_there_is_a_note_and_no_snapshot(
+        self, disks: Qcow2Disks, paths: Paths, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        home = await disks.ensure_home(MARK, size_mib=10)
+        if reflink.copy(home, home.with_name("copy")):
+            pytest.skip("this file system shares blocks")
+        with caplog.at_level(logging.WARNING):
+            assert not await disks.snapshot_home(MARK, disks.home_aside(ONE, NOW))
+        assert [record.message for record in caplog.records] == [
+            "no snapshot of a home: its file system cannot share blocks vm=1"
+        ]
+        assert list(paths.homes.iterdir()) == [home]
 
     async def test_it_stays_with_its_owner_whatever_the_image(self, disks: Qcow2Disks) -> None:
         home = written(await disks.ensure_home(MARK, size_mib=10))
@@ -392,6 +405,41 @@ class TestPool:
         assert nocow.is_set(await disks.ensure_home(MARK, size_mib=10))
         assert not nocow.is_set(next(paths.images.glob("1-*")))
         await disks.check()
+
+    async def test_a_home_is_kept_and_put_back(self, disks: Qcow2Disks, paths: Paths) -> None:
+        home = written(await disks.ensure_home(MARK, size_mib=10))
+        aside = disks.home_aside(ONE, NOW)
+        assert aside == paths.homes / "1-home-20300131T180000Z.qcow2"
+        assert HOME_SNAPSHOT.fullmatch(aside.name)
+        assert await disks.snapshot_home(MARK, aside)
+        assert disks.home_aside(ONE, NOW) != aside
+        assert (aside.stat().st_mode & 0o777, marks.mark_of(aside)) == (0o400, MARK)
+        await disks.ensure_home(NEXT, size_mib=10)
+        assert await disks.is_home_as_in(NEXT, aside)
+        images.img("bench", "-q", "-f", "qcow2", "-w", "-c", "1", "-s", "4096", "--pattern=9", home)
+        assert not await disks.is_home_as_in(NEXT, aside)
+        assert content(home)[:2] == b"\x09\x09"
+        assert content(aside)[:2] == b"\x07\x07"
+        with pytest.raises(VolumeError, match="is not of VM 1"):
+            await disks.restore_home(replace(MARK, vm_uuid="u-2"), aside, lambda _: None)
+        await disks.restore_home(MARK, aside, lambda _: None)
+        assert content(home)[:2] == b"\x07\x07"
+        assert (home.stat().st_mode & 0o777, nocow.is_set(home)) == (0o600, True)
+        assert await disks.home_used_with(NEXT) == DI
+        assert sorted(paths.homes.iterdir()) == [home, aside]
+        await disks.ensure_home(MARK, size_mib=20)
+        assert size(home) == 20 * MIB
+
+    async def test_a_home_in_use_is_neither_kept_nor_put_back(self, disks: Qcow2Disks, paths: Paths) -> None:
+        home = await disks.ensure_home(MARK, size_mib=10)
+        aside = disks.home_aside(ONE, NOW)
+        assert await disks.snapshot_home(MARK, aside)
+        again = disks.home_aside(ONE, NOW)
+        with images.running(home):
+            for refused in (disks.snapshot_home(MARK, again), disks.restore_home(MARK, aside, str)):
+                with pytest.raises(VolumeError, match="a guest still runs"):
+                    await refused
+        assert sorted(paths.homes.iterdir()) == [home, aside]
 
     async def test_all_guests_together_leave_the_host_its_part(self, disks: Qcow2Disks, paths: Paths) -> None:
         if not quotas.can_group(quotas.mode(paths.root)):

@@ -59,7 +59,25 @@ def test_an_honest_disk_is_registered_as_it_is(qa: Installation, tmp_path: Path,
     assert kept.stat().st_mode & 0o777 == 0o400
     assert kept.stat().st_blocks * 512 < 2 << 20, "holes stay holes"
     qa.ok("di", "del", "--yes")
+    qa.ok("di", "purge", "--yes")
     assert not kept.exists()
+
+
+def test_a_disk_is_duplicated_and_goes_to_another_osf_by_an_archive(qa: Installation, tmp_path: Path) -> None:
+    file = images.qcow2(tmp_path / "desktop.qcow2", mib=8)
+    qa.ok("di", "add", f"path={file}", "osf=machines", "version=one")
+    qa.ok("di", "duplicate", "di_id=1", "version=two")
+    said = qa("di", "duplicate", "di_id=1", "osf=containers")
+    assert (said.status, "DI 1 is for kvm" in said.err) == (1, True)
+    archive = tmp_path / "out.tar"
+    qa.ok("di", "export", "di_id=2", f"path={archive}")
+    qa.ok("di", "import", f"path={archive}", "osf=others", "make_osf=yes")
+    assert [osf["backend"] for osf in qa.listed("osf", "name=others")] == ["kvm"]
+    for number in (2, 3):
+        kept = qa.storage / "images" / f"{number}-desktop.qcow2"
+        assert kept.read_bytes() == file.read_bytes()
+        assert kept.stat().st_mode & 0o777 == 0o400
+    assert qa.listed("di", "id=3")[0]["version"] == "two"
 
 
 def test_what_is_hostile_or_broken_is_refused_in_a_line_and_changes_nothing(
@@ -149,7 +167,7 @@ class TestBases:
     @pytest.fixture
     def used(self, qa: Installation, tmp_path: Path) -> Installation:
         qa.ok("user", "add", "login=alice", f"password-file={qa.password('x')}")
-        qa.ok("vm", "add", "name=big", "user=alice", "osf=machines")
+        qa.ok("vm", "add", "name=big", "user=alice", "osf=machines", "di_tag=none")
         qa.ok("di", "add", f"path={images.qcow2(tmp_path / 'a.qcow2')}", "osf=machines")
         return qa
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -29,6 +28,7 @@ from appliance.storage.qcow2 import Qcow2Disks
 from appliance.storage.schema import osfs
 from appliance.storage.store import Store
 from tests.support import disks as images
+from tests.support.disks import running
 from tests.support.fake_backend import FakeBackend
 from tests.support.store import furnish, url
 
@@ -112,24 +112,6 @@ async def ground(tmp_path: Path, **changes: str) -> AsyncIterator[Ground]:
         await store.close()
 
 
-@contextmanager
-def running(disk: Path) -> Iterator[None]:
-    """Somebody of QEMU's has a disk open, as long as this lasts."""
-    command = ["qemu-io", "-f", "qcow2", str(disk)]
-    holder = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-    try:
-        assert holder.stdin is not None
-        assert holder.stdout is not None
-        holder.stdin.write(b"length\n")
-        holder.stdin.flush()
-        while b"MiB" not in holder.stdout.readline():
-            pass
-        yield
-    finally:
-        holder.kill()
-        holder.communicate()
-
-
 async def test_overlays_of_vms_at_rest_are_removed(tmp_path: Path) -> None:
     async with ground(tmp_path) as at:
         roots = [await at.disks.clone_root(at.mark(vm_id), keep=False) for vm_id in (ONE, NOBODY)]
@@ -159,7 +141,9 @@ async def test_homes_are_kept_and_kept_things_end_in_time(tmp_path: Path) -> Non
         rows = {Path(row.path): row for row in await at.kept()}
         assert {path: row.kind for path, row in rows.items()} == {home: KeptKind.HOME, aside: KeptKind.ROOT}
         assert {row.reason for row in rows.values()} == {FOUND}
-        assert rows[home].until - rows[home].at > timedelta(days=29)
+        until = rows[home].until
+        assert until is not None
+        assert until - rows[home].at > timedelta(days=29)
         await at.surveyor.purge()
         assert home.exists()
         assert aside.exists()

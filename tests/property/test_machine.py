@@ -14,6 +14,7 @@ from appliance.model import BackendKind, StartedBy, VmState
 from appliance.runtime.actions import (
     Action,
     Arm,
+    AwaitAnswer,
     Background,
     EraseGuest,
     KillGuest,
@@ -21,27 +22,31 @@ from appliance.runtime.actions import (
     PrepareRoot,
     SaveState,
     StopGuest,
+    TellGuest,
     WatchVma,
 )
 from appliance.runtime.adopt import adopt
 from appliance.runtime.blame import HOST, IMAGE, Blame
 from appliance.runtime.events import (
     ActionFailed,
+    AskDue,
     Done,
     Event,
     GuestDeparted,
     GuestErased,
     GuestLaunched,
+    GuestTold,
     RootReady,
     SlotGranted,
     StartWanted,
     StopWanted,
     TimeUp,
+    UserAnswered,
     VmaAnswered,
     VmaSilent,
 )
 from appliance.runtime.machine import Phase, VmMachine, is_delayed, step
-from tests.support.machines import GUEST, NOW, VM_ID, machine
+from tests.support.machines import GUEST, NOW, QUESTION, VM_ID, machine
 from tests.support.rows import vm_row
 
 
@@ -81,6 +86,7 @@ class Life(RuleBasedStateMachine):
     def take(self, actions: tuple[Action, ...]) -> None:
         for action in actions:
             if isinstance(action, Background):
+                assert not (isinstance(action, AwaitAnswer) and AwaitAnswer in self.background)
                 self.background.add(type(action))
             else:
                 self.orders.append((self.machine.entry, action))
@@ -98,6 +104,8 @@ class Life(RuleBasedStateMachine):
                 assert self.root
                 self.runs = True
                 return self.post(GuestLaunched, entry=entry)
+            case TellGuest():
+                return self.post(GuestTold, entry=entry, answers=True)
             case StopGuest() | KillGuest() if self.runs:
                 self.runs = False
                 self.post(GuestDeparted)
@@ -155,6 +163,17 @@ class Life(RuleBasedStateMachine):
             self.post(VmaAnswered, entry=self.machine.entry)
         else:
             self.post(VmaSilent, entry=self.machine.entry, silent_s=400.0)
+
+    @rule()
+    def a_question_is_due(self) -> None:
+        self.post(AskDue, question=QUESTION)
+
+    @precondition(lambda self: AwaitAnswer in self.background)
+    @rule()
+    def the_user_answers(self) -> None:
+        assert self.machine.asking
+        self.background.discard(AwaitAnswer)
+        self.post(UserAnswered, entry=self.machine.entry)
 
     @precondition(lambda self: self.runs)
     @rule()

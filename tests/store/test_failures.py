@@ -10,12 +10,14 @@ import pytest
 from sqlalchemy import insert, update
 
 from appliance.errors import BackendError, ImageError, PoolFullError
+from appliance.filters import Filter
 from appliance.model import (
     AlarmKind,
     BackendKind,
     BlockCause,
     DiId,
     FailureCause,
+    KeptKind,
     StartedBy,
     Vm,
     VmId,
@@ -119,9 +121,10 @@ async def test_only_the_newest_root_of_a_vm_is_kept(host: Rig) -> None:
     async with host.hkd():
         await fail(host, times=3)
     async with host.store.read() as tx:
-        *older, newest = await tx.kept.find()
+        *older, newest = await tx.kept.find(Filter.where(kind=KeptKind.ROOT))
         assert [kept.path for kept in older] == [kept.path for kept in await tx.kept.due()]
     assert len(older) == 2
+    assert newest.until is not None
     assert newest.until > newest.at
     assert {Path(kept.path) for kept in (*older, newest)} == set(host.backend.kept)
     assert host.backend.roots == {}
@@ -369,3 +372,42 @@ async def let_others_run(host: Rig, vm_id: VmId) -> None:
             backend=BackendKind.NOTHING,
         )
         await tx.connection.execute(update(vms_table).where(vms_table.c.id == vm_id).values(osf_id=foreign))
+
+
+async def test_a_home_is_kept_before_another_image_gets_at_it(host: Rig) -> None:
+    host.backend.bad_images.clear()
+    async with host.hkd():
+        await start(host)
+        await all_are(host, VmState.RUNNING, (ONE,))
+        await host.wish("stop", ONE)
+        await all_are(host, VmState.STOPPED, (ONE,))
+        await tag(host, BAD)
+        await start(host)
+        await all_are(host, VmState.RUNNING, (ONE,))
+    made = ("clone_root", "snapshot_home", "ensure_home", "define")
+    calls = [call for call, vm_id in host.backend.calls if vm_id == ONE and call in made]
+    assert calls == ["clone_root", "ensure_home", "define", *made]
+    async with host.store.read() as tx:
+        (kept,) = await tx.kept.find()
+    assert (kept.kind, kept.vm, kept.owner, kept.until) == (KeptKind.SNAPSHOT, "desk1", "alice", None)
+    assert (kept.from_di_id, kept.to_di_id) == (GOOD, BAD)
+    assert host.backend.kept[Path(kept.path)].di_id == GOOD
+
+
+async def test_a_home_that_cannot_be_kept_is_shown_to_no_other_image(host: Rig) -> None:
+    """The start waits as for any fault of the host."""
+    host.backend.bad_images.clear()
+    async with host.hkd():
+        await start(host)
+        await all_are(host, VmState.RUNNING, (ONE,))
+        await host.wish("stop", ONE)
+        await all_are(host, VmState.STOPPED, (ONE,))
+        await tag(host, BAD)
+        host.backend.fail("snapshot_home", PoolFullError.of("no snapshot can be taken"))
+        await start(host)
+        vm = await host.until(ONE, lambda vm: vm.runtime.failure is not None)
+        assert (vm.runtime.failure_cause, vm.runtime.waits_for) == (FailureCause.HOST, "pool")
+        assert not vm.runtime.blocked
+        assert host.backend.homes[ONE].di_id == GOOD
+        async with host.store.read() as tx:
+            assert await tx.kept.find() == []

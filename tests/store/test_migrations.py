@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,30 @@ def test_up_and_down_and_up(tmp_path: Path) -> None:
     assert tables(tmp_path).keys() <= {"alembic_version", "sqlite_sequence"}
     assert migrate.upgrade(url(tmp_path))
     assert tables(tmp_path) == first
+
+
+def test_what_is_kept_stays_so_when_its_table_is_made_anew(tmp_path: Path) -> None:
+    def rows() -> list[tuple[int, str]]:
+        with closing(sqlite3.connect(tmp_path / "qvd.db")) as connection, connection:
+            return connection.execute("SELECT id, kind FROM kept ORDER BY id").fetchall()
+
+    def add(kind: str, number: str = "NULL") -> None:
+        values = f"({number}, '{kind}', '/{kind}', 1, 'web-1', 'alice', '', '2030-01-01', '2030-01-02')"
+        with closing(sqlite3.connect(tmp_path / "qvd.db")) as connection, connection:
+            connection.execute(
+                "INSERT INTO kept (id, kind, path, vm_id, vm, owner, reason, at, until) VALUES " + values
+            )
+
+    migrate.upgrade(url(tmp_path))
+    migrate.downgrade(url(tmp_path), "0003")
+    add("home", "7")
+    assert migrate.upgrade(url(tmp_path))
+    add("snapshot")
+    assert rows() == [(7, "home"), (8, "snapshot")]
+    migrate.downgrade(url(tmp_path), "0003")
+    assert rows() == [(7, "home")]
+    add("root")
+    assert rows() == [(7, "home"), (9, "root")], "the number of a snapshot is not given again"
 
 
 def test_the_migrations_end_at_the_schema(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -126,11 +127,56 @@ async def test_what_passes(tx: Tx, expression: str, ids: list[int]) -> None:
         "vm_expiration_soft=2030-02-30",
         "vm_expiration_soft=0001-01-01T00:00+14:00",
         "vm_expiration_soft>9999-12-31",
+        "vm_expiration_soft=2030-01-31T25:00",
+        "vm_expiration_soft>9999-12-31T23:59:59Z",
+        "vm_expiration_soft>3",
+        "id>2030-01-31",
+        "id=2030-01-31T18:00Z",
+        "name>2030-01-31",
+        "name<=2030-01-31T18:00:00Z",
+        "state>running",
+        "blocked>2030-01-31",
     ],
 )
 async def test_what_cannot_be_is_refused(tx: Tx, expression: str) -> None:
     with pytest.raises(UsageError):
         await tx.vms.find(Filter.parse(expression))
+
+
+async def test_a_date_where_there_is_none_is_told_where_there_are(tx: Tx) -> None:
+    with pytest.raises(UsageError, match=r"name is a text.*vm_expiration_soft, vm_expiration_hard"):
+        await tx.vms.find(Filter.parse("name<2030-01-31"))
+    assert await tx.vms.find(Filter.parse("name=2030-01-31")) == []
+    assert [vm.id for vm in await tx.vms.find(Filter.parse("property.floor<2030-01-31"))] == []
+
+
+@pytest.mark.parametrize(
+    ("expression", "passes"),
+    [
+        ("=2030-01-31T18:00:30Z", True),
+        ("=2030-01-31T18:00Z", True),
+        ("=2030-01-31T18:00:29Z", False),
+        ("=2030-01-31T18:00:30.5Z", True),
+        ("=2030-01-31T18:00:30.4Z", False),
+        ("!=2030-01-31T18:00:30Z", False),
+        ("<2030-01-31T18:00:30Z", False),
+        ("<=2030-01-31T18:00:30Z", True),
+        ("<=2030-01-31T18:00:30.4Z", False),
+        (">2030-01-31T18:00:30Z", False),
+        (">2030-01-31T18:00Z", False),
+        (">2030-01-31T18:00:29Z", True),
+        (">=2030-01-31T18:00Z", True),
+        (" in (2030-01-30T18:00Z,2030-01-31T19:00:30+01:00)", True),
+        (" not in (2030-01-31T18:00Z)", False),
+    ],
+)
+async def test_a_time_is_the_whole_of_what_it_names(tx: Tx, expression: str, passes: bool) -> None:
+    odd = NOW + timedelta(seconds=30.5)
+    await tx.connection.execute(
+        update(vm_runtimes).where(vm_runtimes.c.vm_id == 2).values(vm_expiration_soft=odd)
+    )
+    found = await tx.vms.find(Filter.parse(f"vm_expiration_soft{expression},id=2"))
+    assert [vm.id for vm in found] == ([2] if passes else [])
 
 
 async def test_a_list_may_be_long(tx: Tx) -> None:

@@ -220,6 +220,35 @@ class BackendContract:
             with pytest.raises(VolumeError):
                 await rig.disks.ensure_home(replace(guest.mark, vm_uuid="stranger"), size_mib=64)
 
+    async def test_a_home_tells_with_which_image_it_was_used(self, rig: Rig) -> None:
+        mark = rig.guest().mark
+        after = replace(mark, di_id=DiId(2))
+        assert await rig.disks.home_used_with(mark) is None
+        for used in (mark, after):
+            await rig.disks.ensure_home(used, size_mib=64)
+            for asked in (mark, after):
+                found = await rig.disks.home_used_with(asked)
+                assert found == (used.di_id if rig.keeps_homes else None)
+        if rig.keeps_homes:
+            with pytest.raises(VolumeError):
+                await rig.disks.home_used_with(replace(mark, vm_uuid="stranger"))
+
+    async def test_a_home_is_kept_as_it_was_where_that_can_be(self, rig: Rig) -> None:
+        mark = rig.guest().mark
+        path = rig.disks.home_aside(ONE, AT)
+        if path is None:
+            assert not rig.keeps_homes
+            return
+        assert not await rig.disks.snapshot_home(mark, path)
+        assert not await rig.disks.is_home_as_in(mark, path)
+        await rig.disks.ensure_home(mark, size_mib=64)
+        if await rig.disks.snapshot_home(mark, path):
+            assert await rig.disks.is_home_as_in(mark, path)
+            again = rig.disks.home_aside(ONE, AT)
+            assert again != path or not path.exists()
+            with pytest.raises(VolumeError):
+                await rig.disks.snapshot_home(replace(mark, vm_uuid="stranger"), path)
+
     async def test_a_root_is_put_aside_once_and_never_covers_another(self, rig: Rig) -> None:
         guest = rig.guest()
         await rig.disks.clone_root(guest.mark, keep=False)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import struct
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,6 +57,24 @@ class Hostile:
     name: str
     said: str
     make: Callable[[Path], object]
+
+
+@contextmanager
+def running(disk: Path) -> Iterator[None]:
+    """Somebody of QEMU's has a disk open, as long as this lasts."""
+    command = ["qemu-io", "-f", "qcow2", str(disk)]
+    holder = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    try:
+        assert holder.stdin is not None
+        assert holder.stdout is not None
+        holder.stdin.write(b"length\n")
+        holder.stdin.flush()
+        while b"MiB" not in holder.stdout.readline():
+            pass
+        yield
+    finally:
+        holder.kill()
+        holder.communicate()
 
 
 def _backed(by: str) -> Callable[[Path], object]:

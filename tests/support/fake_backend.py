@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -36,6 +36,8 @@ class FakeBackend:
         self.deaf: set[VmId] = set()
         """VMs whose guests do not stop when they are asked, even so."""
         self.messages = "booted"
+        self.launched: Callable[[VmId], object] = lambda vm_id: None
+        """Told of each guest that begins to run."""
         self.bad_images: dict[DiId, Exception] = {}
         """What launching a guest of these images raises."""
         self.lacks: dict[str, Exception] = {}
@@ -98,6 +100,7 @@ class FakeBackend:
         self._next_pid += 1
         self.running[vm_id] = Sighting(mark=self.defined[vm_id].mark, init_pid=self._next_pid, init_started=1)
         self._followed.add(vm_id)
+        self.launched(vm_id)
 
     async def stop(self, vm_id: VmId) -> None:
         await self._called("stop", vm_id)
@@ -136,9 +139,31 @@ class FakeBackend:
 
     async def ensure_home(self, mark: Mark, *, size_mib: int | None) -> Path:
         await self._called("ensure_home", mark.vm_id)
-        if self.homes.setdefault(mark.vm_id, mark).vm_uuid != mark.vm_uuid:
-            raise VolumeError(f"the home of VM {mark.vm_id} belongs to another VM")
+        self._check_home(mark)
+        self.homes[mark.vm_id] = mark
         return Path(f"/fake/homefs/{mark.vm_id}-fs")
+
+    async def home_used_with(self, mark: Mark) -> DiId | None:
+        self._check_home(mark)
+        return self.homes[mark.vm_id].di_id if mark.vm_id in self.homes else None
+
+    def home_aside(self, vm_id: VmId, at: datetime) -> Path:
+        return Path(f"/fake/kept/{vm_id}-home-{at:%Y%m%dT%H%M%S.%fZ}")
+
+    async def snapshot_home(self, mark: Mark, path: Path) -> bool:
+        await self._called("snapshot_home", mark.vm_id)
+        self._check_home(mark)
+        if mark.vm_id not in self.homes:
+            return False
+        self.kept[path] = self.homes[mark.vm_id]
+        return True
+
+    async def is_home_as_in(self, mark: Mark, path: Path) -> bool:
+        return mark.vm_id in self.homes and self.kept.get(path) == self.homes[mark.vm_id]
+
+    def _check_home(self, mark: Mark) -> None:
+        if self.homes.get(mark.vm_id, mark).vm_uuid != mark.vm_uuid:
+            raise VolumeError(f"the home of VM {mark.vm_id} belongs to another VM")
 
     def aside(self, vm_id: VmId, at: datetime) -> Path:
         return Path(f"/fake/kept/{vm_id}-{at:%Y%m%dT%H%M%S.%fZ}")

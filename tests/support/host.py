@@ -5,17 +5,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from ipaddress import IPv4Address
 from pathlib import Path
 
 from sqlalchemy import insert
 
-from appliance.clock import SystemClock
+from appliance.clock import Clock, SystemClock
 from appliance.config import Settings
 from appliance.model import Alarm, BackendKind, HostId, InstallationId, StartedBy, Vm, VmId, VmState
 from appliance.ops import vms
+from appliance.runtime.ageing import LOOK_S, Ager
 from appliance.runtime.backend import Fences
 from appliance.runtime.hkd import Hkd
 from appliance.runtime.nothing import Nothing
@@ -28,6 +29,8 @@ from appliance.storage.store import Store
 from tests.support.fake_backend import FakeBackend
 from tests.support.mortal import mortal
 
+SYSTEM_CLOCK = SystemClock()
+Vma = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 INSTALLATION = InstallationId("0a1b2c3d")
 
 
@@ -44,6 +47,10 @@ class Host(ABC):
         self.host_id = HostId(1)
         self.boot_slots = 2
         self.told_to_stop = asyncio.Event()
+        self.clock: Clock = SystemClock()
+        self.look_s = LOOK_S
+        self.ager: Ager | None = None
+        """Who looks after limits in the daemon that was begun last."""
         self.latest: Hkd | None = None
         """The HKD that was begun last."""
         self._run = directory
@@ -65,10 +72,11 @@ class Host(ABC):
                     self.installation,
                     equipment,
                     self.feed,
-                    SystemClock(),
+                    self.clock,
                     lambda vm_id: supervisor.machine(vm_id),
+                    ring=bell.ring,
                 )
-                supervisor = Supervisor(performer, tasks, SystemClock(), boot_slots=lambda: self.boot_slots)
+                supervisor = Supervisor(performer, tasks, self.clock, boot_slots=lambda: self.boot_slots)
                 hkd = Hkd(
                     self.store,
                     self.settings,
@@ -78,13 +86,23 @@ class Host(ABC):
                     supervisor,
                     self.feed,
                     bell,
-                    SystemClock(),
+                    self.clock,
                     lambda settings: None,
                     self.told_to_stop.set,
                 )
                 self.latest = hkd
                 await hkd.take_up()
                 tasks.create_task(hkd.serve_wishes())
+                ager = self.ager = Ager(
+                    self.store,
+                    lambda: self.settings,
+                    self.host_id,
+                    supervisor.post,
+                    bell.ring,
+                    self.clock,
+                    pause_s=self.look_s,
+                )
+                tasks.create_task(ager.run())
                 for kind in equipment:
                     tasks.create_task(hkd.follow(kind))
                 yield supervisor
@@ -161,19 +179,27 @@ class Rig(Host):
 
 
 @contextlib.asynccontextmanager
-async def rig(directory: Path, desktops: int = 1, *, mute: int = 0) -> AsyncIterator[Rig]:
+async def rig(
+    directory: Path,
+    desktops: int = 1,
+    *,
+    mute: int = 0,
+    clock: Clock = SYSTEM_CLOCK,
+    vma: Callable[[VmId], Vma] = lambda vm_id: answer_vma,
+) -> AsyncIterator[Rig]:
     """A rig with one image and VMs number 1, 2, …, whose VMAs answer on loopback, but for the last ones."""
     url = f"sqlite:///{directory}/qvd.db"
     upgrade(url)
-    vmas = [await asyncio.start_server(answer_vma, "127.0.0.10", 0)]
+    vmas = [await asyncio.start_server(vma(VmId(1)), "127.0.0.10", 0)]
     port: int = vmas[0].sockets[0].getsockname()[1]
     vmas += [
-        await asyncio.start_server(answer_vma, f"127.0.0.{10 + more}", port)
+        await asyncio.start_server(vma(VmId(more + 1)), f"127.0.0.{10 + more}", port)
         for more in range(1, desktops - mute)
     ]
-    store = await Store.open(url, SystemClock())
+    store = await Store.open(url, clock)
     try:
         made = Rig(directory, store, FakeBackend(), port)
+        made.clock = clock
         async with store.write() as tx:
             now = SystemClock().now()
             await tx.settings.found_installation(INSTALLATION, now)
@@ -209,8 +235,8 @@ async def rig(directory: Path, desktops: int = 1, *, mute: int = 0) -> AsyncIter
         yield made
     finally:
         await store.close()
-        for vma in vmas:
-            vma.close()
+        for server in vmas:
+            server.close()
 
 
 async def answer_vma(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

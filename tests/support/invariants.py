@@ -174,6 +174,8 @@ def _settled(row: Row) -> Iterator[str]:
 
 def _operations(grounds: Grounds) -> Iterator[str]:
     for row in grounds.rows("SELECT * FROM operations WHERE ended IS NULL"):
+        if row["kind"] == "di add" and grounds.paths.image_part(DiId(int(row["object"]))).exists():
+            continue  # waits, for a day, for somebody to go on with its copy
         yield f"operation {row['id']} ({row['kind']} {row['object']}) never ended"
 
 
@@ -288,11 +290,17 @@ def _images(grounds: Grounds) -> Iterator[str]:
             yield f"DI {row['id']} is registered and not unpacked"
         if not archive.is_file() or hashlib.sha256(archive.read_bytes()).hexdigest() != row["sha256"]:
             yield f"DI {row['id']} is registered, and {archive.name} is not the archive that was hashed"
-    archives = {paths.images / row["path"] for row in rows}
+    archives = {paths.images / row["path"] for row in rows} | _announced(grounds)
     bases = {paths.basefs(DiId(row["id"])) for row in rows if row["backend"] == "lxc"}
     for folder, expected in ((paths.images, archives), (paths.all_basefs, bases)):
         for left in sorted(onlooker.files(folder) - expected):
             yield f"{left} belongs to no image"
+
+
+def _announced(grounds: Grounds) -> set[Path]:
+    """The copies of killed imports that wait for somebody to go on with them."""
+    waiting = grounds.rows("SELECT object FROM operations WHERE kind = 'di add' AND ended IS NULL")
+    return {grounds.paths.image_part(DiId(int(row["object"]))) for row in waiting}
 
 
 def _homes(grounds: Grounds, vms: Collection[Row]) -> Iterator[str]:

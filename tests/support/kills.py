@@ -220,13 +220,17 @@ class Torment:
     async def _delete(self) -> None:
         """Delete the oldest image that is neither run nor wanted."""
         for row in self.on.grounds.rows("SELECT id FROM dis WHERE id > 2 ORDER BY id LIMIT 1"):
-            await asyncio.to_thread(self._qa("di", "del", "--force", "-f", f"id={row['id']}").wait, 60)
+            await self._remove(row["id"])
+
+    async def _remove(self, di_id: int) -> None:
+        for verb in ("del", "purge"):
+            await asyncio.to_thread(self._qa("di", verb, "--force", "-f", f"id={di_id}").wait, 60)
 
     async def _sweep(self) -> None:
         """Delete what has been imported beyond a few."""
         rows = self.on.grounds.rows("SELECT id FROM dis WHERE id > 2 ORDER BY id")
         for row in rows[:-KEPT_IMAGES]:
-            await asyncio.to_thread(self._qa("di", "del", "--force", "-f", f"id={row['id']}").wait, 60)
+            await self._remove(row["id"])
 
     def _qa(self, *words: str) -> subprocess.Popen[bytes]:
         return subprocess.Popen(

@@ -16,7 +16,7 @@ from datetime import datetime
 from pathlib import Path
 
 from appliance.config import Settings
-from appliance.model import InstallationId, Mark, VmId
+from appliance.model import DiId, InstallationId, Mark, VmId
 from appliance.runtime import bridge, kvm_process
 from appliance.runtime.firewall import Firewall
 from appliance.runtime.kvm import Kvm
@@ -66,6 +66,22 @@ class OverlayDisks:
         if not home.exists():
             _tool("qemu-img", "create", "-q", "-f", "qcow2", str(home), f"{size_mib or 16}M")
         return home
+
+    async def home_used_with(self, mark: Mark) -> DiId | None:
+        """Nothing is kept."""
+        return None
+
+    def home_aside(self, vm_id: VmId, at: datetime) -> Path | None:
+        """Nothing is kept."""
+        return None
+
+    async def snapshot_home(self, mark: Mark, path: Path) -> bool:
+        """Nothing is kept."""
+        return False
+
+    async def is_home_as_in(self, mark: Mark, path: Path) -> bool:
+        """Nothing is kept."""
+        return False
 
     def aside(self, vm_id: VmId, at: datetime) -> Path | None:
         """Nothing is kept."""

@@ -13,7 +13,7 @@ from typing import Any
 from appliance.config import KVM_URI, NETWORK_DHCP, Settings
 from appliance.model import DiId, VmId
 from appliance.storage import marks
-from appliance.storage.paths import Paths
+from appliance.storage.paths import HOME_SNAPSHOT, Paths
 from tests.support import onlooker, qemu_onlooker
 from tests.support.qemu_onlooker import Qemu
 
@@ -113,7 +113,7 @@ def _overlays(paths: Paths, running: Mapping[int, Row]) -> Iterator[str]:
 
 def _homes(paths: Paths, vms: Collection[Row]) -> Iterator[str]:
     owners = {paths.home_disk(VmId(row["id"])): row for row in vms}
-    for left in sorted(onlooker.files(paths.homes) - owners.keys()):
+    for left in sorted(onlooker.files(paths.homes) - owners.keys() - kept(paths)):
         yield f"the home {left} belongs to nobody"
     for home, row in owners.items():
         if home.exists() and ((mark := marks.mark_of(home)) is None or mark.vm_uuid != row["uuid"]):
@@ -146,8 +146,9 @@ def roots(paths: Paths) -> set[Path]:
 
 
 def kept(paths: Paths) -> set[Path]:
-    """The roots that were put aside."""
-    return onlooker.files(paths.overlays) - roots(paths)
+    """The roots that were put aside, and snapshots of homes."""
+    snapshots = {path for path in onlooker.files(paths.homes) if HOME_SNAPSHOT.fullmatch(path.name)}
+    return onlooker.files(paths.overlays) - roots(paths) | snapshots
 
 
 def write_canary(disk: Path, content: bytes) -> None:

@@ -7,11 +7,13 @@ from ipaddress import IPv4Interface
 from typing import Any
 
 from appliance.model import BackendKind, DiId, InstallationId, Mark, StartedBy, VmId
-from appliance.runtime.actions import KillGuest
+from appliance.runtime.actions import KillGuest, Question
 from appliance.runtime.backend import GuestSpec
 from appliance.runtime.events import (
     ActionFailed,
+    AskDue,
     Event,
+    GuestTold,
     RootReady,
     StartWanted,
     StopWanted,
@@ -59,11 +61,15 @@ def machine(phase: Phase) -> VmMachine:
     )
 
 
+QUESTION = Question(number=1, soft=NOW, hard=None, final=False, later_s=None, postponements=None)
+
 PARTICULARS: dict[type[Event], dict[str, Any]] = {
     StartWanted: {"backend": BackendKind.LXC, "started_by": StartedBy.COMMAND, "run": 1},
     StopWanted: {"restart": False},
     RootReady: {"guest": GUEST},
     TimeUp: {"waited_s": 180.0},
+    AskDue: {"question": QUESTION},
+    GuestTold: {"answers": True},
     VmaSilent: {"silent_s": 321.0},
     ActionFailed: {"action": KillGuest(), "error": "the pool is full"},
 }

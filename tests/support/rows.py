@@ -53,5 +53,10 @@ def vm_row(saved: VmMachine) -> Vm:
             waits_for=None,
             vm_expiration_soft=None,
             vm_expiration_hard=None,
+            expire_asked=0,
+            expire_answered=0,
+            expire_next_ts=None,
+            expire_postponed=0,
+            expire_warned=False,
         ),
     )

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mappin
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -17,9 +17,12 @@ from appliance.errors import VmaRefusedError, VmaUnreachableError
 from appliance.vma import wire, xsession
 from appliance.vma.conf import Conf
 from appliance.vma.hooks import Hooks
+from appliance.vma.loop import Loop
+from appliance.vma.messages import Messages
+from appliance.vma.question import Question
 from appliance.vma.service import Service
 from appliance.vma.wire import ReplyParser, Request, RequestParser, XState
-from appliance.vma_client import VmaClient
+from appliance.vma_client import Answer, ExpireAnswer, VmaClient
 
 TRANSCRIPT = Path(__file__).parent / "transcripts" / "vma.txt"
 
@@ -97,7 +100,10 @@ class Stage:
 
     def __init__(self, logs: Path) -> None:
         limits = dict.fromkeys(xsession.LIMITS, 10.0)
-        self.service = Service(StillLoop(), Hooks(Conf({"path.log": str(logs)})), limits, lambda: None)  # type: ignore[arg-type]
+        conf = Conf({"path.log": str(logs), "path.run": str(logs)})
+        loop, hooks = cast("Loop", StillLoop()), Hooks(conf)
+        question, messages = Question(conf, loop, hooks), Messages(conf, loop, hooks)
+        self.service = Service(conf, loop, hooks, question, messages, limits, lambda: None)
 
     def state(self) -> XState:
         return self.service.session.x_state
@@ -219,7 +225,7 @@ CALLS: Mapping[str, Callable[[VmaClient, Request], Coroutine[Any, Any, Any]]] = 
     wire.X_START: lambda client, request: client.x_start(request.params),
     wire.X_SUSPEND: lambda client, _: client.x_suspend(),
     wire.X_STOP: lambda client, _: client.x_stop(),
-    wire.EXPIRE: lambda client, _: client.expire("2030-01-31 18:00:00", None),
+    wire.EXPIRE: lambda client, _: client.expire("2030-01-31 18:00:00", None, ask=1),
 }
 
 
@@ -243,11 +249,60 @@ async def test_our_client_understands_the_real_vma(block: Block, portion: int) -
                 await CALLS[block.call](client, request)
         else:
             value = await CALLS[block.call](client, request)
-            assert value in (None, expected.value())
+            assert value is False if block.call == wire.EXPIRE else value in (None, expected.value())
         (asked,) = RequestParser().feed(recorded.heard)
         assert asked.path == request.path
         assert block.call == wire.EXPIRE or asked.params == request.params
         assert "host" not in asked.headers
+
+
+@pytest.mark.parametrize(
+    ("came", "asking"),
+    [
+        (wire.success("asking"), True),
+        (wire.success(None), False),
+        (wire.success(1), False),
+        (wire.success({"answer": "asking"}), False),
+        (wire.failure("the hook failed"), False),
+        (wire.refusal(404), False),
+    ],
+)
+async def test_only_a_guest_that_asks_is_waited_for(came: bytes, asking: bool) -> None:
+    async with real_vma(came) as (client, recorded):
+        assert await client.expire(None, "H", ask=7, final=True, later_s=600, postponements=2) is asking
+        (asked,) = RequestParser().feed(recorded.heard)
+    assert asked.params == {
+        "vm.expiration.hard": "H",
+        "vm.expiration.ask": "7",
+        "vm.expiration.final": "1",
+        "vm.expiration.later": "600",
+        "vm.expiration.postponements": "2",
+    }
+
+
+NOBODY = ExpireAnswer(None, Answer.NONE)
+
+
+@pytest.mark.parametrize(
+    ("came", "answer"),
+    [
+        (wire.success({"ask": 7, "answer": "restart"}), ExpireAnswer(7, Answer.RESTART)),
+        (wire.success({"ask": None, "answer": "later"}), ExpireAnswer(None, Answer.LATER)),
+        (wire.success({"ask": 8, "answer": "asking"}), ExpireAnswer(8, Answer.ASKING)),
+        (wire.success({"ask": True, "answer": "later"}), ExpireAnswer(None, Answer.LATER)),
+        (wire.success({"ask": 7, "answer": "perhaps"}), NOBODY),
+        (wire.success(["restart"]), NOBODY),
+        (wire.success(None), NOBODY),
+        (wire.failure("what?"), NOBODY),
+        (wire.refusal(404), NOBODY),
+    ],
+)
+async def test_an_answer_is_one_of_four_words_and_a_real_vma_has_none(
+    came: bytes, answer: ExpireAnswer
+) -> None:
+    async with real_vma(came) as (client, recorded):
+        assert await client.expire_answer(12.5) == answer
+        assert b"GET /vma/expire_answer?wait=12.5 HTTP/1.1" in recorded.heard
 
 
 async def test_x_start_reads_one_reply_and_hangs_up() -> None:

@@ -20,6 +20,7 @@ from appliance.l7r.calls import (
     parse_query,
 )
 from appliance.l7r.wire import Request
+from appliance.model import UserState, VmCmd, VmState
 from appliance.runtime.machine import Phase
 from tests.support.machines import machine
 from tests.support.rows import vm_row
@@ -103,8 +104,39 @@ def test_no_credentials(header: str | None) -> None:
 def test_the_list_has_integers_and_ascii_only() -> None:
     body = list_body([replace(vm_row(machine(Phase.STOPPED)), name="caf\u00e9")])
     assert json.loads(body) == [
-        {"id": 7, "name": "caf\u00e9", "state": "stopped", "blocked": 0, "is_application": 0}
+        {
+            "id": 7,
+            "name": "caf\u00e9",
+            "state": "stopped",
+            "blocked": 0,
+            "is_application": 0,
+            "presence": 0,
+        }
     ]
     assert b"true" not in body
     assert b"false" not in body
     assert body.isascii()
+
+
+@pytest.mark.parametrize(
+    ("state", "cmd", "restart", "returns"),
+    [
+        (VmState.RUNNING, None, False, 0),
+        (VmState.RUNNING, VmCmd.STOP, False, 0),
+        (VmState.RUNNING, VmCmd.STOP, True, 1),
+        (VmState.STOPPING, None, False, 0),
+        (VmState.STOPPING, None, True, 1),
+        (VmState.STOPPED, VmCmd.START, False, 1),
+        (VmState.STOPPED, None, False, 0),
+        (VmState.STARTING, None, False, 1),
+    ],
+)
+def test_the_list_tells_which_desktops_come_back(
+    state: VmState, cmd: VmCmd | None, restart: bool, returns: int
+) -> None:
+    vm = vm_row(machine(Phase.STOPPED))
+    runtime = replace(
+        vm.runtime, vm_state=state, vm_cmd=cmd, restart=restart, user_state=UserState.CONNECTING
+    )
+    (line,) = json.loads(list_body([replace(vm, runtime=runtime)]))
+    assert line["presence"] == 2 + returns

@@ -111,6 +111,12 @@ OSF = (
     Bad("osf add name=new memory=0", "at least 1 MiB", USAGE),
     Bad("osf add name=new cpus=-1", "number of processors", USAGE),
     Bad("osf add name=new cpus=nan", "number of processors", USAGE),
+    Bad("osf add name=new postpone=3", "how often and for how long", USAGE),
+    Bad("osf add name=new postpone=0x2h", "1 or more", USAGE),
+    Bad("osf add name=new postpone=3x2", "with its unit", USAGE),
+    Bad("osf add name=new idle-limit=0s", "with its unit", USAGE),
+    Bad("osf add name=new session-limit=2h1d", "with its unit", USAGE),
+    Bad("osf add name=new expire-warn=99999999d", "with its unit", USAGE),
     Bad("osf add name=new io_weight=1001", "from 1 to 1000", USAGE),
     Bad("osf add name=new io_weight=-1", "from 1 to 1000", USAGE),
     Bad("osf add name=new io_weight=00", "from 1 to 1000", USAGE),
@@ -141,6 +147,24 @@ DI = (
     Bad("di untag di_id=1 tag=nowhere", "nowhere"),
     Bad("di untag di_id=1 tag=one", "one"),
     Bad("di del -f id=1", "DI 1 is run by 1 VMs: web-2"),
+    Bad("di add path=/etc/hostname osf=desktop 'notes=\x1b[2J'", "cannot be shown", USAGE),
+    Bad("di duplicate di_id=9", "there is no DI with id 9"),
+    Bad("di duplicate di_id=1 osf=office", "there is no OSF 'office'"),
+    Bad("di duplicate di_id=1 version=two", "the OSF has a version or tag of this name"),
+    Bad("di duplicate di_id=1 version=head", "cannot be a version", USAGE),
+    Bad("di export di_id=9 path=/tmp", "there is no DI with id 9"),
+    Bad("di export di_id=1 path=/nowhere/at/all", "there is no folder /nowhere/at"),
+    Bad("di export di_id=1 path=/etc/hostname", "there is something at /etc/hostname already"),
+    Bad("di import path=/nowhere.tar", "there is no file /nowhere.tar"),
+    Bad("di import path=/etc/hostname", "hostname is no exported image"),
+    Bad("di import path=/etc/hostname make_osf=perhaps", "write yes or no", USAGE),
+    Bad("di edit --yes", "nothing to change", USAGE),
+    Bad("di edit notes=x", "edit all dis, and there is no terminal"),
+    Bad("di block", "block all dis, and there is no terminal"),
+    Bad("di unblock", "unblock all dis, and there is no terminal"),
+    Bad("di undelete", "bring all dis back from the trash, and there is no terminal"),
+    Bad("di purge", "remove all dis in the trash for good, and there is no terminal"),
+    Bad("di trash empty", "takes no more words", USAGE),
 )
 
 VM = (
@@ -282,7 +306,7 @@ def _named(verb: Verb, name: str) -> Argument:
 
 
 def _value(argument: Argument) -> str:
-    for text in ("x", "1", "yes", "10.9.0.3"):
+    for text in ("x", "1", "yes", "10.9.0.3", "tag_moved"):
         try:
             argument.parse(text)
         except (ValueError, UsageError, ConfigError):

@@ -16,7 +16,7 @@ from sqlalchemy import select, update
 from appliance.clock import ManualClock
 from appliance.errors import ConflictError, ImageError
 from appliance.model import DiId, Osf, OsfId, VmState
-from appliance.ops import images
+from appliance.ops import image_add, images
 from appliance.storage.operations import ON_IMAGES, Kind
 from appliance.storage.paths import Paths
 from appliance.storage.schema import operations, tag_history, vm_runtimes
@@ -110,8 +110,9 @@ def test_deletion_passes_head_and_default_on_to_the_newest(osf: Installation) ->
     osf.ok("di", "tag", "di_id=3", "tag=default")
     assert osf.ok("di", "del", "-f", "id=3").out == "Deleting 1 di(s)\n1 DIs deleted.\n"
     assert tags(osf) == {1: {"one"}, 2: {"two", "head", "default"}}
-    assert sorted(file.name[0] for file in (osf.directory / "storage/images").iterdir()) == ["1", "2"]
+    assert sorted(file.name[0] for file in (osf.directory / "storage/images").iterdir()) == ["1", "2", "3"]
     osf.ok("di", "del", "--yes")
+    osf.ok("di", "purge", "--yes")
     assert list((osf.directory / "storage/images").iterdir()) == []
     assert add(osf)["id"] == 4
 
@@ -129,9 +130,9 @@ def test_an_image_that_runs_is_not_deleted(osf: Installation) -> None:
             )
 
     asyncio.run(run())
-    said = osf("di", "del", "--yes")
+    said = osf("di", "del", "-f", "id=1")
     assert said.status == 1
-    assert "web-1" in said.err
+    assert "DI 1 is run by 1 VMs: web-1" in said.err
     assert list(tags(osf)) == [1, 2]
     osf.ok("di", "tag", "di_id=2", "tag=default")
     (vm,) = osf.listed("vm")
@@ -174,7 +175,7 @@ def test_an_import_that_fails_leaves_nothing(osf: Installation) -> None:
             async with store.read() as tx:
                 desktop: Osf = await tx.osfs.get(OsfId(1))
             with pytest.raises(Broken):
-                await images.add(
+                await image_add.add(
                     store, osf.settings, desktop, osf.archive(), version=None, by="test", report=report
                 )
             async with store.read() as tx:
@@ -217,6 +218,12 @@ def test_what_a_killed_import_left_is_removed_and_what_is_under_way_is_not(osf: 
         (b"QFI\xfb", "qcow2"),
         (b"PK\x03\x04", "zip"),
         (b"\x00" * 510 + b"\x55\xaa", "raw disk"),
+        (b"vhdxfile", "VHDX"),
+        (b"\x00" * 64 + b"\x7f\x10\xda\xbe", "VDI"),
+        (b"Rar!\x1a\x07\x01", "RAR"),
+        (b"070701", "cpio"),
+        (b"\x04\x22\x4d\x18", "compressed with lz4"),
+        (b"LZIP", "compressed with lzip"),
         (b"hello", "not a tar archive"),
         (b"", "not a tar archive"),
     ],
@@ -294,7 +301,7 @@ def test_a_cancelled_import_ends_and_leaves_nothing(osf: Installation) -> None:
             async with store.read() as tx:
                 wanted = await tx.osfs.get(OsfId(1))
             importing = asyncio.ensure_future(
-                images.add(
+                image_add.add(
                     store, osf.settings, wanted, source, version=None, by="test", report=report, timers=timers
                 )
             )

@@ -13,6 +13,16 @@ from tests.support.qa import Installation
 
 MIB = 1024 * 1024
 
+PLAIN_AGEING = {
+    "expire_idle": False,
+    "expire_on_disconnect": False,
+    "postpone_times": None,
+    "postpone_s": None,
+    "expire_warn_s": 900,
+    "idle_limit_s": None,
+    "session_limit_s": None,
+}
+
 
 def test_defaults_come_from_the_settings(qa: Installation) -> None:
     qa.ok("osf", "add", "name=plain")
@@ -28,6 +38,7 @@ def test_defaults_come_from_the_settings(qa: Installation) -> None:
         "processes": None,
         "root_size_bytes": None,
         "io_weight": None,
+        **PLAIN_AGEING,
     }
 
 
@@ -98,10 +109,30 @@ def test_a_weight_is_given_changed_found_and_taken_back(qa: Installation) -> Non
     assert [osf["io_weight"] for osf in qa.listed("osf")] == [None]
 
 
+def ageing(osf: dict[str, object]) -> dict[str, object]:
+    """What an OSF says of ageing."""
+    return {key: osf[key] for key in PLAIN_AGEING}
+
+
+def test_a_policy_of_ageing_is_given_and_taken_back(qa: Installation) -> None:
+    qa.ok("osf", "add", "name=a", "expire-idle=yes", "postpone=3x2h", "expire_warn=1h30m", "idle-limit=8h")
+    told = {"expire_idle": True, "postpone_times": 3, "postpone_s": 7200}
+    told |= {"expire_warn_s": 5400, "idle_limit_s": 8 * 3600}
+    assert ageing(qa.listed("osf")[0]) == PLAIN_AGEING | told
+    qa.ok("osf", "edit", "-f", "postpone_times=3", "expire-on-disconnect=yes", "session-limit=3d")
+    told |= {"expire_on_disconnect": True, "session_limit_s": 3 * 86400}
+    assert ageing(qa.listed("osf")[0]) == PLAIN_AGEING | told
+    nothing = ("expire-idle=no", "expire-on-disconnect=no", "postpone=no", "expire-warn=15m", "idle-limit=no")
+    qa.ok("osf", "edit", "-f", "name=a", *nothing, "session-limit=")
+    assert ageing(qa.listed("osf")[0]) == PLAIN_AGEING
+    qa.ok("osf", "edit", "-f", "name=a", "expire-warn=no")
+    assert qa.listed("osf")[0]["expire_warn_s"] == 0
+
+
 def test_policies_of_later_versions_are_refused_by_name(qa: Installation) -> None:
-    said = qa("osf", "add", "name=a", "expire-idle=yes", "memory=none")
+    said = qa("osf", "add", "name=a", "printing=yes", "memory=none")
     assert said.status == 2
-    assert "there is no argument expire-idle" in said.err
+    assert "there is no argument printing" in said.err
     assert "argument memory='none'" in said.err
     assert qa.listed("osf") == []
 

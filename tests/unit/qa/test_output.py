@@ -6,10 +6,11 @@ import csv
 import io
 from datetime import UTC, datetime
 
+import pytest
 import yaml
 
 from appliance.qa.forms import as_csv, as_paragraph, as_wide_table, as_yaml
-from appliance.qa.output import Cell, Column, Json, instant, table
+from appliance.qa.output import Cell, Column, Json, instant, span, table
 
 COLUMNS: tuple[Column[tuple[Cell, Cell, Cell]], ...] = (
     Column("Id", lambda row: row[0]),
@@ -75,3 +76,21 @@ def test_one_object_has_a_line_for_each_key() -> None:
     assert as_paragraph(RECORD) == (
         'id    1\nname  a "b", c\non    yes\ntags  x, y\ncpus  -\ntail\n    one\n    two [2J\n'
     )
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [
+        (None, None),
+        (0, "0s"),
+        (45, "45s"),
+        (60, "1m"),
+        (7800, "2h10m"),
+        (3 * 86400 + 59, "3d"),
+        (86400 + 3600, "1d1h"),
+        (-300, "-5m"),
+        (-0.5, "0s"),
+    ],
+)
+def test_spans_show_their_two_largest_units(seconds: float | None, shown: str | None) -> None:
+    assert span(seconds) == shown

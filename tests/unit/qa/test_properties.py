@@ -70,8 +70,8 @@ def test_properties_go_with_their_owner(qa: Installation, noun: str) -> None:
     qa.with_vm()
     qa.ok("di", "add", f"path={qa.archive()}", "osf=desktop", "version=1")
     qa.ok(noun, "propset", "room=12")
-    for gone in ("vm", "di", "osf", "user"):
-        qa.ok(gone, "del", "--yes")
+    for gone in ("vm del", "di del", "di purge", "osf del", "user del"):
+        qa.ok(*gone.split(), "--yes")
     expected = "node1\troom=12\n" if noun == "host" else ""
     assert qa.ok(noun, "propget").out == expected
 

@@ -13,11 +13,12 @@ import pytest
 from appliance.model import AlarmKind, KeptKind, VmId
 from appliance.qa.main import NOUNS
 from appliance.storage.operations import Kind
+from appliance.storage.paths import Paths
 from tests.support.qa import Installation
 
 GOLDEN = Path(__file__).parents[2] / "golden/qa-lists.json"
 KINDS = {type(None): "null", str: "text", int: "number", float: "number", bool: "flag", list: "list"}
-VERBS = ("list", "counters", "propget")
+VERBS = ("list", "counters", "history", "propget")
 """Verbs that print an array of objects."""
 
 
@@ -36,6 +37,7 @@ def full(qa: Installation) -> Installation:
     qa.ok("di", "add", f"path={qa.archive()}", "osf=desktop")
     for noun in ("host", "user", "osf", "di", "vm"):
         qa.ok(noun, "propset", "room=12")
+    Paths(qa.settings).homefs(VmId(1)).mkdir(parents=True)
     asyncio.run(_something_goes_wrong(qa))
     return qa
 

@@ -6,6 +6,7 @@ import pytest
 
 from appliance.errors import (
     BackendError,
+    BlockedError,
     ConfigError,
     HostError,
     ImageError,
@@ -25,6 +26,11 @@ from appliance.runtime.blame import backoff_s, blame_of
 @pytest.mark.parametrize("error", [ImageError("x"), VmaUnreachableError("x"), VmaRefusedError("x")])
 def test_what_is_wrong_with_a_guest_that_boots_is_its_images_fault(error: Exception) -> None:
     assert blame_of(error).cause is FailureCause.IMAGE
+
+
+def test_what_an_administrator_blocked_is_held_against_nothing() -> None:
+    assert blame_of(BlockedError("x")).cause is FailureCause.GUEST
+    assert blame_of(BlockedError("x")).lacks is None
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from appliance.runtime.actions import (
     AdoptGuest,
     Arm,
     AskPoweroff,
+    AwaitAnswer,
     Deadline,
     DefineGuest,
     EraseGuest,
@@ -24,6 +25,7 @@ from appliance.runtime.actions import (
     RecordFailure,
     SaveState,
     StopGuest,
+    TellGuest,
     UnfenceGuest,
     WatchVma,
 )
@@ -32,15 +34,18 @@ from appliance.runtime.blame import HOST, IMAGE, Blame
 from appliance.runtime.events import (
     EVENT_TYPES,
     ActionFailed,
+    AskDue,
     Event,
     GuestDeparted,
     GuestErased,
     GuestLaunched,
+    GuestTold,
     RootReady,
     SlotGranted,
     StartWanted,
     StopWanted,
     TimeUp,
+    UserAnswered,
     VmaAnswered,
     VmaSilent,
 )
@@ -100,6 +105,9 @@ SCORE: list[tuple[Phase, Event, Phase, list[type[Action]]]] = [
     (Phase.MONITORING, event(GuestDeparted), Phase.CLEANING, [RecordFailure, *REMOVAL]),
     (Phase.MONITORING, failed(AdoptGuest(GUEST)), Phase.MONITORING, [Arm]),
     (Phase.MONITORING, event(TimeUp), Phase.MONITORING, [SaveState, AdoptGuest, FenceGuest]),
+    (Phase.MONITORING, event(AskDue), Phase.MONITORING, [TellGuest]),
+    (Phase.MONITORING, event(GuestTold), Phase.MONITORING, [AwaitAnswer]),
+    (Phase.MONITORING, event(GuestTold, answers=False), Phase.MONITORING, []),
     (Phase.SHUTTING_DOWN, event(GuestDeparted), Phase.CLEANING, [SaveState, *REMOVAL]),
     (Phase.SHUTTING_DOWN, event(TimeUp), Phase.SHUTTING_DOWN, [SaveState, StopGuest, Arm]),
     (Phase.SHUTTING_DOWN, failed(AskPoweroff(GUEST)), Phase.SHUTTING_DOWN, [SaveState, StopGuest, Arm]),
@@ -225,6 +233,18 @@ def test_what_cannot_be_cleared_away_starts_once_it_can() -> None:
     vm, _ = step(vm, event(TimeUp))
     vm, _ = step(vm, event(GuestErased))
     assert vm.phase is Phase.QUEUED
+
+
+def test_one_answer_is_waited_for_however_often_is_asked() -> None:
+    asked, _ = step(machine(Phase.MONITORING), event(GuestTold))
+    assert asked.asking
+    again, actions = step(asked, event(AskDue))
+    assert [type(action) for action in actions] == [TellGuest]
+    assert step(again, event(GuestTold)) == (again, ())
+    answered, actions = step(again, event(UserAnswered))
+    assert (answered.asking, actions) == (False, ())
+    ended, _ = step(again, stop_wanted())
+    assert not ended.asking
 
 
 def test_a_later_stop_cancels_the_restart() -> None:

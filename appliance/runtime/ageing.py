@@ -1,0 +1,181 @@
+"""Lets VMs grow old: looks who is due (`expiry`), writes wishes into rows, and has questions put.
+
+Everything is decided and written in one transaction, from rows as they are then: nobody is restarted for
+what was true a moment ago, and what a daemon has begun before it died, its successor finds in the rows.
+A restart is a wish like any other. A question is noted first and put afterwards; one that was noted and
+not put comes again.
+"""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections.abc import Callable, Collection, Sequence
+from datetime import timedelta
+
+from appliance.clock import Clock
+from appliance.config import Settings
+from appliance.errors import StoreError
+from appliance.log import facts
+from appliance.model import AgeingVm, HostId, VmId
+from appliance.ops import vms
+from appliance.runtime import expiry
+from appliance.runtime.actions import Question
+from appliance.runtime.events import AskDue, Event
+from appliance.runtime.expiry import Cadence, Deed, Plan
+from appliance.storage.store import Store, Tx
+
+logger = logging.getLogger(__name__)
+
+LOOK_S = 0.5
+"""A limit acts within a second of its time, also when somebody sets the host's clock."""
+ASK_AGAIN_S = 60.0
+"""When a question is put again that a guest did not take."""
+BY_HKD = "hkd"
+
+
+class Ager:
+    """Looks after the limits of one host's VMs."""
+
+    def __init__(
+        self,
+        store: Store,
+        settings: Callable[[], Settings],
+        host_id: HostId,
+        post: Callable[[Event], None],
+        ring: Callable[[], None],
+        clock: Clock,
+        pause_s: float = LOOK_S,
+    ) -> None:
+        """`post` takes questions that are due; `ring` is called when wishes have been written."""
+        self._pause_s = pause_s
+        self._store = store
+        self._settings = settings
+        self._host_id = host_id
+        self._post = post
+        self._ring = ring
+        self._clock = clock
+
+    async def run(self) -> None:
+        """Look whenever somebody has committed something or a VM is due, for ever."""
+        commits = await self._store.watch_commits()
+        plan = Plan(due=(), next_look=None)
+        stale = True
+        try:
+            while True:
+                try:
+                    stale = await commits.changed() or stale
+                    if stale or (plan.next_look is not None and plan.next_look <= self._clock.now()):
+                        plan = await self.look()
+                        stale = bool(plan.due)
+                except StoreError as exc:
+                    logger.error("limits cannot be looked at", extra=facts(error=exc))
+                await self._clock.sleep(self._pause_s)
+        finally:
+            await commits.close()
+
+    async def look(self) -> Plan:
+        """Do what is due now; what was, and when to look again."""
+        cadence = Cadence.of(self._settings())
+        async with self._store.read() as tx:
+            plan = expiry.plan(await tx.ageing.concerned(self._host_id), self._clock.now(), cadence)
+        if not plan.due:
+            return plan
+        plan, questions = await self._store.at_once(lambda tx: self._do(tx, cadence))
+        if any(deed not in expiry.QUESTIONS for _, deed in plan.due):
+            self._ring()
+        for vm, question in questions:
+            cause = uuid.uuid4().hex[:6]
+            self._post(AskDue(vm_id=vm.id, at=self._clock.now(), cause=cause, question=question))
+        return plan
+
+    async def _do(self, tx: Tx, cadence: Cadence) -> tuple[Plan, Sequence[tuple[AgeingVm, Question]]]:
+        plan = expiry.plan(await tx.ageing.concerned(self._host_id), self._clock.now(), cadence)
+        for vm, deed in plan.due:
+            logger.info("due", extra=facts(vm=vm.id, deed=deed, di=vm.current_di_id, next=vm.next_di_id))
+        await _move(tx, [(vm, deed) for vm, deed in plan.due if deed in expiry.RESTARTS])
+        await vms.stop(tx, _ids(plan, Deed.STOP), by=BY_HKD)
+        await vms.disconnect(tx, _ids(plan, Deed.DISCONNECT), by=BY_HKD)
+        questions = [
+            (vm, await self._question(tx, vm, cadence, final=deed is Deed.WARN))
+            for vm, deed in plan.due
+            if deed in expiry.QUESTIONS
+        ]
+        return plan, questions
+
+    async def _question(self, tx: Tx, vm: AgeingVm, cadence: Cadence, *, final: bool) -> Question:
+        now = self._clock.now()
+        again = expiry.next_question(vm, now, cadence)
+        number = await tx.ageing.ask(vm.id, again=again, warned=final)
+        await tx.log.append(
+            by=BY_HKD,
+            what="expire warn" if final else "expire ask",
+            object=f"vm {vm.id}",
+            was=f"di {vm.current_di_id}",
+            now=f"di {vm.next_di_id}",
+        )
+        left = expiry.postponements(vm)
+        return Question(
+            number=number,
+            soft=vm.vm_expiration_soft,
+            hard=vm.vm_expiration_hard,
+            final=final,
+            later_s=vm.ageing.postpone_s if left else None,
+            postponements=left,
+        )
+
+
+async def settle_answer(tx: Tx, vm_id: VmId, number: int | None, *, restart: bool) -> None:
+    """Write what a desktop's user has answered to a question, and if it is *yes* the wish that follows.
+
+    None, or a `number` that was answered before: the guest does not know the question, so it is put again.
+    """
+    vm = await tx.ageing.get(vm_id)
+    if vm is None:
+        return
+    if number is None or number <= vm.expire_answered:
+        again = tx.at + timedelta(seconds=ASK_AGAIN_S)
+        await tx.ageing.answer(vm_id, vm.expire_asked, again=again, postponed=False)
+        return
+    until = None if restart else expiry.put_off(vm, tx.at)
+    if not await tx.ageing.answer(vm_id, number, again=until, postponed=until is not None):
+        return
+    by = f"user:{vm.user}"[:64]
+    if restart:
+        await vms.stop(tx, [vm_id], by=by, restart=True)
+    await tx.log.append(
+        by=by,
+        what="expire restart" if restart else "expire later",
+        object=f"vm {vm.id}",
+        was=f"di {vm.current_di_id}",
+        now=f"di {vm.next_di_id}" if restart else str(until or ""),
+    )
+
+
+async def note_silent(tx: Tx, vm_id: VmId, number: int) -> None:
+    """Write that nobody will answer a question: the image has no hook, or its VMA tells no answers."""
+    await tx.ageing.answer(vm_id, number, again=None, postponed=False)
+
+
+async def note_untold(tx: Tx, vm_id: VmId) -> None:
+    """Write that a question has not reached its guest: it is put again soon."""
+    await tx.ageing.ask_anew(vm_id, at=tx.at + timedelta(seconds=ASK_AGAIN_S))
+
+
+async def _move(tx: Tx, due: Collection[tuple[AgeingVm, Deed]]) -> None:
+    """Wish VMs stopped for their age, and started again unless nobody would miss them until then."""
+    for comes_back in (True, False):
+        ids = [vm.id for vm, _ in due if vm.comes_back is comes_back]
+        await vms.stop(tx, ids, by=BY_HKD, restart=comes_back)
+    for vm, deed in due:
+        await tx.log.append(
+            by=BY_HKD,
+            what="expire restart" if vm.comes_back else "expire stop",
+            object=f"vm {vm.id}",
+            was=f"di {vm.current_di_id}",
+            now=f"di {vm.next_di_id}: {deed}",
+        )
+
+
+def _ids(plan: Plan, deed: Deed) -> list[VmId]:
+    return [vm.id for vm, due in plan.due if due is deed]
