@@ -444,6 +444,12 @@ EXPIRE_GRACE = declare(
     "60",
     "How long an expired desktop is still taken for one in use after its user has left.",
 )
+EXPIRE_BATCH = declare(
+    "expire.batch",
+    natural,
+    "0",
+    "How many desktops may stop and start at once for their age; 0 lets all of them, at their very time.",
+)
 HKD_POLL = declare("internal.hkd.poll_time", seconds, "5", "Pause between looks that no bell asked for.")
 HKD_STOPPING_VMS = declare(
     "internal.hkd.stopping.vms.timeout",

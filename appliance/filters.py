@@ -11,7 +11,7 @@ The law: `Filter.parse(str(f)) == f`.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Self
@@ -121,6 +121,11 @@ class Filter:
     def where(cls, **values: object) -> Self:
         """The filter of what has exactly these values."""
         return cls(tuple(Condition(key, Op.EQUAL, Pattern((str(value),))) for key, value in values.items()))
+
+    @classmethod
+    def among(cls, key: str, values: Iterable[object]) -> Self:
+        """The filter of what has one of these values, which are not none."""
+        return cls((Choice(key, tuple(Pattern((str(value),)) for value in values)),))
 
     def __str__(self) -> str:
         return ",".join(map(str, self.conditions))

@@ -365,6 +365,8 @@ class VmRuntime:
     """How often its user has put the restart off."""
     expire_warned: bool
     """Whether it was warned of its hard limit."""
+    expire_unseen: bool
+    """Whether the latest question found nobody there, so that whoever comes next has not been asked."""
 
     @property
     def is_coming_back(self) -> bool:
@@ -430,7 +432,7 @@ class AgeingVm:
     current_di_id: DiId | None
     next_di_id: DiId | None
     next_is_bad: bool
-    """Whether the image that it would boot is known not to boot: it blocks a VM."""
+    """Whether the image that it would boot is known not to boot."""
     vm_expiration_soft: datetime | None
     vm_expiration_hard: datetime | None
     expire_asked: int
@@ -438,6 +440,7 @@ class AgeingVm:
     expire_next_ts: datetime | None
     expire_postponed: int
     expire_warned: bool
+    expire_unseen: bool
     ageing: AgeingPolicy
 
     @property
@@ -566,3 +569,5 @@ class TagMove:
     from_version: str | None
     to_di_id: DiId | None
     to_version: str | None
+    undoes: int | None
+    """The id of the earlier move that this one takes back."""

@@ -8,8 +8,9 @@ every commit.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 
-from appliance.model import AgeingVm, DiId, Limit, OsfId, VmId
+from appliance.model import TAG_HEAD, AgeingVm, DiId, Limit, OsfId, VmId
 from appliance.storage.ageing import Limits
 from appliance.storage.store import Tx
 
@@ -43,6 +44,19 @@ async def settle(tx: Tx, *, by: str) -> int:
 async def concerned(tx: Tx, osf_id: OsfId, tag: str) -> Sequence[AgeingVm]:
     """The VMs in use that follow a tag and run another image than it points at."""
     return await tx.ageing.differing(osf_id=osf_id, tag=tag)
+
+
+async def concerned_by_head(tx: Tx, osf_id: OsfId, limits: Limits) -> Sequence[AgeingVm]:
+    """The VMs in use that another image added to their OSF concerns, as they would be after that."""
+    return [
+        replace(
+            vm,
+            next_di_id=None,
+            vm_expiration_soft=limits.get(Limit.SOFT, vm.vm_expiration_soft),
+            vm_expiration_hard=limits.get(Limit.HARD, vm.vm_expiration_hard),
+        )
+        for vm in await tx.ageing.in_use(osf_id, TAG_HEAD)
+    ]
 
 
 async def _noted(tx: Tx, stamped: int, whom: str, limits: Limits, *, by: str) -> int:

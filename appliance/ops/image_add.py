@@ -116,6 +116,20 @@ async def add(
     return di, limited
 
 
+async def check(store: Store, settings: Settings, osf: Osf, source: Path, *, version: str | None) -> None:
+    """Whether `add` would begin.
+
+    :raises ImageError: it is no image for this OSF
+    :raises VolumeError: there is no room for it
+    :raises ConflictError: the version is taken
+    """
+    largest = settings[IMPORT_MAX_SIZE]
+    await asyncio.to_thread(_check_source, source, source.name, osf, Paths(settings), largest)
+    async with store.read() as tx:
+        if version is not None:
+            await check_version(tx, osf.id, version)
+
+
 def _check_source(source: Path, name: str, osf: Osf, paths: Paths, largest: int) -> Origin:
     """What the file is, if it can be an image of the OSF and there is room for it.
 

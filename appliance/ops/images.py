@@ -125,10 +125,13 @@ async def sweep_stray(store: Store, paths: Paths, di_id: DiId) -> bool:
         release(descriptor, lock)
 
 
-async def tag(tx: Tx, di: Di, name: str, *, by: str, limits: Limits = NO_LIMITS) -> int:
+async def tag(
+    tx: Tx, di: Di, name: str, *, by: str, limits: Limits = NO_LIMITS, undoes: int | None = None
+) -> int:
     """Let a tag point at a DI; VMs that follow it boot this DI from their next start.
 
     Those that run another one get the limits; returns how many. Limits of those that run it are lifted.
+    `undoes` is the earlier move that this one takes back.
 
     :raises ConflictError: the tag is fixed within the OSF, or the DI is blocked
     """
@@ -146,7 +149,7 @@ async def tag(tx: Tx, di: Di, name: str, *, by: str, limits: Limits = NO_LIMITS)
     target = await tx.images.tag_target(di.osf_id, name)
     if target is not None and target[1]:
         raise ConflictError(f"the tag {name} of the OSF {di.osf} is fixed at DI {target[0]}")
-    was = await move_tag(tx, di.osf_id, di.osf, name, di.id, by=by)
+    was = await move_tag(tx, di.osf_id, di.osf, name, di.id, by=by, undoes=undoes)
     await images_changed(tx, by=by)
     await tx.log.append(
         by=by,
@@ -158,18 +161,24 @@ async def tag(tx: Tx, di: Di, name: str, *, by: str, limits: Limits = NO_LIMITS)
     return await expiry.stamp_tag(tx, di.osf_id, name, di.id, limits, by=by)
 
 
-async def move_tag(tx: Tx, osf_id: OsfId, osf: str, name: str, di_id: DiId | None, *, by: str) -> DiId | None:
+async def move_tag(
+    tx: Tx, osf_id: OsfId, osf: str, name: str, di_id: DiId | None, *, by: str, undoes: int | None = None
+) -> DiId | None:
     """Let a tag that is free to move point at a DI, or with None at nothing; returns where it pointed before.
 
     Its history and its hook are told.
     """
-    was = await tx.images.point(osf_id, name, di_id, by=by)
+    was = await tx.images.point(osf_id, name, di_id, by=by, undoes=undoes)
     await notices.tag_moved(tx, osf_id, osf, name, was, di_id, by=by)
     return was
 
 
-async def untag(tx: Tx, di: Di, name: str, *, by: str, limits: Limits = NO_LIMITS) -> int:
+async def untag(
+    tx: Tx, di: Di, name: str, *, by: str, limits: Limits = NO_LIMITS, undoes: int | None = None
+) -> int:
     """Take a tag from a DI. VMs that follow the tag and run the DI get the limits; returns how many.
+
+    `undoes` is the earlier move that this one takes back.
 
     :raises NotFoundError: the DI does not have it
     :raises ConflictError: the tag is fixed
@@ -179,7 +188,7 @@ async def untag(tx: Tx, di: Di, name: str, *, by: str, limits: Limits = NO_LIMIT
         raise NotFoundError(f"DI {di.id} has no tag {name!r}", hint=f"it has {', '.join(di.tags) or 'none'}")
     if target[1]:
         raise ConflictError(f"the tag {name} is fixed at DI {di.id}", hint="it goes when the DI is deleted")
-    await move_tag(tx, di.osf_id, di.osf, name, None, by=by)
+    await move_tag(tx, di.osf_id, di.osf, name, None, by=by, undoes=undoes)
     await images_changed(tx, by=by)
     await tx.log.append(by=by, what="di untag", object=f"osf {di.osf_id} tag {name}"[:128], was=f"di {di.id}")
     return await expiry.stamp_untagged(tx, di.osf_id, name, di.id, limits, by=by)

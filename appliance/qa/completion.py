@@ -7,9 +7,10 @@ import sys
 from collections.abc import Iterator
 
 from appliance.qa.context import Context
-from appliance.qa.grammar import FORMATS, OF_COMMANDS, OPTIONS, WITH_VALUE
+from appliance.qa.grammar import FORMATS, OF_COMMANDS, OF_VERBS, OPTIONS, WITH_VALUE
 from appliance.qa.verbs import Given, Verb
 
+OPTION_VERBS = tuple(f" --{name}" for its_options in OF_VERBS.values() for name in its_options)
 BASH = """\
 # Completion of qa for bash, made by: qa completion bash
 _qa() {{
@@ -55,7 +56,7 @@ async def bash(context: Context, given: Given) -> None:
     verbs = {noun: importlib.import_module(f"appliance.qa.{noun}").VERBS for noun in NOUNS}
     with_value = [f"--{name}" for name in WITH_VALUE]
     with_value += [f"-{alias}" for name in WITH_VALUE for alias in OPTIONS[name]]
-    rare = {name for its_options in OF_COMMANDS.values() for name in its_options}
+    rare = {name for its_options in (*OF_COMMANDS.values(), *OF_VERBS.values()) for name in its_options}
     cases = "\n".join(f"            '{place}') choices='{words}' ;;" for place, words in _choices(verbs))
     sys.stdout.write(
         BASH.format(
@@ -71,6 +72,7 @@ def _choices(verbs: dict[str, tuple[Verb, ...]]) -> Iterator[tuple[str, str]]:
     """What can come next after a noun and a verb, either of which may still be empty."""
     yield " ", " ".join([*verbs, *OF_COMMANDS])
     for noun, its_verbs in verbs.items():
+        its_verbs = tuple(verb for verb in its_verbs if not verb.name.endswith(OPTION_VERBS))
         yield f"{noun} ", " ".join(verb.name for verb in its_verbs)
         for verb in its_verbs:
             if verb.arguments:

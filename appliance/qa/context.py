@@ -31,6 +31,8 @@ class Context:
     def __init__(self, invocation: Invocation) -> None:
         self.invocation = invocation
         self.changed = False
+        self.previewed = False
+        """Whether the verb has shown itself what it would change."""
         self._settings: Settings | None = None
 
     @cached_property
@@ -67,7 +69,8 @@ class Context:
                 return
             store.rehearsal = []
             yield store
-            await rehearsal.tell(self, store, store.rehearsal)
+            if not self.previewed:
+                await rehearsal.tell(self, store, store.rehearsal)
         finally:
             await store.close()
 

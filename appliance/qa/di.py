@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from appliance.errors import few
-from appliance.model import DiId, Osf, OsfId
-from appliance.ops import image_accounts, image_add, image_copy, image_edit, image_progress, images, osfs
+from appliance.model import AgeingVm, DiId, Osf, OsfId
+from appliance.ops import (
+    expiry,
+    image_accounts,
+    image_add,
+    image_copy,
+    image_edit,
+    image_progress,
+    images,
+    osfs,
+    tag_undo,
+)
 from appliance.qa import di_export, di_history, di_trash, di_view
 from appliance.qa.context import Context
 from appliance.qa.di_view import COLUMNS, Line, plain
-from appliance.qa.limits import ARGUMENTS, given_limits, report
+from appliance.qa.limits import ARGUMENTS, given_limits, preview, report
 from appliance.qa.progress import Progress
 from appliance.qa.subject import Subject, property_verbs, show_verb
 from appliance.qa.verbs import Argument, Given, Verb, whole
 from appliance.scalars import boolean
+from appliance.storage.ageing import Limits
 from appliance.storage.properties import Owner
 from appliance.storage.shared_file import Shared
-from appliance.storage.store import Tx
+from appliance.storage.store import Store, Tx
 
 
 async def add(context: Context, given: Given) -> None:
@@ -26,6 +38,9 @@ async def add(context: Context, given: Given) -> None:
         async with store.read() as tx:
             osf = await _osf(tx, given)
         source = images.source_file(context.settings, given["path"])
+        if context.invocation.dry_run:
+            await _preview_add(context, store, osf, source, given)
+            return
         progress = Progress(context.invocation.quiet)
         try:
             limits = given_limits(context, given)
@@ -71,6 +86,15 @@ async def list_(context: Context, given: Given) -> None:
     context.show(COLUMNS, sorted(found, key=lambda line: line.id), plain)
 
 
+async def _preview_add(context: Context, store: Store, osf: Osf, source: Path, given: Given) -> None:
+    """Whether the image could be added, as far as that can be told, and who follows `head`."""
+    limits = given_limits(context, given)
+    await image_add.check(store, context.settings, osf, source, version=given.get("version"))
+    async with store.read() as tx:
+        concerned = await expiry.concerned_by_head(tx, osf.id, limits)
+    preview(context, concerned)
+
+
 async def tag(context: Context, given: Given) -> None:
     """`qa di tag`."""
     limits = given_limits(context, given)
@@ -78,9 +102,24 @@ async def tag(context: Context, given: Given) -> None:
         async with store.write() as tx:
             di = await tx.images.get(DiId(given["di_id"]))
             limited = await images.tag(tx, di, given["tag"], by=context.by, limits=limits)
+            concerned = await _concerned(context, tx, di.osf_id, given["tag"])
         context.changed = True
     context.say("DI tagged")
-    report(context, limited, limits)
+    _account(context, limited, limits, concerned)
+
+
+async def undo_tag(context: Context, given: Given) -> None:
+    """`qa di tag --undo`."""
+    limits = given_limits(context, given)
+    async with context.database() as store:
+        async with store.write() as tx:
+            osf = await osfs.named(tx, given["osf"]) if "osf" in given else None
+            move, limited = await tag_undo.take_back(tx, osf, given.get("tag"), by=context.by, limits=limits)
+            concerned = await _concerned(context, tx, move.osf_id, move.tag)
+        context.changed = True
+    now = "at nothing" if move.from_di_id is None else f"at DI {move.from_di_id} ({move.from_version})"
+    context.say(f"The tag {move.tag} of the OSF {move.osf} points {now} again")
+    _account(context, limited, limits, concerned)
 
 
 async def untag(context: Context, given: Given) -> None:
@@ -90,8 +129,21 @@ async def untag(context: Context, given: Given) -> None:
         async with store.write() as tx:
             di = await tx.images.get(DiId(given["di_id"]))
             limited = await images.untag(tx, di, given["tag"], by=context.by, limits=limits)
+            concerned = await _concerned(context, tx, di.osf_id, given["tag"])
         context.changed = True
-    report(context, limited, limits)
+    _account(context, limited, limits, concerned)
+
+
+async def _concerned(context: Context, tx: Tx, osf_id: OsfId, tag: str) -> Sequence[AgeingVm]:
+    """Whose desktops a move of a tag concerns, if only that is asked."""
+    return await expiry.concerned(tx, osf_id, tag) if context.invocation.dry_run else ()
+
+
+def _account(context: Context, limited: int, limits: Limits, concerned: Sequence[AgeingVm]) -> None:
+    if context.invocation.dry_run:
+        preview(context, concerned)
+    else:
+        report(context, limited, limits)
 
 
 async def duplicate(context: Context, given: Given) -> None:
@@ -167,6 +219,7 @@ VERBS = (
             Argument("delete", "whether the file at path goes once it is imported", boolean, shape="yes|no"),
             *ARGUMENTS,
         ),
+        rehearsable=True,
         one_of=(("osf", "osf_id"),),
         examples=(
             "qa di add path=desktop.tar.zst osf=office",
@@ -188,16 +241,31 @@ VERBS = (
         "Lets a tag point at a DI; VMs that follow the tag boot this DI from their next start.",
         tag,
         arguments=(DI_ID, Argument("tag", "the tag", images.checked_tag, required=True), *ARGUMENTS),
+        rehearsable=True,
         examples=(
             "qa di tag di_id=2 tag=default",
             "qa di tag di_id=2 tag=default expire-soft=now expire-hard='NEXT SAT'",
+            "qa di tag --dry-run di_id=2 tag=default",
         ),
+    ),
+    Verb(
+        "tag --undo",
+        "Takes the newest move of a tag back; VMs that still run what they had keep it, without limits.",
+        undo_tag,
+        arguments=(
+            Argument("osf", "only of this OSF; default any"),
+            Argument("tag", "only of this tag; default any but head and versions"),
+            *ARGUMENTS,
+        ),
+        rehearsable=True,
+        examples=("qa di tag --undo", "qa di tag --undo osf=office tag=default expire-soft=now"),
     ),
     Verb(
         "untag",
         "Takes a tag from a DI.",
         untag,
         arguments=(DI_ID, Argument("tag", "the tag", required=True), *ARGUMENTS),
+        rehearsable=True,
         examples=("qa di untag di_id=2 tag=pilot",),
     ),
     Verb(

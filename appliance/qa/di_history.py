@@ -16,6 +16,7 @@ HISTORY: tuple[Column[TagMove], ...] = (
     Column("Tag", lambda move: move.tag),
     Column("From", lambda move: _end(move.from_di_id, move.from_version)),
     Column("To", lambda move: _end(move.to_di_id, move.to_version)),
+    Column("Undoes", lambda move: move.undoes),
 )
 
 
@@ -32,6 +33,7 @@ def plain_move(move: TagMove) -> Mapping[str, Json]:
         "from_version": move.from_version,
         "to_di_id": move.to_di_id,
         "to_version": move.to_version,
+        "undoes": move.undoes,
     }
 
 

@@ -27,10 +27,13 @@ OPTIONS: dict[str, tuple[str, ...]] = {
     "config": (),
     "at": (),
     "now": (),
+    "undo": (),
 }
 WITH_VALUE = ("filter", "output", "config", "now")
 OF_COMMANDS = {"when": ("at", "now")}
 """Options that belong to one command, a word that needs no verb."""
+OF_VERBS = {"di tag": ("undo",)}
+"""Options that make another verb of one: `qa di tag --undo` has arguments of its own."""
 TWICE = {"filter": "join conditions with a comma: all must hold"}
 HELP = "help"
 """Asks for help as --help does, before or in place of a verb."""
@@ -64,6 +67,7 @@ class Invocation:
     config: Path | None = None
     at: bool = False
     now: str | None = None
+    undo: bool = False
 
 
 def parse(argv: Sequence[str]) -> Invocation:
@@ -89,8 +93,9 @@ def parse(argv: Sequence[str]) -> Invocation:
     if HELP in words[:2]:
         words.remove(HELP)
         options["help"] = ""
-    for command, its_options in OF_COMMANDS.items():
-        if foreign := [name for name in its_options if name in options and command not in words[:1]]:
+    for command, its_options in {**OF_COMMANDS, **OF_VERBS}.items():
+        meant = " ".join(words).startswith(command)
+        if foreign := [name for name in its_options if name in options and not meant]:
             raise UsageError(f"the option --{foreign[0]} belongs to qa {command}")
     output = options.get("output", "table").lower()
     if output not in FORMATS:
@@ -107,6 +112,7 @@ def parse(argv: Sequence[str]) -> Invocation:
         config=Path(options["config"]) if "config" in options else None,
         at="at" in options,
         now=options.get("now"),
+        undo="undo" in options,
     )
 
 

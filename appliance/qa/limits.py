@@ -97,6 +97,7 @@ def report(context: Context, limited: int, limits: Limits) -> None:
 
 def preview(context: Context, concerned: Sequence[AgeingVm]) -> None:
     """Show whose desktops would change, and say that nothing has."""
+    context.previewed = True
     context.show(AFFECTED, concerned, plain)
     people = len({vm.user for vm in concerned})
     connected = sum(not vm.is_idle for vm in concerned)

@@ -82,6 +82,8 @@ def _dispatch(invocation: Invocation) -> int:
     if invocation.words and (meant := SHORT.get(invocation.words[0])):
         invocation = replace(invocation, words=(*meant, *invocation.words[1:]))
     noun, name, *_ = (*invocation.words, "", "")
+    if invocation.undo:
+        name = f"{name} --undo"
     if not noun:
         print(_overview(), end="", file=sys.stdout if invocation.help else sys.stderr)
         return DONE if invocation.help else USAGE

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from appliance.filters import Choice, Filter, Pattern
+from appliance.filters import Filter
 from appliance.model import LogEntry
 from appliance.qa.output import Column, Json
 
@@ -75,7 +75,7 @@ async def _known(tx: Tx, entries: Sequence[LogEntry]) -> dict[str, tuple[str | N
             numbers.setdefault(noun, set()).add(number)
 
     def chosen(noun: str) -> Filter:
-        return Filter((Choice("id", tuple(Pattern((one,)) for one in sorted(numbers[noun]))),))
+        return Filter.among("id", sorted(numbers[noun]))
 
     if "vm" in numbers:
         found |= {f"vm {vm.id}": (vm.name, vm.user) for vm in await tx.vms.find(chosen("vm"))}

@@ -131,14 +131,16 @@ class Question:
 
     number: int
     """Which question of this run it is."""
-    soft: datetime | None
-    hard: datetime | None
-    final: bool
+    soft: datetime | None = None
+    hard: datetime | None = None
+    final: bool = False
     """Whether it is the warning before the hard limit."""
-    later_s: int | None
+    later_s: int | None = None
     """For how long the restart is put off when the user says so; None: it cannot be."""
-    postponements: int | None
+    postponements: int | None = None
     """How often it can still be put off."""
+    withdrawn: bool = False
+    """Whether the question is taken back instead: there is nothing to restart for any more."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,9 +16,10 @@ from datetime import timedelta
 from appliance.clock import Clock
 from appliance.config import Settings
 from appliance.errors import StoreError
+from appliance.filters import Filter
 from appliance.log import facts
-from appliance.model import AgeingVm, HostId, VmId
-from appliance.ops import vms
+from appliance.model import AgeingVm, HookEvent, HostId, VmId
+from appliance.ops import notices, vms
 from appliance.runtime import expiry
 from appliance.runtime.actions import Question
 from appliance.runtime.events import AskDue, Event
@@ -78,11 +79,11 @@ class Ager:
         """Do what is due now; what was, and when to look again."""
         cadence = Cadence.of(self._settings())
         async with self._store.read() as tx:
-            plan = expiry.plan(await tx.ageing.concerned(self._host_id), self._clock.now(), cadence)
+            plan = await self._plan(tx, cadence)
         if not plan.due:
             return plan
         plan, questions = await self._store.at_once(lambda tx: self._do(tx, cadence))
-        if any(deed not in expiry.QUESTIONS for _, deed in plan.due):
+        if any(deed not in expiry.TO_GUESTS for _, deed in plan.due):
             self._ring()
         for vm, question in questions:
             cause = uuid.uuid4().hex[:6]
@@ -90,21 +91,29 @@ class Ager:
         return plan
 
     async def _do(self, tx: Tx, cadence: Cadence) -> tuple[Plan, Sequence[tuple[AgeingVm, Question]]]:
-        plan = expiry.plan(await tx.ageing.concerned(self._host_id), self._clock.now(), cadence)
+        plan = await self._plan(tx, cadence)
         for vm, deed in plan.due:
             logger.info("due", extra=facts(vm=vm.id, deed=deed, di=vm.current_di_id, next=vm.next_di_id))
         await _move(tx, [(vm, deed) for vm, deed in plan.due if deed in expiry.RESTARTS])
         await vms.stop(tx, _ids(plan, Deed.STOP), by=BY_HKD)
         await vms.disconnect(tx, _ids(plan, Deed.DISCONNECT), by=BY_HKD)
+        await _tell_host(tx, plan)
         questions = [
-            (vm, await self._question(tx, vm, cadence, final=deed is Deed.WARN))
+            (vm, await self._question(tx, vm, deed, cadence))
             for vm, deed in plan.due
-            if deed in expiry.QUESTIONS
+            if deed in expiry.TO_GUESTS
         ]
         return plan, questions
 
-    async def _question(self, tx: Tx, vm: AgeingVm, cadence: Cadence, *, final: bool) -> Question:
-        now = self._clock.now()
+    async def _plan(self, tx: Tx, cadence: Cadence) -> Plan:
+        moving = await tx.ageing.moving(self._host_id) if cadence.batch else 0
+        return expiry.plan(await tx.ageing.concerned(self._host_id), self._clock.now(), cadence, moving)
+
+    async def _question(self, tx: Tx, vm: AgeingVm, deed: Deed, cadence: Cadence) -> Question:
+        now, final = self._clock.now(), deed is Deed.WARN
+        if deed is Deed.WITHDRAW:
+            number = await tx.ageing.withdraw(vm.id, again=now + timedelta(seconds=ASK_AGAIN_S))
+            return Question(number=number, withdrawn=True)
         again = expiry.next_question(vm, now, cadence)
         number = await tx.ageing.ask(vm.id, again=again, warned=final)
         await tx.log.append(
@@ -134,11 +143,12 @@ async def settle_answer(tx: Tx, vm_id: VmId, number: int | None, *, restart: boo
     if vm is None:
         return
     if number is None or number <= vm.expire_answered:
-        again = tx.at + timedelta(seconds=ASK_AGAIN_S)
-        await tx.ageing.answer(vm_id, vm.expire_asked, again=again, postponed=False)
+        if await tx.ageing.answer(vm_id, vm.expire_asked):
+            await note_untold(tx, vm_id)
         return
     until = None if restart else expiry.put_off(vm, tx.at)
-    if not await tx.ageing.answer(vm_id, number, again=until, postponed=until is not None):
+    postponed = until is not None
+    if not await tx.ageing.answer(vm_id, number, again=until, postponed=postponed, unseen=vm.is_idle):
         return
     by = f"user:{vm.user}"[:64]
     if restart:
@@ -154,7 +164,8 @@ async def settle_answer(tx: Tx, vm_id: VmId, number: int | None, *, restart: boo
 
 async def note_silent(tx: Tx, vm_id: VmId, number: int) -> None:
     """Write that nobody will answer a question: the image has no hook, or its VMA tells no answers."""
-    await tx.ageing.answer(vm_id, number, again=None, postponed=False)
+    vm = await tx.ageing.get(vm_id)
+    await tx.ageing.answer(vm_id, number, unseen=vm is not None and vm.is_idle)
 
 
 async def note_untold(tx: Tx, vm_id: VmId) -> None:
@@ -175,6 +186,14 @@ async def _move(tx: Tx, due: Collection[tuple[AgeingVm, Deed]]) -> None:
             was=f"di {vm.current_di_id}",
             now=f"di {vm.next_di_id}: {deed}",
         )
+
+
+async def _tell_host(tx: Tx, plan: Plan) -> None:
+    """Let the host's hook know of limits that have been reached, each once."""
+    reached = {vm.id: limit for vm, deed in plan.due if (limit := expiry.reached(vm, deed)) is not None}
+    concerned = await tx.vms.find(Filter.among("id", reached)) if reached else []
+    notes = [{**notices.of_vm(vm), "limit": reached[vm.id], "by": BY_HKD} for vm in concerned]
+    await notices.put_all(tx, HookEvent.LIMIT_REACHED, notes)
 
 
 def _ids(plan: Plan, deed: Deed) -> list[VmId]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
-from appliance.config import EXPIRE_GRACE, EXPIRE_REPEAT, EXPIRE_REPEAT_LEAST, Settings
+from appliance.config import EXPIRE_BATCH, EXPIRE_GRACE, EXPIRE_REPEAT, EXPIRE_REPEAT_LEAST, Settings
 from appliance.model import AgeingVm, UserState, VmCmd, VmState
 
 LONG_AGO = datetime.min.replace(tzinfo=UTC)
@@ -25,6 +25,7 @@ ESCALATION = 4
 class Deed(StrEnum):
     """What a VM is due for; the first of several counts."""
 
+    WITHDRAW = "a question that is void"
     EXPIRE = "hard limit"
     LEFT = "its user left an expired desktop"
     IDLE = "nobody is at an expired desktop"
@@ -36,22 +37,34 @@ class Deed(StrEnum):
 
 RESTARTS = (Deed.EXPIRE, Deed.LEFT, Deed.IDLE)
 QUESTIONS = (Deed.WARN, Deed.ASK)
+REACHED = {
+    Deed.EXPIRE: "hard",
+    Deed.LEFT: "soft",
+    Deed.IDLE: "soft",
+    Deed.ASK: "soft",
+    Deed.STOP: "idle",
+    Deed.DISCONNECT: "session",
+}
+"""The limits that are reached by these, as hooks are told of them."""
+TO_GUESTS = (*QUESTIONS, Deed.WITHDRAW)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cadence:
-    """How often is asked, and how long a desktop counts as in use after its user has left."""
+    """How often is asked, how long a desktop whose user left counts as in use, how many move at once."""
 
     repeat: timedelta = timedelta(hours=1)
     least: timedelta = timedelta(minutes=5)
     grace: timedelta = timedelta(minutes=1)
+    batch: int = 0
+    """How many desktops may be stopping or starting when another is restarted for its age; 0: any number."""
 
     @classmethod
     def of(cls, settings: Settings) -> Cadence:
         """As it is set."""
         keys = (EXPIRE_REPEAT, EXPIRE_REPEAT_LEAST, EXPIRE_GRACE)
         repeat, least, grace = (timedelta(seconds=settings[key]) for key in keys)
-        return cls(repeat=repeat, least=least, grace=grace)
+        return cls(repeat=repeat, least=least, grace=grace, batch=settings[EXPIRE_BATCH])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,19 +73,34 @@ class Plan:
 
     due: Sequence[tuple[AgeingVm, Deed]]
     next_look: datetime | None
+    waiting: int = 0
+    """How many wait until fewer others move."""
 
 
-def plan(vms: Iterable[AgeingVm], now: datetime, cadence: Cadence) -> Plan:
-    """Look at VMs as they are `now`."""
+def plan(vms: Iterable[AgeingVm], now: datetime, cadence: Cadence, moving: int = 0) -> Plan:
+    """Look at VMs as they are `now`, while others are `moving`; who is due first is restarted first."""
     due: list[tuple[AgeingVm, Deed]] = []
+    restarts: list[tuple[datetime, AgeingVm, Deed]] = []
     later: list[datetime] = []
     for vm in vms:
         moments = dict(_moments(vm, cadence))
         ripe = next((deed for deed in Deed if deed in moments and moments[deed] <= now), None)
-        if ripe is not None:
+        if ripe in RESTARTS:
+            restarts.append((moments[ripe], vm, ripe))
+        elif ripe is not None:
             due.append((vm, ripe))
         later += [at for at in moments.values() if at > now]
-    return Plan(due=due, next_look=min(later, default=None))
+    restarts.sort(key=lambda restart: (restart[0], restart[1].id))
+    room = max(0, cadence.batch - moving) if cadence.batch else len(restarts)
+    due += [(vm, deed) for _, vm, deed in restarts[:room]]
+    return Plan(due=due, next_look=min(later, default=None), waiting=len(restarts[room:]))
+
+
+def reached(vm: AgeingVm, deed: Deed) -> str | None:
+    """Which limit a VM has reached by what it is due for; None: none, or it was told before."""
+    if deed is Deed.ASK and vm.expire_next_ts is not None:
+        return None
+    return REACHED.get(deed)
 
 
 def next_question(vm: AgeingVm, now: datetime, cadence: Cadence) -> datetime:
@@ -106,10 +134,13 @@ def _moments(vm: AgeingVm, cadence: Cadence) -> Iterable[tuple[Deed, datetime]]:
     if vm.vm_cmd is VmCmd.STOP:
         return
     runs = vm.vm_state is VmState.RUNNING
-    if vm.differs and not vm.next_is_bad:
+    is_limited = vm.vm_expiration_soft is not None or vm.vm_expiration_hard is not None
+    if vm.differs and is_limited and not vm.next_is_bad:
         yield from _restarts(vm, cadence)
         if runs:
             yield from _questions(vm)
+    elif runs and vm.expire_answered < vm.expire_asked:
+        yield Deed.WITHDRAW, vm.expire_next_ts or LONG_AGO
     if runs:
         yield from _stays(vm)
 
@@ -123,7 +154,7 @@ def _restarts(vm: AgeingVm, cadence: Cadence) -> Iterable[tuple[Deed, datetime]]
     free = LONG_AGO if left is None else left + cadence.grace
     if vm.ageing.expire_on_disconnect and soft is not None and left is not None and left >= soft:
         yield Deed.LEFT, free
-    if vm.ageing.expire_idle and (soft is not None or hard is not None):
+    if vm.ageing.expire_idle:
         yield Deed.IDLE, max(free, soft or LONG_AGO)
 
 
@@ -131,7 +162,9 @@ def _questions(vm: AgeingVm) -> Iterable[tuple[Deed, datetime]]:
     soft, hard = vm.vm_expiration_soft, vm.vm_expiration_hard
     if hard is not None and vm.ageing.expire_warn_s and not vm.expire_warned:
         yield Deed.WARN, hard - timedelta(seconds=vm.ageing.expire_warn_s)
-    if soft is not None:
+    if soft is not None and vm.expire_unseen and vm.user_state is UserState.CONNECTED:
+        yield Deed.ASK, soft
+    elif soft is not None:
         yield Deed.ASK, max(soft, vm.expire_next_ts or soft)
 
 

@@ -118,6 +118,8 @@ class VmMachine:
     """Whether what failed in this phase is about to be tried again."""
     asking: bool = False
     """Whether the answer of the desktop's user is waited for."""
+    unheard: bool = False
+    """Whether that failed, and is about to be tried again."""
     tries: int = 0
     """How often in a row this start has failed for the host's sake."""
 
@@ -182,7 +184,9 @@ def enter(
     **changes: Any,
 ) -> Step:
     """Enter `phase` anew: another entry number, the state saved first, and why if there is a reason."""
-    entered = replace(vm, phase=phase, entry=vm.entry + 1, retrying=False, **{"asking": False, **changes})
+    entered = replace(
+        vm, phase=phase, entry=vm.entry + 1, retrying=False, **{"asking": False, "unheard": False, **changes}
+    )
     return entered, (saved or SaveState(), *actions)
 
 
@@ -331,7 +335,14 @@ def _ended_by_itself(vm: VmMachine, event: GuestDeparted) -> Step:
     return clean(vm, "the guest ended by itself", GUEST)
 
 
-@on(Phase.MONITORING, Phase.WAITING, Phase.STOPPED, event=ActionFailed)
+@on(Phase.MONITORING, event=ActionFailed)
+def _listen_later(vm: VmMachine, event: ActionFailed) -> Step:
+    """Whatever it was is done again later; a guest that may have been asked, or not, tells by its answer."""
+    lost = isinstance(event.action, AwaitAnswer) or (isinstance(event.action, TellGuest) and not vm.asking)
+    return _try_again_later(replace(vm, unheard=vm.unheard or lost), event)
+
+
+@on(Phase.WAITING, Phase.STOPPED, event=ActionFailed)
 def _try_again_later(vm: VmMachine, event: ActionFailed) -> Step:
     return (vm, ()) if vm.retrying else (replace(vm, retrying=True), (Arm(Deadline.RETRY),))
 
@@ -339,7 +350,10 @@ def _try_again_later(vm: VmMachine, event: ActionFailed) -> Step:
 @on(Phase.MONITORING, event=TimeUp)
 def _converge(vm: VmMachine, event: TimeUp) -> Step:
     assert vm.guest is not None
-    return replace(vm, retrying=False), (SaveState(), AdoptGuest(vm.guest), FenceGuest(vm.guest))
+    again = (SaveState(), AdoptGuest(vm.guest), FenceGuest(vm.guest))
+    if not vm.unheard:
+        return replace(vm, retrying=False), again
+    return replace(vm, retrying=False, asking=True, unheard=False), (*again, AwaitAnswer(vm.guest))
 
 
 @on(Phase.MONITORING, event=AskDue)

@@ -345,6 +345,8 @@ class Performer:
 
     async def _tell(self, order: Order, guest: GuestSpec, question: Question) -> bool:
         """Put a question to a guest; whether an answer will come."""
+        if question.withdrawn:
+            return await self._take_back(order, guest, question.number)
         try:
             answers = await self._vma(guest).expire(
                 _database_text(question.soft),
@@ -353,6 +355,7 @@ class Performer:
                 final=question.final,
                 later_s=question.later_s,
                 postponements=question.postponements,
+                now=_database_text(self._clock.now()),
             )
         except GuestError as exc:
             logger.warning("the guest was not asked", extra=facts(vm=order.vm_id, error=exc))
@@ -361,6 +364,16 @@ class Performer:
         if not answers:
             await self._store.at_once(lambda tx: ageing.note_silent(tx, order.vm_id, question.number))
         return answers
+
+    async def _take_back(self, order: Order, guest: GuestSpec, number: int) -> bool:
+        """Tell a guest that a question is void; one that cannot be told is told later."""
+        try:
+            await self._vma(guest).withdraw_expire(ask=number)
+        except GuestError as exc:
+            logger.warning("the question was not withdrawn", extra=facts(vm=order.vm_id, error=exc))
+            return False
+        await self._store.at_once(lambda tx: ageing.note_silent(tx, order.vm_id, number))
+        return False
 
     async def _await_answer(self, order: Order, guest: GuestSpec) -> None:
         """Wait until the user of a desktop has answered, and write what it was."""

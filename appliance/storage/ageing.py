@@ -6,17 +6,18 @@ from collections.abc import Collection, Mapping
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, and_, case, or_, select, true, update
+from sqlalchemy import ColumnElement, Select, and_, func, or_, select, true, update
 
-from appliance.model import AgeingVm, BlockCause, DiId, HostId, Limit, OsfId, VmId, VmState
+from appliance.model import AgeingVm, DiId, HostId, Limit, OsfId, VmCmd, VmId, VmState
 from appliance.storage.connection import Connection
 from appliance.storage.osfs import AGEING, policy
-from appliance.storage.runtimes import UNASKED, UNLIMITED, would_boot
+from appliance.storage.runtimes import LIFTED, UNASKED, would_boot
 from appliance.storage.schema import di_tags, osfs, users, vm_runtimes, vms
 
 ROW = vm_runtimes.c
-_blocking = vm_runtimes.alias("blocking")
 FIELDS = AgeingVm.__dataclass_fields__.keys() - {"ageing", "next_is_bad"}
+BAD_AFTER = 2
+"""An image that has failed so often, on whichever VMs, and runs nowhere, is known not to boot."""
 IN_USE = (VmState.STARTING, VmState.RUNNING, VmState.DEBUGGING)
 
 Limits = Mapping[Limit, datetime | None]
@@ -33,12 +34,13 @@ class Ageing:
         self._at = at
 
     async def concerned(self, host_id: HostId) -> list[AgeingVm]:
-        """The VMs in use on a host that have a limit, or whose OSF has one for lying idle or staying."""
+        """The VMs in use on a host that have a limit or an open question, or limits by their OSF."""
         has_limit = or_(
             ROW.vm_expiration_soft.is_not(None),
             ROW.vm_expiration_hard.is_not(None),
             osfs.c.idle_limit_s.is_not(None),
             osfs.c.session_limit_s.is_not(None),
+            ROW.expire_answered < ROW.expire_asked,
         )
         return await self._find(ROW.host_id == host_id, ROW.vm_state.in_(IN_USE), has_limit)
 
@@ -75,12 +77,32 @@ class Ageing:
     async def settle(self) -> int:
         """Lift every limit of VMs that run what they would boot: it is over. Returns how many there were."""
         limited = or_(ROW.vm_expiration_soft.is_not(None), ROW.vm_expiration_hard.is_not(None))
-        over = update(vm_runtimes).where(limited, ROW.current_di_id == would_boot()).values(**UNLIMITED)
+        over = update(vm_runtimes).where(limited, ROW.current_di_id == would_boot()).values(**LIFTED)
         return (await self._connection.execute(over)).rowcount
+
+    async def in_use(self, osf_id: OsfId, tag: str) -> list[AgeingVm]:
+        """The VMs in use that follow a tag."""
+        return await self._find(
+            vms.c.osf_id == osf_id,
+            vms.c.di_tag == tag,
+            ROW.vm_state.in_(IN_USE),
+            ROW.current_di_id.is_not(None),
+        )
+
+    async def moving(self, host_id: HostId) -> int:
+        """How many VMs of a host stop or start now, or are about to stop."""
+        moves = or_(
+            ROW.vm_state.in_((VmState.STARTING, VmState.STOPPING)),
+            and_(ROW.vm_state == VmState.RUNNING, ROW.vm_cmd == VmCmd.STOP),
+        )
+        found = await self._connection.scalar(
+            select(func.count()).select_from(vm_runtimes).where(ROW.host_id == host_id, moves)
+        )
+        return int(found or 0)
 
     async def ask(self, vm_id: VmId, *, again: datetime, warned: bool) -> int:
         """Note that a VM is asked now, and when it is asked again; returns which question this is."""
-        values = {"expire_asked": ROW.expire_asked + 1, "expire_next_ts": again}
+        values = {"expire_asked": ROW.expire_asked + 1, "expire_next_ts": again, "expire_unseen": False}
         if warned:
             values["expire_warned"] = True
         asked = update(vm_runtimes).where(ROW.vm_id == vm_id).values(**values).returning(ROW.expire_asked)
@@ -92,9 +114,26 @@ class Ageing:
             update(vm_runtimes).where(ROW.vm_id == vm_id).values(expire_next_ts=at, expire_warned=False)
         )
 
-    async def answer(self, vm_id: VmId, ask: int, *, again: datetime | None, postponed: bool) -> bool:
-        """Note the answer to a question, once; `again` says when to ask next, None that it stays as it is."""
-        values: dict[str, Any] = {"expire_answered": ask}
+    async def withdraw(self, vm_id: VmId, *, again: datetime) -> int:
+        """Note that the open question of a VM is taken back now, and when that is tried again; its number."""
+        taken_back = update(vm_runtimes).where(ROW.vm_id == vm_id).values(expire_next_ts=again)
+        found = await self._connection.execute(taken_back.returning(ROW.expire_asked))
+        return int(found.scalar_one())
+
+    async def answer(
+        self,
+        vm_id: VmId,
+        ask: int,
+        *,
+        again: datetime | None = None,
+        postponed: bool = False,
+        unseen: bool = False,
+    ) -> bool:
+        """Note the answer to a question, once; `again` says when to ask next, None that it stays as it is.
+
+        `unseen`: nobody was there who could have answered.
+        """
+        values: dict[str, Any] = {"expire_answered": ask, "expire_unseen": unseen}
         if again is not None:
             values["expire_next_ts"] = again
         if postponed:
@@ -121,12 +160,23 @@ class Ageing:
 
     async def _find(self, *which: ColumnElement[bool]) -> list[AgeingVm]:
         rows = (await self._connection.execute(_SELECT.where(*which).order_by(vms.c.id))).all()
-        return [_vm(row) for row in rows]
+        bad = await self._bad_images() if rows else set()
+        return [_vm(row, bad) for row in rows]
+
+    async def _bad_images(self) -> set[DiId]:
+        """The DIs that are known not to boot: they have failed again and again, and nothing runs them."""
+        failed = (
+            select(ROW.failed_di_id)
+            .where(ROW.failed_di_id.is_not(None))
+            .group_by(ROW.failed_di_id)
+            .having(func.sum(ROW.failures) >= BAD_AFTER)
+        )
+        bad = {DiId(di_id) for di_id in await self._connection.scalars(failed)}
+        runs = select(ROW.current_di_id).where(ROW.vm_state == VmState.RUNNING, ROW.current_di_id.in_(bad))
+        return bad - set(await self._connection.scalars(runs.distinct())) if bad else bad
 
 
 def _select() -> Select[Any]:
-    blocks = and_(_blocking.c.block_cause == BlockCause.IMAGE, _blocking.c.failed_di_id == di_tags.c.di_id)
-    bad = select(_blocking.c.vm_id).where(blocks).correlate(di_tags).exists()
     follows = and_(di_tags.c.osf_id == vms.c.osf_id, di_tags.c.tag == vms.c.di_tag)
     return (
         select(
@@ -135,7 +185,6 @@ def _select() -> Select[Any]:
             users.c.login.label("user"),
             *(ROW[name] for name in FIELDS - {"id", "name", "user", "next_di_id"}),
             di_tags.c.di_id.label("next_di_id"),
-            case((bad, True), else_=False).label("next_is_bad"),
             *(osfs.c[name] for name in AGEING),
         )
         .join(vm_runtimes, ROW.vm_id == vms.c.id)
@@ -148,8 +197,6 @@ def _select() -> Select[Any]:
 _SELECT = _select()
 
 
-def _vm(row: Any) -> AgeingVm:
-    values = row._mapping
-    return AgeingVm(
-        **{name: values[name] for name in FIELDS}, next_is_bad=bool(row.next_is_bad), ageing=policy(row)
-    )
+def _vm(row: Any, bad: Collection[DiId]) -> AgeingVm:
+    values = {name: row._mapping[name] for name in FIELDS}
+    return AgeingVm(**values, next_is_bad=row.next_di_id in bad, ageing=policy(row))

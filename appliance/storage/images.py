@@ -10,7 +10,7 @@ from sqlalchemy import Row, ScalarSelect, delete, func, insert, select, true, up
 
 from appliance.errors import NotFoundError
 from appliance.filters import Filter
-from appliance.model import ArrivingDi, Di, DiId, OsfId, TagMove
+from appliance.model import TAG_HEAD, ArrivingDi, Di, DiId, OsfId, TagMove
 from appliance.storage import image_states
 from appliance.storage.connection import Connection
 from appliance.storage.schema import di_properties, di_tags, dis, operations, osfs, tag_history, vm_runtimes
@@ -198,11 +198,18 @@ class Images:
         return None if row is None else (DiId(row.di_id), row.fixed)
 
     async def point(
-        self, osf_id: OsfId, tag: str, di_id: DiId | None, *, by: str, fixed: bool = False
+        self,
+        osf_id: OsfId,
+        tag: str,
+        di_id: DiId | None,
+        *,
+        by: str,
+        fixed: bool = False,
+        undoes: int | None = None,
     ) -> DiId | None:
         """Let a tag point at a DI, or with None at nothing; returns where it pointed before.
 
-        The move enters the tag's history.
+        The move enters the tag's history, with the earlier one that it takes back, if it does.
         """
         before = await self.tag_target(osf_id, tag)
         was = None if before is None else before[0]
@@ -225,6 +232,7 @@ class Images:
                 tag=tag,
                 from_di_id=was,
                 to_di_id=di_id,
+                undoes=undoes,
                 from_version=_version_of(was),
                 to_version=_version_of(di_id),
             )
@@ -242,6 +250,31 @@ class Images:
         )
         rows = (await self._connection.execute(newest)).all()
         return [TagMove(**row._mapping) for row in reversed(rows)]
+
+    async def move_to_undo(self, osf_id: OsfId | None, tag: str | None) -> TagMove | None:
+        """The newest move, of an OSF and of a tag or of any, that is none back and was not taken back.
+
+        Of any tag means of those that people move: not of `head`, and not of versions.
+        """
+        taken_back = select(tag_history.c.undoes).where(tag_history.c.undoes.is_not(None))
+        which = [tag_history.c.undoes.is_(None), tag_history.c.id.not_in(taken_back)]
+        if osf_id is not None:
+            which.append(tag_history.c.osf_id == osf_id)
+        if tag is not None:
+            which.append(tag_history.c.tag == tag)
+        else:
+            versions = (tag_history.c.from_version, tag_history.c.to_version)
+            which += [tag_history.c.tag != TAG_HEAD]
+            which += [tag_history.c.tag.is_distinct_from(version) for version in versions]
+        newest = (
+            select(tag_history, osfs.c.name.label("osf"))
+            .join(osfs, osfs.c.id == tag_history.c.osf_id)
+            .where(*which)
+            .order_by(tag_history.c.id.desc())
+            .limit(1)
+        )
+        row = (await self._connection.execute(newest)).one_or_none()
+        return None if row is None else TagMove(**row._mapping)
 
     async def newest(self, osf_id: OsfId, *, without: Collection[DiId] = ()) -> DiId | None:
         """The DI added last to an OSF that can be booted, leaving some out of account."""

@@ -49,14 +49,13 @@ PLACE = ("current_di_id", "vm_address", "vm_vma_port", "vm_x_port")
 UNPLACED: dict[str, Any] = dict.fromkeys(
     (*PLACE, "vm_ssh_port", "vm_vnc_port", "vm_mon_port", "vm_serial_port")
 )
-UNASKED: dict[str, Any] = {"expire_next_ts": None, "expire_warned": False}
-UNLIMITED: dict[str, Any] = UNASKED | {
+UNASKED: dict[str, Any] = {"expire_next_ts": None, "expire_warned": False, "expire_unseen": False}
+LIFTED: dict[str, Any] = UNASKED | {
     "vm_expiration_soft": None,
     "vm_expiration_hard": None,
-    "expire_asked": 0,
-    "expire_answered": 0,
     "expire_postponed": 0,
 }
+UNLIMITED: dict[str, Any] = LIFTED | {"expire_asked": 0, "expire_answered": 0}
 """No limit survives a reboot: it was about the image that ran before."""
 UNDER_WAY = (VmState.STARTING, VmState.RUNNING, VmState.DEBUGGING)
 

@@ -247,6 +247,7 @@ tag_history = _numbered(
     Column("tag", String(1024), nullable=False),
     Column("from_di_id", Integer),
     Column("to_di_id", Integer),
+    Column("undoes", Integer),
     Column("from_version", String(64)),
     Column("to_version", String(64)),
 )
@@ -313,6 +314,7 @@ vm_runtimes = Table(
     Column("expire_next_ts", Instant),
     counter("expire_postponed"),
     flag("expire_warned"),
+    flag("expire_unseen"),
     CheckConstraint("(user_state = 'disconnected') = (l7r_session IS NULL)", name="session_has_owner"),
     CheckConstraint("(user_state = 'disconnected') <= (user_cmd IS NULL)", name="abort_needs_session"),
     CheckConstraint("vm_cmd IS NULL OR vm_cmd <> 'start' OR vm_state = 'stopped'", name="start_from_stopped"),

@@ -269,7 +269,7 @@ async def test_nobody_is_restarted_into_an_image_that_is_known_not_to_boot(house
     await house.clock.advance(10 * 3600)
     await house.look()
     assert (await house.vm()).runtime.vm_cmd is None
-    await house.set(3, blocked=False, block_cause=None)
+    await house.set(3, blocked=False, block_cause=None, failed_di_id=None, failures=0)
     await house.look()
     assert (await house.vm()).runtime.vm_cmd is VmCmd.STOP
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import subprocess
 import tarfile
 from collections.abc import Mapping, Sequence
@@ -23,13 +24,13 @@ class Variants:
         if made.exists():
             return made
         scratch = self._directory / f"{name}.tar"
-        _tool("cp", "--reflink=auto", str(self._plain), str(scratch))
         with tarfile.open(self._plain) as tar:
             there = {member.name: member for member in tar}
-        gone = [f"./{path}" for path in (*files, *without) if f"./{path}" in there]
+            ends = [*(member.offset for member in there.values()), tar.offset][1:]
+        gone = {f"./{path}" for path in (*files, *without)} & there.keys()
         assert len(gone) >= len(without)
-        if gone:
-            _tool("tar", "--delete", "--file", str(scratch), *gone)
+        parts = zip(there.values(), ends, strict=True)
+        self._copy(scratch, [(member.offset, end) for member, end in parts if member.name not in gone])
         with tarfile.open(scratch, "a") as tar:
             for path, content in files.items():
                 entry = there.get(f"./{path}") or tarfile.TarInfo(f"./{path}")
@@ -37,6 +38,18 @@ class Variants:
                 tar.addfile(entry, io.BytesIO(content.encode()))
         _tool("zstd", "-q", "-1", "--rm", str(scratch), "-o", str(made))
         return made
+
+    def _copy(self, target: Path, parts: Sequence[tuple[int, int]]) -> None:
+        """Write parts of the plain image, from byte to byte, one after the other, as an archive that goes on.
+
+        tar(1) can delete members, too, but has left a damaged archive behind.
+        """
+        with self._plain.open("rb") as source, target.open("wb") as copy:
+            for begin, end in parts:
+                os.lseek(source.fileno(), begin, os.SEEK_SET)
+                while begin < end:
+                    begin += os.sendfile(copy.fileno(), source.fileno(), None, end - begin)
+            copy.write(bytes(2 * tarfile.BLOCKSIZE))
 
     def content(self, path: str) -> str:
         """What a file of the image holds."""

@@ -53,6 +53,7 @@ OLD = AgeingVm(
     expire_next_ts=None,
     expire_postponed=0,
     expire_warned=False,
+    expire_unseen=False,
     ageing=PLAIN_AGEING,
 )
 """A desktop in use that runs an old image and has no limit."""

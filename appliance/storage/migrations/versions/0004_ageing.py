@@ -26,11 +26,15 @@ VM_RUNTIMES = {
     "expire_postponed": "INTEGER DEFAULT 0 NOT NULL",
     "expire_warned": "BOOLEAN DEFAULT 0 NOT NULL"
     " CONSTRAINT ck_vm_runtimes_expire_warned CHECK (expire_warned IN (0, 1))",
+    "expire_unseen": "BOOLEAN DEFAULT 0 NOT NULL"
+    " CONSTRAINT ck_vm_runtimes_expire_unseen CHECK (expire_unseen IN (0, 1))",
 }
+TAG_HISTORY = {"undoes": "INTEGER"}
+CHANGED = (("osfs", OSFS), ("vm_runtimes", VM_RUNTIMES), ("tag_history", TAG_HISTORY))
 
 
 def upgrade() -> None:
-    for table, columns in (("osfs", OSFS), ("vm_runtimes", VM_RUNTIMES)):
+    for table, columns in CHANGED:
         for name, kind in columns.items():
             op.execute(f"ALTER TABLE {table} ADD COLUMN {name} {kind}")
     op.create_index("ix_tag_history_osf_id_tag", "tag_history", ["osf_id", "tag"])
@@ -38,6 +42,6 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     op.drop_index("ix_tag_history_osf_id_tag", "tag_history")
-    for table, columns in (("osfs", OSFS), ("vm_runtimes", VM_RUNTIMES)):
+    for table, columns in CHANGED:
         for name in reversed(columns):
             op.execute(f"ALTER TABLE {table} DROP COLUMN {name}")

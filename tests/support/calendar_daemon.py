@@ -1,0 +1,15 @@
+"""The real daemon under a calendar that a test moves: `… -m tests.support.calendar_daemon DAEMON run --config FILE`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import uvloop
+
+from appliance.daemon import Around, serve
+from tests.support.moved import DAYS, ClockOfFile
+
+if __name__ == "__main__":
+    uvloop.run(serve(Path(sys.argv[-1]), Around(clock=ClockOfFile(Path(os.environ[DAYS])))))
