@@ -104,8 +104,8 @@ async def tag(context: Context, given: Given) -> None:
             limited = await images.tag(tx, di, given["tag"], by=context.by, limits=limits)
             concerned = await _concerned(context, tx, di.osf_id, given["tag"])
         context.changed = True
-    context.say("DI tagged")
-    _account(context, limited, limits, concerned)
+        context.say("DI tagged")
+        _account(context, limited, limits, concerned)
 
 
 async def undo_tag(context: Context, given: Given) -> None:
@@ -117,9 +117,9 @@ async def undo_tag(context: Context, given: Given) -> None:
             move, limited = await tag_undo.take_back(tx, osf, given.get("tag"), by=context.by, limits=limits)
             concerned = await _concerned(context, tx, move.osf_id, move.tag)
         context.changed = True
-    now = "at nothing" if move.from_di_id is None else f"at DI {move.from_di_id} ({move.from_version})"
-    context.say(f"The tag {move.tag} of the OSF {move.osf} points {now} again")
-    _account(context, limited, limits, concerned)
+        now = "at nothing" if move.from_di_id is None else f"at DI {move.from_di_id} ({move.from_version})"
+        context.say(f"The tag {move.tag} of the OSF {move.osf} points {now} again")
+        _account(context, limited, limits, concerned)
 
 
 async def untag(context: Context, given: Given) -> None:
@@ -131,7 +131,7 @@ async def untag(context: Context, given: Given) -> None:
             limited = await images.untag(tx, di, given["tag"], by=context.by, limits=limits)
             concerned = await _concerned(context, tx, di.osf_id, given["tag"])
         context.changed = True
-    _account(context, limited, limits, concerned)
+        _account(context, limited, limits, concerned)
 
 
 async def _concerned(context: Context, tx: Tx, osf_id: OsfId, tag: str) -> Sequence[AgeingVm]:

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Row, ScalarSelect, delete, func, insert, select, true, update
+from sqlalchemy import ColumnElement, Row, ScalarSelect, delete, func, insert, select, true, update
 
 from appliance.errors import NotFoundError
 from appliance.filters import Filter
@@ -257,7 +257,8 @@ class Images:
         Of any tag means of those that people move: not of `head`, and not of versions.
         """
         taken_back = select(tag_history.c.undoes).where(tag_history.c.undoes.is_not(None))
-        which = [tag_history.c.undoes.is_(None), tag_history.c.id.not_in(taken_back)]
+        which: list[ColumnElement[bool]] = [tag_history.c.undoes.is_(None)]
+        which.append(tag_history.c.id.not_in(taken_back))
         if osf_id is not None:
             which.append(tag_history.c.osf_id == osf_id)
         if tag is not None:

@@ -1,4 +1,4 @@
-"""`scripts/full story`: everybody on the new image by Saturday, with forty desktops and ten people connected."""
+"""`scripts/full story`: everybody on the new image by Saturday, forty desktops, ten people connected."""
 
 from __future__ import annotations
 

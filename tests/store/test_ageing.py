@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -55,6 +56,7 @@ class House:
     vms: list[VmId] = field(default_factory=list)
     asked: list[Event] = field(default_factory=list)
     rings: int = 0
+    settings: dict[str, str] = field(default_factory=dict)
 
     async def vm(self, place: int = 0) -> Vm:
         """The row of a VM."""
@@ -88,7 +90,9 @@ class House:
         def ring() -> None:
             self.rings += 1
 
-        ager = Ager(self.store, lambda: Settings({}), self.host, self.asked.append, ring, self.clock)
+        ager = Ager(
+            self.store, lambda: Settings(self.settings), self.host, self.asked.append, ring, self.clock
+        )
         await ager.look()
 
     async def history(self, what: str) -> list[tuple[str, str | None]]:
@@ -327,6 +331,92 @@ async def test_a_question_of_which_the_guest_knows_nothing_is_put_again(house: H
     await house.clock.advance(60)
     await house.look()
     assert {event.vm_id for event in house.asked} == set(house.vms[:2])
+
+
+async def test_whoever_comes_after_a_question_to_nobody_is_asked(house: House) -> None:
+    await house.connect(1)
+    await house.tag(house.new)
+    await house.clock.advance(3600)
+    await house.look()
+    async with house.store.write() as tx:
+        for place in (0, 1):
+            await ageing.settle_answer(tx, house.vms[place], 1, restart=False)
+        await ageing.note_silent(tx, house.vms[2], 1)
+    house.asked.clear()
+    await house.clock.advance(60)
+    for place in (0, 1, 2):
+        await house.connect(place)
+    await house.look()
+    assert {event.vm_id for event in house.asked} == {house.vms[0], house.vms[2]}, "the second was there"
+    await house.look()
+    assert len(house.asked) == 2
+
+
+async def test_a_question_is_taken_back_when_its_limits_are_lifted(house: House) -> None:
+    await house.tag(house.new)
+    await house.clock.advance(3600)
+    await house.look()
+    async with house.store.write() as tx:
+        await ageing.settle_answer(tx, house.vms[1], 1, restart=False)
+    house.asked.clear()
+    await house.tag(house.old, limits={})
+    await house.look()
+    await house.look()
+    assert {event.vm_id for event in house.asked} == {house.vms[0], *house.vms[2:]}
+    assert {event.question.withdrawn for event in house.asked if isinstance(event, AskDue)} == {True}
+    assert len(house.asked) == 3, "only once, as long as it may be under way"
+    await house.clock.advance(60)
+    await house.look()
+    assert len(house.asked) == 6, "whom it did not reach is told again"
+    async with house.store.write() as tx:
+        for vm_id in house.vms:
+            await ageing.note_silent(tx, vm_id, 1)
+    await house.clock.advance(60)
+    await house.look()
+    assert len(house.asked) == 6
+    await house.tag(house.new, limits={Limit.SOFT: house.clock.now()})
+    await house.look()
+    assert {q.question.number for q in house.asked[6:] if isinstance(q, AskDue)} == {2}
+
+
+async def test_the_hook_of_the_host_is_told_of_each_limit_once(house: House) -> None:
+    await house.tag(house.new)
+    for hours in (1, 1, 7):
+        await house.clock.advance(hours * 3600)
+        await house.look()
+    async with house.store.read() as tx:
+        told = [json.loads(notice.concerned) for notice in await tx.notices.find()]
+    limits = [(one["limit"], one["vm"]["id"]) for one in told if "limit" in one]
+    assert limits == [("soft", vm) for vm in house.vms] + [("hard", vm) for vm in house.vms]
+    (first, *_) = [one for one in told if "limit" in one]
+    assert (first["user"]["login"], first["osf"]["name"], first["by"]) == ("alice", "desktop", "hkd")
+
+
+async def test_no_more_than_a_batch_move_at_once(house: House) -> None:
+    await house.tag(house.new)
+    house.settings = {"expire.batch": "2"}
+    await house.clock.advance(9 * 3600)
+    await house.look()
+    await house.look()
+    moving = [place for place in range(4) if (await house.vm(place)).runtime.vm_cmd is VmCmd.STOP]
+    assert moving == [0, 1]
+    there = {"vm_cmd": None, "restart": False, "vm_expiration_soft": None, "vm_expiration_hard": None}
+    await house.set(0, current_di_id=house.new, **there)
+    await house.look()
+    assert (await house.vm(2)).runtime.vm_cmd is VmCmd.STOP
+    assert (await house.vm(3)).runtime.vm_cmd is None
+
+
+async def test_an_image_that_boots_elsewhere_is_not_known_not_to_boot(house: House) -> None:
+    await house.tag(house.new)
+    for place in (2, 3):
+        await house.set(place, failed_di_id=house.new, failures=1)
+    await house.clock.advance(9 * 3600)
+    await house.look()
+    assert (await house.vm()).runtime.vm_cmd is None, "it has failed twice, and runs nowhere"
+    await house.set(1, current_di_id=house.new)
+    await house.look()
+    assert (await house.vm()).runtime.vm_cmd is VmCmd.STOP
 
 
 async def test_who_lies_idle_or_stays_too_long(house: House) -> None:

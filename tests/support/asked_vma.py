@@ -59,6 +59,9 @@ class Users:
     async def _reply(self, vm_id: VmId, head: bytes) -> bytes:
         (request,) = wire.RequestParser().feed(head)
         asked = self.of(vm_id)
+        if request.call == wire.EXPIRE and wire.EXPIRATION_WITHDRAWN in request.params:
+            self.answers(vm_id, Answer.LATER)
+            return wire.success(Answer.NONE.value)
         if request.call == wire.EXPIRE:
             asked.ask = int(request.params[wire.EXPIRATION_ASK])
             asked.answer = Answer.ASKING

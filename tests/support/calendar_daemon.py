@@ -1,4 +1,4 @@
-"""The real daemon under a calendar that a test moves: `… -m tests.support.calendar_daemon DAEMON run --config FILE`."""
+"""The real daemon under a calendar that a test moves; the last argument is its configuration."""
 
 from __future__ import annotations
 

@@ -19,8 +19,8 @@ from pathlib import Path
 
 from appliance.clock import SystemClock
 from appliance.config import DATABASE_URL, read_file
-from appliance.model import StartedBy, VmId
-from appliance.ops import vms
+from appliance.model import Limit, StartedBy, VmId
+from appliance.ops import images, vms
 from appliance.signals import ring
 from appliance.storage.store import Store
 from scripts.trial import LOGIN, PORT, ROOT, Trial
@@ -127,6 +127,15 @@ class Ordeal:
         ring(self.grounds.paths.doorbell)
         return bool(taken)
 
+    async def age(self, vm_id: int) -> None:
+        """Let the images go on, so that a VM which runs is due to be asked, from now on."""
+        async with self.store.write() as tx:
+            vm = await tx.vms.get(VmId(vm_id))
+            others = [di for di in await tx.images.find() if di.id != vm.runtime.current_di_id]
+            newer = next(di for di in others if di.osf_id == vm.osf_id)
+            await images.tag(tx, newer, vm.di_tag, by="test", limits={Limit.SOFT: tx.at})
+        ring(self.grounds.paths.doorbell)
+
     def row(self, vm_id: int) -> Row:
         """A VM with its runtime row, as it is now."""
         (row,) = (row for row in self.grounds.vms() if row["id"] == vm_id)
@@ -222,6 +231,7 @@ def grounds_of(directory: Path, desktops: int) -> Iterator[tuple[Trial, Grounds,
         mute = mute_image(directory / "mute.tar.gz")
         trial.qa("osf", "add", "name=mute", "memory=64")
         trial.qa("di", "add", f"path={mute}", "osf=mute")
+        trial.qa("di", "duplicate", "di_id=1")
         trial.qa("vm", "add", f"name=desk{desktops}", f"user={LOGIN}", "osf=mute")
         with netns.entered(trial.netns):
             yield trial, Grounds(trial.directory, read_file(trial.config), trial.marker.read_text()), quick

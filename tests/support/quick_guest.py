@@ -45,6 +45,13 @@ case $url in
     stopped|suspended|listening) echo listening >/run/x; value='"starting"' ;;
     *) value='' ;;
     esac ;;
+/vma/expire_answer*)
+    sleep 0.2
+    value="{\"ask\": $(cat /run/ask 2>/dev/null || echo null), \"answer\": \"$([ -e /run/ask ] && echo later)\"}" ;;
+/vma/expire*)
+    number=${url#*vm.expiration.ask=}
+    echo "${number%%&*}" >/run/ask
+    value='"asking"' ;;
 /vma/poweroff*) off=yes value=1 ;;
 *) value=null ;;
 esac

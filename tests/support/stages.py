@@ -100,6 +100,13 @@ async def _end_desk(on: Ordeal) -> None:
     end_guest(on, DESK)
 
 
+async def _ask(on: Ordeal) -> None:
+    await on.age(DESK)
+    await on.eventually(
+        "the answer", lambda: on.plan.struck() or 0 < on.row(DESK)["expire_asked"] == on.row(DESK)["expire_answered"]
+    )
+
+
 async def _end_mute(on: Ordeal) -> None:
     end_guest(on, MUTE)
 
@@ -144,6 +151,7 @@ VM_STAGES = (
     Stage("stop", _running, _stop, DESK, ("stopped",)),
     Stage("take up", _nobody_looks, _take_up, DESK, ("running",)),
     Stage("end", _running, _end_desk, DESK, ("stopped",)),
+    Stage("ask", _running, _ask, DESK, ("running",)),
     Stage("stop while booting", _mute_boots, _stop_mute, MUTE, ("stopped",)),
     Stage("end while booting", _mute_boots, _end_mute, MUTE, ("stopped",)),
 )

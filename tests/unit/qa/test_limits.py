@@ -120,3 +120,78 @@ def test_a_tag_that_is_taken_away_ages_those_that_run_its_image(aged: Installati
     assert "1 VMs have had" in said.err
     vm = row(aged)
     assert (vm["next_di"], vm["outdated"], vm["vm_expiration_soft"] is None) == (None, False, False)
+
+
+def names(aged: Installation, *words: str) -> list[str]:
+    """Whom a call would concern, as --dry-run lists them; nothing may change by that."""
+    before = (row(aged), aged.ok("di", "history", "-o", "json").json)
+    found = aged.ok(*words, "--dry-run", "-o", "json").json
+    assert (row(aged), aged.ok("di", "history", "-o", "json").json) == before
+    return [f"{vm['name']} of {vm['user']}" for vm in found]
+
+
+def test_whom_a_move_concerns_is_shown_before_it_is_made(aged: Installation) -> None:
+    tagging = ("di", "tag", "di_id=2", "tag=default", "expire-soft=now")
+    assert names(aged, *tagging) == ["web-1 of alice"]
+    assert names(aged, "di", "tag", "di_id=1", "tag=default") == []
+    assert names(aged, "di", "untag", "di_id=1", "tag=default") == ["web-1 of alice"]
+    shown = aged.ok(*tagging, "-n")
+    assert "web-1" in shown.out
+    assert "alice" in shown.out
+    assert "1 desktops of 1 people would move" in shown.err
+    assert "Nothing was changed" in shown.err
+    assert "DI tagged" not in shown.out
+
+
+def test_whom_another_image_concerns_is_shown_and_none_is_added(aged: Installation) -> None:
+    archive = aged.archive("three.tar")
+    adding = ("di", "add", f"path={archive}", "osf=desktop", "expire-hard=2035-02-01T18:00Z")
+    assert names(aged, *adding) == []
+    aged.ok("vm", "edit", "di_tag=head", "-f", "name=web-1")
+    assert names(aged, *adding) == ["web-1 of alice"]
+    assert len(aged.listed("di")) == 2
+    assert aged(*adding, "version=two", "--dry-run").err.startswith("Error: version=two")
+
+
+def test_a_move_is_taken_back(aged: Installation) -> None:
+    aged.ok("di", "tag", "di_id=2", "tag=default", "expire-hard=2035-02-01T18:00Z")
+    assert row(aged)["vm_expiration_hard"] is not None
+    assert names(aged, "di", "tag", "--undo") == []
+    said = aged.ok("di", "tag", "--undo", "osf=desktop", "tag=default")
+    assert said.out == "The tag default of the OSF desktop points at DI 1 (one) again\n"
+    assert (row(aged)["next_di"], row(aged)["outdated"], row(aged)["vm_expiration_hard"]) == (
+        "one",
+        False,
+        None,
+    )
+    last = aged.ok("di", "history", "-o", "json").json[-1]
+    assert (last["from_di_id"], last["to_di_id"], last["undoes"]) == (2, 1, last["id"] - 1)
+    again = aged("di", "tag", "--undo", "tag=default")
+    assert "has pointed at nothing before DI 1" in again.err
+    assert "qa di untag di_id=1" in again.err
+
+
+def test_moves_are_taken_back_one_after_the_other_and_each_once(aged: Installation) -> None:
+    aged.ok("di", "add", f"path={aged.archive('three.tar')}", "osf=desktop", "version=three")
+    for di_id in (2, 3, 2):
+        aged.ok("di", "tag", f"di_id={di_id}", "tag=pilot")
+    aged.ok("di", "tag", "di_id=2", "tag=default")
+    aged.ok("di", "tag", "--undo", "tag=pilot")
+    pilot = lambda: [di["id"] for di in aged.listed("di") if "pilot" in di["tags"]]  # noqa: E731
+    assert pilot() == [3]
+    aged.ok("di", "tag", "--undo", "tag=pilot")
+    assert pilot() == [2]
+    aged.ok("di", "tag", "--undo", "tag=pilot")
+    assert pilot() == []
+    assert "there is no move of the tag pilot" in aged("di", "tag", "--undo", "tag=pilot").err
+    assert row(aged)["next_di"] == "two", "another tag stays where it is"
+    aged.ok("di", "tag", "--undo")
+    assert row(aged)["next_di"] == "one"
+
+
+def test_a_move_is_not_taken_back_to_what_is_gone_or_blocked(aged: Installation) -> None:
+    aged.ok("di", "tag", "di_id=1", "tag=pilot")
+    aged.ok("di", "tag", "di_id=2", "tag=pilot")
+    aged.ok("di", "block", "-f", "id=1")
+    assert "DI 1 is blocked" in aged("di", "tag", "--undo").err
+    assert "belongs to qa di tag" in aged("di", "untag", "--undo", "di_id=1", "tag=pilot").err

@@ -87,7 +87,7 @@ def test_every_example_is_a_call_of_its_verb(noun: str, verb: Verb, example: str
     words = shlex.split(example)
     words = words[words.index("qa") + 1 :]
     invocation = parse(list(takewhile(lambda word: word not in ("|", "<", ">"), words)))
-    assert invocation.words[:2] == (noun, verb.name)
+    assert (noun, *verb.name.split()) == (*invocation.words[:2], *(["--undo"] if invocation.undo else []))
     verb.given(invocation.words[2:])
     Filter.parse(invocation.filter or "")
     assert verb.filters or invocation.filter is None

@@ -22,7 +22,7 @@ from appliance.model import (
     VmId,
     VmState,
 )
-from appliance.runtime.expiry import Cadence, Deed, next_question, plan, postponements, put_off
+from appliance.runtime.expiry import Cadence, Deed, next_question, plan, postponements, put_off, reached
 
 NOW = datetime(2030, 1, 31, 18, 0, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -115,6 +115,16 @@ def due(*vms: AgeingVm) -> list[Deed]:
         ({"vm_expiration_hard": NOW, "vm_expiration_soft": NOW, "next_di_id": DiId(1)}, []),
         ({"vm_expiration_hard": NOW, "current_di_id": None, "vm_state": VmState.STARTING}, []),
         ({"vm_expiration_hard": NOW, "vm_expiration_soft": NOW, "next_is_bad": True}, []),
+        # Whoever comes to a desktop that was asked while nobody was there is asked at once, and only once.
+        ({"vm_expiration_soft": NOW, "expire_next_ts": NOW + HOUR, "expire_unseen": True}, [Deed.ASK]),
+        ({**GONE, "vm_expiration_soft": NOW, "expire_next_ts": NOW + HOUR, "expire_unseen": True}, []),
+        # A question that is open although there is nothing to restart for is taken back, now and then.
+        ({"expire_asked": 1}, [Deed.WITHDRAW]),
+        ({"expire_asked": 1, "expire_answered": 1}, []),
+        ({"expire_asked": 1, "expire_next_ts": NOW + MINUTE}, []),
+        ({"expire_asked": 1, "vm_expiration_hard": NOW + HOUR}, []),
+        ({"expire_asked": 1, "vm_expiration_hard": NOW + HOUR, "next_di_id": DiId(1)}, [Deed.WITHDRAW]),
+        ({"expire_asked": 1, "vm_expiration_hard": NOW, "next_is_bad": True}, [Deed.WITHDRAW]),
         # A tag that leads nowhere: the hard limit holds, an idle desktop stays.
         ({"vm_expiration_hard": NOW, "next_di_id": None}, [Deed.EXPIRE]),
         ({**GONE, "vm_expiration_soft": NOW, "next_di_id": None, "ageing": IDLE}, [Deed.ASK]),
@@ -138,6 +148,25 @@ def test_the_next_look_is_at_the_first_moment_to_come() -> None:
     assert plan([first, second], NOW, CADENCE).next_look == NOW + MINUTE
     assert plan([first], NOW, CADENCE).next_look == NOW + HOUR
     assert plan([OLD], NOW, CADENCE).next_look is None
+
+
+def test_so_many_move_at_once_and_those_first_who_are_due_first() -> None:
+    late = [replace(OLD, id=VmId(number), vm_expiration_hard=NOW - number * MINUTE) for number in range(1, 6)]
+    asked = replace(OLD, id=VmId(9), vm_expiration_soft=NOW)
+    slowly = replace(CADENCE, batch=3)
+    found = plan([*late, asked], NOW, slowly, moving=1)
+    assert [(vm.id, deed) for vm, deed in found.due] == [(9, Deed.ASK), (5, Deed.EXPIRE), (4, Deed.EXPIRE)]
+    assert found.waiting == 3
+    assert plan(late, NOW, slowly, moving=7).due == []
+    assert len(plan(late, NOW, CADENCE, moving=7).due) == 5, "without a batch everybody moves at their time"
+
+
+def test_each_limit_is_told_once() -> None:
+    asked = replace(OLD, vm_expiration_soft=NOW)
+    assert reached(asked, Deed.ASK) == "soft"
+    assert reached(replace(asked, expire_next_ts=NOW), Deed.ASK) is None
+    told = [reached(OLD, deed) for deed in (Deed.EXPIRE, Deed.IDLE, Deed.WARN, Deed.WITHDRAW, Deed.STOP)]
+    assert told == ["hard", "soft", None, None, "idle"]
 
 
 def test_questions_come_more_often_towards_the_hard_limit() -> None:
