@@ -92,7 +92,7 @@ def plan(vms: Iterable[AgeingVm], now: datetime, cadence: Cadence, moving: int =
         later += [at for at in moments.values() if at > now]
     restarts.sort(key=lambda restart: (restart[0], restart[1].id))
     room = max(0, cadence.batch - moving) if cadence.batch else len(restarts)
-    due += [(vm, deed) for _, vm, deed in restarts[:room]]
+    due = [(vm, deed) for _, vm, deed in restarts[:room]] + due
     return Plan(due=due, next_look=min(later, default=None), waiting=len(restarts[room:]))
 
 

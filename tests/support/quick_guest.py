@@ -47,7 +47,8 @@ case $url in
     esac ;;
 /vma/expire_answer*)
     sleep 0.2
-    value="{\"ask\": $(cat /run/ask 2>/dev/null || echo null), \"answer\": \"$([ -e /run/ask ] && echo later)\"}" ;;
+    if [ -e /run/ask ]; then value="{\"ask\": $(cat /run/ask), \"answer\": \"later\"}"
+    else value='{"ask": null, "answer": "none"}'; fi ;;
 /vma/expire*)
     number=${url#*vm.expiration.ask=}
     echo "${number%%&*}" >/run/ask

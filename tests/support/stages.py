@@ -103,7 +103,8 @@ async def _end_desk(on: Ordeal) -> None:
 async def _ask(on: Ordeal) -> None:
     await on.age(DESK)
     await on.eventually(
-        "the answer", lambda: on.plan.struck() or 0 < on.row(DESK)["expire_asked"] == on.row(DESK)["expire_answered"]
+        "the answer",
+        lambda: on.plan.struck() or 0 < on.row(DESK)["expire_asked"] == on.row(DESK)["expire_answered"],
     )
 
 

@@ -171,18 +171,22 @@ def test_a_move_is_taken_back(aged: Installation) -> None:
     assert "qa di untag di_id=1" in again.err
 
 
+def pilot(aged: Installation) -> list[int]:
+    """At which image the tag `pilot` points."""
+    return [di["id"] for di in aged.listed("di") if "pilot" in di["tags"]]
+
+
 def test_moves_are_taken_back_one_after_the_other_and_each_once(aged: Installation) -> None:
     aged.ok("di", "add", f"path={aged.archive('three.tar')}", "osf=desktop", "version=three")
     for di_id in (2, 3, 2):
         aged.ok("di", "tag", f"di_id={di_id}", "tag=pilot")
     aged.ok("di", "tag", "di_id=2", "tag=default")
     aged.ok("di", "tag", "--undo", "tag=pilot")
-    pilot = lambda: [di["id"] for di in aged.listed("di") if "pilot" in di["tags"]]  # noqa: E731
-    assert pilot() == [3]
+    assert pilot(aged) == [3]
     aged.ok("di", "tag", "--undo", "tag=pilot")
-    assert pilot() == [2]
+    assert pilot(aged) == [2]
     aged.ok("di", "tag", "--undo", "tag=pilot")
-    assert pilot() == []
+    assert pilot(aged) == []
     assert "there is no move of the tag pilot" in aged("di", "tag", "--undo", "tag=pilot").err
     assert row(aged)["next_di"] == "two", "another tag stays where it is"
     aged.ok("di", "tag", "--undo")
