@@ -365,6 +365,8 @@ class VmRuntime:
     """How often its user has put the restart off."""
     expire_warned: bool
     """Whether it was warned of its hard limit."""
+    expire_untold: bool
+    """Whether what was last to be said to the guest may not have reached it."""
     expire_unseen: bool
     """Whether the latest question found nobody there, so that whoever comes next has not been asked."""
 
@@ -440,6 +442,7 @@ class AgeingVm:
     expire_next_ts: datetime | None
     expire_postponed: int
     expire_warned: bool
+    expire_untold: bool
     expire_unseen: bool
     ageing: AgeingPolicy
 

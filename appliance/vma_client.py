@@ -161,16 +161,12 @@ class VmaClient:
     async def expire_answer(self, wait_s: float) -> ExpireAnswer:
         """What the user answers, as soon as it is known; ASKING when `wait_s` (at most 30) is over.
 
-        A VMA that does not know the method, a real QVD one, has nobody who will answer: NONE.
+        :raises VmaRefusedError: the VMA does not know the method, as a real QVD one: nobody will answer
         """
         wait = min(wait_s, wire.MAX_WAIT_S)
         limit_s = wait + ANSWER_MARGIN_S
         reply = await self._exchange(wire.EXPIRE_ANSWER, {wire.WAIT: f"{wait:g}"}, limit_s)
-        try:
-            return _answer(self._value(wire.EXPIRE_ANSWER, reply))
-        except VmaRefusedError as exc:
-            _log.info("%s", exc)
-            return ExpireAnswer(None, Answer.NONE)
+        return _answer(self._value(wire.EXPIRE_ANSWER, reply))
 
     def _state(self, method: str, value: Any) -> XState:
         try:

@@ -67,8 +67,8 @@ async def images_changed(tx: Tx, *, by: str) -> None:
 
 
 async def end_image_alarms(tx: Tx) -> None:
-    """Clear the alarms of images because of which no VM is blocked any more."""
-    blocking = await tx.runtimes.blocking_images()
+    """Clear the alarms of images because of which no VM is blocked, or kept from moving, any more."""
+    blocking = {*await tx.runtimes.blocking_images(), *await tx.ageing.holding_back()}
     await tx.alarms.clear_all(AlarmKind.IMAGE, but=[_object(di_id) for di_id in blocking])
 
 
@@ -87,13 +87,15 @@ async def _hold_against_image(tx: Tx, vm: Vm, reason: str) -> None:
         return
     number = runtime.failures + 1 if runtime.failed_di_id == di_id else 1
     await tx.runtimes.count_failures(vm.id, di_id, number)
-    if number < IMAGE_FAILURES:
-        return
-    for blocked in await tx.runtimes.block([vm.id], BlockCause.IMAGE):
-        await tx.log.append(by=BY_HKD, what="vm block", object=f"vm {blocked}", now=BlockCause.IMAGE)
+    if number >= IMAGE_FAILURES:
+        for blocked in await tx.runtimes.block([vm.id], BlockCause.IMAGE):
+            await tx.log.append(by=BY_HKD, what="vm block", object=f"vm {blocked}", now=BlockCause.IMAGE)
+    name = f"DI {di_id}, version {vm.di} of the OSF {vm.osf},"
     if held := await tx.runtimes.blocked_by(di_id):
-        name = f"DI {di_id}, version {vm.di} of the OSF {vm.osf},"
         text = f"{name} does not boot and blocks {_vms(held)}: {reason}"
+        await tx.alarms.raise_(AlarmKind.IMAGE, _object(di_id), text)
+    elif kept := (await tx.ageing.holding_back()).get(di_id):
+        text = f"{name} does not boot, and {_vms(kept)} with limits will not move to it: {reason}"
         await tx.alarms.raise_(AlarmKind.IMAGE, _object(di_id), text)
 
 

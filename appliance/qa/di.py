@@ -118,6 +118,8 @@ async def undo_tag(context: Context, given: Given) -> None:
             concerned = await _concerned(context, tx, move.osf_id, move.tag)
         context.changed = True
         now = "at nothing" if move.from_di_id is None else f"at DI {move.from_di_id} ({move.from_version})"
+        if context.invocation.dry_run:
+            context.note(f"The tag {move.tag} of the OSF {move.osf} would point {now} again.")
         context.say(f"The tag {move.tag} of the OSF {move.osf} points {now} again")
         _account(context, limited, limits, concerned)
 
@@ -140,7 +142,9 @@ async def _concerned(context: Context, tx: Tx, osf_id: OsfId, tag: str) -> Seque
 
 
 def _account(context: Context, limited: int, limits: Limits, concerned: Sequence[AgeingVm]) -> None:
-    if context.invocation.dry_run:
+    if context.invocation.dry_run and concerned and not any(vm.next_di_id for vm in concerned):
+        preview(context, concerned, "find no image at their next start")
+    elif context.invocation.dry_run:
         preview(context, concerned)
     else:
         report(context, limited, limits)

@@ -95,14 +95,16 @@ def report(context: Context, limited: int, limits: Limits) -> None:
         context.note(f"{limited} VMs have had their expiration dates set (soft: {soft}, hard: {hard}).")
 
 
-def preview(context: Context, concerned: Sequence[AgeingVm]) -> None:
-    """Show whose desktops would change, and say that nothing has."""
+def preview(
+    context: Context, concerned: Sequence[AgeingVm], what: str = "move to another image at their next start"
+) -> None:
+    """Show whose desktops would do `what`, and say that nothing has happened."""
     context.previewed = True
     context.show(AFFECTED, concerned, plain)
     people = len({vm.user for vm in concerned})
     connected = sum(not vm.is_idle for vm in concerned)
     context.note(
-        f"{len(concerned)} desktops of {people} people would move to another image at their next start; "
+        f"{len(concerned)} desktops of {people} people would {what}; "
         f"{connected} are in use. Nothing was changed."
     )
 

@@ -19,7 +19,7 @@ from appliance.config import Settings
 from appliance.errors import StoreError
 from appliance.filters import Filter
 from appliance.log import facts
-from appliance.model import AgeingVm, HookEvent, HostId, VmId
+from appliance.model import AgeingVm, HookEvent, HostId, UserState, VmId
 from appliance.ops import notices, vms
 from appliance.runtime import expiry
 from appliance.runtime.actions import Question
@@ -144,17 +144,18 @@ async def settle_answer(tx: Tx, vm_id: VmId, number: int | None, *, restart: boo
     """Write what a desktop's user has answered to a question, and if it is *yes* the wish that follows.
 
     None, or a `number` that was answered before: the guest does not know the question, so it is put again.
+    A *yes* to what is void by now restarts nobody.
     """
     vm = await tx.ageing.get(vm_id)
     if vm is None:
         return
     if number is None or number <= vm.expire_answered:
-        if await tx.ageing.answer(vm_id, vm.expire_asked):
-            await note_untold(tx, vm_id)
+        await tx.ageing.ask_anew(vm_id, at=tx.at + timedelta(seconds=ASK_AGAIN_S))
         return
+    restart = restart and expiry.may_restart(vm)
     until = None if restart else expiry.put_off(vm, tx.at)
-    postponed = until is not None
-    if not await tx.ageing.answer(vm_id, number, again=until, postponed=postponed, unseen=vm.is_idle):
+    unseen = vm.user_state is not UserState.CONNECTED
+    if not await tx.ageing.answer(vm_id, number, again=until, postponed=until is not None, unseen=unseen):
         return
     by = f"user:{vm.user}"[:64]
     if restart:
@@ -168,15 +169,12 @@ async def settle_answer(tx: Tx, vm_id: VmId, number: int | None, *, restart: boo
     )
 
 
-async def note_silent(tx: Tx, vm_id: VmId, number: int) -> None:
-    """Write that nobody will answer a question: the image has no hook, or its VMA tells no answers."""
+async def note_silent(tx: Tx, vm_id: VmId, number: int | None = None) -> None:
+    """Write that nobody will answer a question, or any: no hook asks, or the VMA tells no answers."""
     vm = await tx.ageing.get(vm_id)
-    await tx.ageing.answer(vm_id, number, unseen=vm is not None and vm.is_idle)
-
-
-async def note_untold(tx: Tx, vm_id: VmId) -> None:
-    """Write that a question has not reached its guest: it is put again soon."""
-    await tx.ageing.ask_anew(vm_id, at=tx.at + timedelta(seconds=ASK_AGAIN_S))
+    if vm is not None:
+        unseen = vm.user_state is not UserState.CONNECTED
+        await tx.ageing.answer(vm_id, vm.expire_asked if number is None else number, unseen=unseen)
 
 
 async def _move(tx: Tx, due: Collection[tuple[AgeingVm, Deed]]) -> None:

@@ -37,11 +37,12 @@ class Deed(StrEnum):
 
 RESTARTS = (Deed.EXPIRE, Deed.LEFT, Deed.IDLE)
 QUESTIONS = (Deed.WARN, Deed.ASK)
+SOFT = "soft"
 REACHED = {
     Deed.EXPIRE: "hard",
-    Deed.LEFT: "soft",
-    Deed.IDLE: "soft",
-    Deed.ASK: "soft",
+    Deed.LEFT: SOFT,
+    Deed.IDLE: SOFT,
+    Deed.ASK: SOFT,
     Deed.STOP: "idle",
     Deed.DISCONNECT: "session",
 }
@@ -98,7 +99,7 @@ def plan(vms: Iterable[AgeingVm], now: datetime, cadence: Cadence, moving: int =
 
 def reached(vm: AgeingVm, deed: Deed) -> str | None:
     """Which limit a VM has reached by what it is due for; None: none, or it was told before."""
-    if deed is Deed.ASK and vm.expire_next_ts is not None:
+    if REACHED.get(deed) == SOFT and (vm.expire_next_ts is not None or vm.vm_expiration_soft is None):
         return None
     return REACHED.get(deed)
 
@@ -124,7 +125,8 @@ def put_off(vm: AgeingVm, now: datetime) -> datetime | None:
 
     Only somebody who is there puts off, as often as the policy allows. No hard limit moves by that.
     """
-    if vm.is_idle or not postponements(vm) or vm.ageing.postpone_s is None:
+    somebody = vm.user_state is UserState.CONNECTED
+    if not somebody or not postponements(vm) or vm.ageing.postpone_s is None:
         return None
     return now + timedelta(seconds=vm.ageing.postpone_s)
 
@@ -137,12 +139,17 @@ def _moments(vm: AgeingVm, cadence: Cadence) -> Iterable[tuple[Deed, datetime]]:
     is_limited = vm.vm_expiration_soft is not None or vm.vm_expiration_hard is not None
     if vm.differs and is_limited and not vm.next_is_bad:
         yield from _restarts(vm, cadence)
-        if runs:
-            yield from _questions(vm)
+    if runs and is_limited and may_restart(vm):
+        yield from _questions(vm)
     elif runs and vm.expire_answered < vm.expire_asked:
-        yield Deed.WITHDRAW, vm.expire_next_ts or LONG_AGO
+        yield Deed.WITHDRAW, (vm.expire_next_ts if vm.expire_untold else None) or LONG_AGO
     if runs:
         yield from _stays(vm)
+
+
+def may_restart(vm: AgeingVm) -> bool:
+    """Whether a restart would bring a VM to another image, so that its user may be asked, and say yes."""
+    return vm.differs and vm.next_di_id is not None and not vm.next_is_bad
 
 
 def _restarts(vm: AgeingVm, cadence: Cadence) -> Iterable[tuple[Deed, datetime]]:
@@ -160,11 +167,14 @@ def _restarts(vm: AgeingVm, cadence: Cadence) -> Iterable[tuple[Deed, datetime]]
 
 def _questions(vm: AgeingVm) -> Iterable[tuple[Deed, datetime]]:
     soft, hard = vm.vm_expiration_soft, vm.vm_expiration_hard
-    if hard is not None and vm.ageing.expire_warn_s and not vm.expire_warned:
+    has_come = vm.expire_unseen and vm.user_state is UserState.CONNECTED
+    if vm.expire_untold:
+        yield Deed.WARN if vm.expire_warned else Deed.ASK, vm.expire_next_ts or LONG_AGO
+    if hard is not None and vm.ageing.expire_warn_s and (has_come or not vm.expire_warned):
         yield Deed.WARN, hard - timedelta(seconds=vm.ageing.expire_warn_s)
-    if soft is not None and vm.expire_unseen and vm.user_state is UserState.CONNECTED:
+    if soft is not None and has_come:
         yield Deed.ASK, soft
-    elif soft is not None:
+    elif soft is not None and not vm.expire_untold:
         yield Deed.ASK, max(soft, vm.expire_next_ts or soft)
 
 

@@ -118,6 +118,8 @@ class VmMachine:
     """Whether what failed in this phase is about to be tried again."""
     asking: bool = False
     """Whether the answer of the desktop's user is waited for."""
+    asked_again: bool = False
+    """Whether another question was put meanwhile, whose answer is to be waited for next."""
     unheard: bool = False
     """Whether that failed, and is about to be tried again."""
     tries: int = 0
@@ -184,9 +186,8 @@ def enter(
     **changes: Any,
 ) -> Step:
     """Enter `phase` anew: another entry number, the state saved first, and why if there is a reason."""
-    entered = replace(
-        vm, phase=phase, entry=vm.entry + 1, retrying=False, **{"asking": False, "unheard": False, **changes}
-    )
+    unasked = {"asking": False, "asked_again": False, "unheard": False}
+    entered = replace(vm, phase=phase, entry=vm.entry + 1, retrying=False, **{**unasked, **changes})
     return entered, (saved or SaveState(), *actions)
 
 
@@ -338,8 +339,10 @@ def _ended_by_itself(vm: VmMachine, event: GuestDeparted) -> Step:
 @on(Phase.MONITORING, event=ActionFailed)
 def _listen_later(vm: VmMachine, event: ActionFailed) -> Step:
     """Whatever it was is done again later; a guest that may have been asked, or not, tells by its answer."""
-    lost = isinstance(event.action, AwaitAnswer) or (isinstance(event.action, TellGuest) and not vm.asking)
-    return _try_again_later(replace(vm, unheard=vm.unheard or lost), event)
+    told = isinstance(event.action, TellGuest)
+    lost = isinstance(event.action, AwaitAnswer) or (told and not vm.asking)
+    again = vm.asked_again or (told and vm.asking)
+    return _try_again_later(replace(vm, unheard=vm.unheard or lost, asked_again=again), event)
 
 
 @on(Phase.WAITING, Phase.STOPPED, event=ActionFailed)
@@ -365,14 +368,16 @@ def _ask(vm: VmMachine, event: AskDue) -> Step:
 @on(Phase.MONITORING, event=GuestTold)
 def _listen(vm: VmMachine, event: GuestTold) -> Step:
     assert vm.guest is not None
-    if vm.asking or not event.answers:
-        return vm, ()
-    return replace(vm, asking=True), (AwaitAnswer(vm.guest),)
+    if vm.asking:
+        return replace(vm, asked_again=vm.asked_again or event.answers), ()
+    return (replace(vm, asking=True), (AwaitAnswer(vm.guest),)) if event.answers else (vm, ())
 
 
 @on(Phase.MONITORING, event=UserAnswered)
 def _heard(vm: VmMachine, event: UserAnswered) -> Step:
-    return replace(vm, asking=False), ()
+    assert vm.guest is not None
+    heard = replace(vm, asking=vm.asked_again, asked_again=False)
+    return heard, (AwaitAnswer(vm.guest),) if vm.asked_again else ()
 
 
 # --- stopping -------------------------------------------------------------------------------------

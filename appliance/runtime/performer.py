@@ -27,7 +27,14 @@ from appliance.config import (
     Key,
     Settings,
 )
-from appliance.errors import ApplianceError, BackendError, BlockedError, GuestError, ImageError
+from appliance.errors import (
+    ApplianceError,
+    BackendError,
+    BlockedError,
+    GuestError,
+    ImageError,
+    VmaRefusedError,
+)
 from appliance.filters import Filter
 from appliance.log import facts
 from appliance.model import NO_DI, BackendKind, InstallationId, KeptKind, VmId, VmState
@@ -344,7 +351,10 @@ class Performer:
         return self._event(order, VmaSilent, silent_s=silent)
 
     async def _tell(self, order: Order, guest: GuestSpec, question: Question) -> bool:
-        """Put a question to a guest; whether an answer will come."""
+        """Put a question to a guest; whether an answer will come.
+
+        One that does not say whether it was told says so when it is asked for the answer.
+        """
         if question.withdrawn:
             return await self._take_back(order, guest, question.number)
         try:
@@ -358,9 +368,8 @@ class Performer:
                 now=_database_text(self._clock.now()),
             )
         except GuestError as exc:
-            logger.warning("the guest was not asked", extra=facts(vm=order.vm_id, error=exc))
-            await self._store.at_once(lambda tx: ageing.note_untold(tx, order.vm_id))
-            return False
+            logger.warning("the guest may not have been asked", extra=facts(vm=order.vm_id, error=exc))
+            return True
         if not answers:
             await self._store.at_once(lambda tx: ageing.note_silent(tx, order.vm_id, question.number))
         return answers
@@ -380,12 +389,15 @@ class Performer:
         while True:
             try:
                 said = await self._vma(guest).expire_answer(ANSWER_WAIT_S)
+            except VmaRefusedError:
+                await self._store.at_once(lambda tx: ageing.note_silent(tx, order.vm_id))
+                return
             except GuestError as exc:
                 logger.debug("no answer yet", extra=facts(vm=order.vm_id, error=exc))
-                await self._clock.sleep(ANSWER_PAUSE_S)
-                continue
-            if said.answer is not Answer.ASKING:
-                break
+            else:
+                if said.answer is not Answer.ASKING:
+                    break
+            await self._clock.sleep(ANSWER_PAUSE_S)
         number = None if said.answer is Answer.NONE else said.ask
         restart = said.answer is Answer.RESTART
         await self._store.at_once(lambda tx: ageing.settle_answer(tx, order.vm_id, number, restart=restart))

@@ -11,15 +11,21 @@ from sqlalchemy import ColumnElement, Select, and_, func, or_, select, true, upd
 from appliance.model import AgeingVm, DiId, HostId, Limit, OsfId, VmCmd, VmId, VmState
 from appliance.storage.connection import Connection
 from appliance.storage.osfs import AGEING, policy
-from appliance.storage.runtimes import LIFTED, UNASKED, would_boot
-from appliance.storage.schema import di_tags, osfs, users, vm_runtimes, vms
+from appliance.storage.runtimes import LIFTED, would_boot
+from appliance.storage.schema import di_tags, dis, osfs, users, vm_runtimes, vms
 
 ROW = vm_runtimes.c
 FIELDS = AgeingVm.__dataclass_fields__.keys() - {"ageing", "next_is_bad"}
 BAD_AFTER = 2
 """An image that has failed so often, on whichever VMs, and runs nowhere, is known not to boot."""
+WAITS = "starting/waiting"
 IN_USE = (VmState.STARTING, VmState.RUNNING, VmState.DEBUGGING)
 
+NEW: dict[Limit, dict[str, Any]] = {
+    Limit.SOFT: {"expire_next_ts": None, "expire_untold": False, "expire_unseen": False},
+    Limit.HARD: {"expire_warned": False},
+}
+"""What a new limit makes of the questions before it: only a new soft one is asked for anew."""
 Limits = Mapping[Limit, datetime | None]
 """The limits that are given: an instant, or None to lift it. One that is absent stays as it is."""
 
@@ -56,7 +62,10 @@ class Ageing:
         if ids is not None:
             which.append(vms.c.id.in_(ids))
         return await self._find(
-            *which, ROW.current_di_id.is_not(None), ROW.current_di_id.is_distinct_from(di_tags.c.di_id)
+            *which,
+            ROW.vm_state.in_(IN_USE),
+            ROW.current_di_id.is_not(None),
+            ROW.current_di_id.is_distinct_from(di_tags.c.di_id),
         )
 
     async def stamp_followers(
@@ -90,9 +99,10 @@ class Ageing:
         )
 
     async def moving(self, host_id: HostId) -> int:
-        """How many VMs of a host stop or start now, or are about to stop."""
+        """How many VMs of a host stop or start now, or are to stop; not those that wait for the host."""
         moves = or_(
-            ROW.vm_state.in_((VmState.STARTING, VmState.STOPPING)),
+            and_(ROW.vm_state == VmState.STARTING, ROW.vm_phase.is_distinct_from(WAITS)),
+            ROW.vm_state == VmState.STOPPING,
             and_(ROW.vm_state == VmState.RUNNING, ROW.vm_cmd == VmCmd.STOP),
         )
         found = await self._connection.scalar(
@@ -102,21 +112,29 @@ class Ageing:
 
     async def ask(self, vm_id: VmId, *, again: datetime, warned: bool) -> int:
         """Note that a VM is asked now, and when it is asked again; returns which question this is."""
-        values = {"expire_asked": ROW.expire_asked + 1, "expire_next_ts": again, "expire_unseen": False}
+        values = {"expire_asked": ROW.expire_asked + 1, "expire_next_ts": again}
+        values |= {"expire_untold": False, "expire_unseen": False}
         if warned:
             values["expire_warned"] = True
         asked = update(vm_runtimes).where(ROW.vm_id == vm_id).values(**values).returning(ROW.expire_asked)
         return int((await self._connection.execute(asked)).scalar_one())
 
     async def ask_anew(self, vm_id: VmId, *, at: datetime) -> None:
-        """A question has not reached its VM: it is put again at `at`, a warning at once."""
+        """The open question has not reached its VM: it is put again at `at`.
+
+        With limits that are newer than the question it is as with all new limits.
+        """
+        is_open = (ROW.expire_answered < ROW.expire_asked, ROW.expire_next_ts.is_not(None))
         await self._connection.execute(
-            update(vm_runtimes).where(ROW.vm_id == vm_id).values(expire_next_ts=at, expire_warned=False)
+            update(vm_runtimes)
+            .where(ROW.vm_id == vm_id, *is_open)
+            .values(expire_next_ts=at, expire_untold=True)
         )
 
     async def withdraw(self, vm_id: VmId, *, again: datetime) -> int:
         """Note that the open question of a VM is taken back now, and when that is tried again; its number."""
-        taken_back = update(vm_runtimes).where(ROW.vm_id == vm_id).values(expire_next_ts=again)
+        values = {"expire_next_ts": again, "expire_untold": True}
+        taken_back = update(vm_runtimes).where(ROW.vm_id == vm_id).values(**values)
         found = await self._connection.execute(taken_back.returning(ROW.expire_asked))
         return int(found.scalar_one())
 
@@ -133,7 +151,7 @@ class Ageing:
 
         `unseen`: nobody was there who could have answered.
         """
-        values: dict[str, Any] = {"expire_answered": ask, "expire_unseen": unseen}
+        values: dict[str, Any] = {"expire_answered": ask, "expire_untold": False, "expire_unseen": unseen}
         if again is not None:
             values["expire_next_ts"] = again
         if postponed:
@@ -151,19 +169,38 @@ class Ageing:
         return found[0] if found else None
 
     async def _stamp(self, limits: Limits, *which: ColumnElement[bool]) -> int:
-        values = {f"vm_expiration_{limit}": at for limit, at in limits.items()} | UNASKED
         if not limits:
             return 0
-        alive = (ROW.vm_state != VmState.STOPPED, ROW.current_di_id.is_not(None))
-        stamped = update(vm_runtimes).where(*alive, *which).values(**values)
-        return (await self._connection.execute(stamped)).rowcount
+        values: dict[str, Any] = {}
+        for limit, at in limits.items():
+            values |= {f"vm_expiration_{limit}": at, **NEW[limit]}
+        alive = (ROW.vm_state != VmState.STOPPED, ROW.current_di_id.is_not(None), *which)
+        stamped = await self._connection.execute(update(vm_runtimes).where(*alive).values(**values))
+        if None in limits.values():
+            lifted = (ROW.vm_expiration_soft.is_(None), ROW.vm_expiration_hard.is_(None))
+            await self._connection.execute(update(vm_runtimes).where(*alive, *lifted).values(**LIFTED))
+        return stamped.rowcount
 
     async def _find(self, *which: ColumnElement[bool]) -> list[AgeingVm]:
         rows = (await self._connection.execute(_SELECT.where(*which).order_by(vms.c.id))).all()
-        bad = await self._bad_images() if rows else set()
+        bad = await self.bad_images() if rows else set()
         return [_vm(row, bad) for row in rows]
 
-    async def _bad_images(self) -> set[DiId]:
+    async def bad_images(self) -> set[DiId]:
+        """The DIs into which nobody is to be restarted: blocked, or known not to boot."""
+        blocked = await self._connection.scalars(select(dis.c.id).where(dis.c.blocked))
+        return await self.failing_images() | {DiId(di_id) for di_id in blocked}
+
+    async def holding_back(self) -> dict[DiId, int]:
+        """The DIs that are known not to boot, and how many VMs have limits that do not move them there."""
+        if not (failing := await self.failing_images()):
+            return {}
+        limited = or_(ROW.vm_expiration_soft.is_not(None), ROW.vm_expiration_hard.is_not(None))
+        held = select(would_boot().label("di"), func.count().label("held")).where(limited)
+        rows = await self._connection.execute(held.where(would_boot().in_(failing)).group_by("di"))
+        return {DiId(row.di): row.held for row in rows}
+
+    async def failing_images(self) -> set[DiId]:
         """The DIs that are known not to boot: they have failed again and again, and nothing runs them."""
         failed = (
             select(ROW.failed_di_id)
@@ -171,9 +208,13 @@ class Ageing:
             .group_by(ROW.failed_di_id)
             .having(func.sum(ROW.failures) >= BAD_AFTER)
         )
-        bad = {DiId(di_id) for di_id in await self._connection.scalars(failed)}
-        runs = select(ROW.current_di_id).where(ROW.vm_state == VmState.RUNNING, ROW.current_di_id.in_(bad))
-        return bad - set(await self._connection.scalars(runs.distinct())) if bad else bad
+        failing = {DiId(di_id) for di_id in await self._connection.scalars(failed)}
+        if not failing:
+            return failing
+        runs = select(ROW.current_di_id).where(
+            ROW.vm_state == VmState.RUNNING, ROW.current_di_id.in_(failing)
+        )
+        return failing - set(await self._connection.scalars(runs.distinct()))
 
 
 def _select() -> Select[Any]:

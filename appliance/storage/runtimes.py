@@ -49,10 +49,13 @@ PLACE = ("current_di_id", "vm_address", "vm_vma_port", "vm_x_port")
 UNPLACED: dict[str, Any] = dict.fromkeys(
     (*PLACE, "vm_ssh_port", "vm_vnc_port", "vm_mon_port", "vm_serial_port")
 )
-UNASKED: dict[str, Any] = {"expire_next_ts": None, "expire_warned": False, "expire_unseen": False}
-LIFTED: dict[str, Any] = UNASKED | {
+LIFTED: dict[str, Any] = {
     "vm_expiration_soft": None,
     "vm_expiration_hard": None,
+    "expire_next_ts": None,
+    "expire_warned": False,
+    "expire_untold": False,
+    "expire_unseen": False,
     "expire_postponed": 0,
 }
 UNLIMITED: dict[str, Any] = LIFTED | {"expire_asked": 0, "expire_answered": 0}

@@ -314,6 +314,7 @@ vm_runtimes = Table(
     Column("expire_next_ts", Instant),
     counter("expire_postponed"),
     flag("expire_warned"),
+    flag("expire_untold"),
     flag("expire_unseen"),
     CheckConstraint("(user_state = 'disconnected') = (l7r_session IS NULL)", name="session_has_owner"),
     CheckConstraint("(user_state = 'disconnected') <= (user_cmd IS NULL)", name="abort_needs_session"),

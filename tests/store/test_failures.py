@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Collection
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from appliance.model import (
     DiId,
     FailureCause,
     KeptKind,
+    Limit,
     StartedBy,
     Vm,
     VmId,
@@ -264,6 +266,23 @@ async def test_a_block_by_hand_is_lifted_by_hand_alone(host: Rig) -> None:
         async with host.store.write() as tx:
             assert await vms.unblock(tx, [ONE, TWO], by="test") == 2
     assert not (await host.vm(ONE)).runtime.blocked
+
+
+async def test_an_image_that_keeps_others_from_moving_is_an_alarm(host: Rig) -> None:
+    async with host.hkd():
+        await start(host, TEN[2:])
+        await all_are(host, VmState.RUNNING, TEN[2:])
+        async with host.store.write() as tx:
+            bad = await tx.images.get(BAD)
+            limits = {Limit.HARD: tx.at + timedelta(days=1)}
+            await images.tag(tx, bad, "default", by="test", limits=limits)
+        await fail(host, [ONE], times=1)
+        assert await host.alarms() == []
+        await fail(host, [TWO], times=1)
+        (alarm,) = await host.alarms()
+        assert "DI 2, version two of the OSF small, does not boot, and 8 VMs with limits" in alarm.text
+        await tag(host, GOOD)
+        assert await host.alarms() == []
 
 
 async def test_a_tag_without_an_image_blocks_nobody(host: Rig) -> None:

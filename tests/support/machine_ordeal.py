@@ -33,6 +33,7 @@ def machine_grounds(directory: Path) -> Iterator[tuple[Trial, Grounds, Path]]:
             trial.lay_out(pool_size="1G")
             libvirtd.start()
             trial.furnish(image, vm=f"desk{DESK}", memory=96, policy=POLICY)
+            trial.qa("di", "duplicate", "di_id=1")
             trial.qa("osf", "add", "name=mute", "memory=64", *POLICY)
             trial.qa("di", "add", f"path={sector_image(directory, 'deaf')}", "osf=mute")
             trial.qa("vm", "add", f"name=desk{MUTE}", f"user={LOGIN}", "osf=mute")

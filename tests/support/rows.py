@@ -58,6 +58,7 @@ def vm_row(saved: VmMachine) -> Vm:
             expire_next_ts=None,
             expire_postponed=0,
             expire_warned=False,
+            expire_untold=False,
             expire_unseen=False,
         ),
     )

@@ -101,11 +101,14 @@ async def _end_desk(on: Ordeal) -> None:
 
 
 async def _ask(on: Ordeal) -> None:
+    before = on.row(DESK)["expire_asked"]
     await on.age(DESK)
-    await on.eventually(
-        "the answer",
-        lambda: on.plan.struck() or 0 < on.row(DESK)["expire_asked"] == on.row(DESK)["expire_answered"],
-    )
+
+    def answered() -> bool:
+        row = on.row(DESK)
+        return bool(before < row["expire_asked"] == row["expire_answered"])
+
+    await on.eventually("the answer", lambda: on.plan.struck() or answered())
 
 
 async def _end_mute(on: Ordeal) -> None:

@@ -293,16 +293,19 @@ NOBODY = ExpireAnswer(None, Answer.NONE)
         (wire.success({"ask": 7, "answer": "perhaps"}), NOBODY),
         (wire.success(["restart"]), NOBODY),
         (wire.success(None), NOBODY),
-        (wire.failure("what?"), NOBODY),
-        (wire.refusal(404), NOBODY),
     ],
 )
-async def test_an_answer_is_one_of_four_words_and_a_real_vma_has_none(
-    came: bytes, answer: ExpireAnswer
-) -> None:
+async def test_an_answer_is_one_of_four_words(came: bytes, answer: ExpireAnswer) -> None:
     async with real_vma(came) as (client, recorded):
         assert await client.expire_answer(12.5) == answer
         assert b"GET /vma/expire_answer?wait=12.5 HTTP/1.1" in recorded.heard
+
+
+@pytest.mark.parametrize("came", [wire.failure("what?"), wire.refusal(404)])
+async def test_a_real_vma_has_no_answers(came: bytes) -> None:
+    async with real_vma(came) as (client, _):
+        with pytest.raises(VmaRefusedError):
+            await client.expire_answer(12.5)
 
 
 async def test_x_start_reads_one_reply_and_hangs_up() -> None:

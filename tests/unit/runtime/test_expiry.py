@@ -53,11 +53,19 @@ OLD = AgeingVm(
     expire_next_ts=None,
     expire_postponed=0,
     expire_warned=False,
+    expire_untold=False,
     expire_unseen=False,
     ageing=PLAIN_AGEING,
 )
 """A desktop in use that runs an old image and has no limit."""
 GONE: dict[str, Any] = {"user_state": UserState.DISCONNECTED}
+
+
+UNTOLD: dict[str, Any] = {
+    "expire_asked": 1,
+    "expire_untold": True,
+    "expire_next_ts": NOW + MINUTE,
+}
 
 
 def due(*vms: AgeingVm) -> list[Deed]:
@@ -121,13 +129,25 @@ def due(*vms: AgeingVm) -> list[Deed]:
         # A question that is open although there is nothing to restart for is taken back, now and then.
         ({"expire_asked": 1}, [Deed.WITHDRAW]),
         ({"expire_asked": 1, "expire_answered": 1}, []),
-        ({"expire_asked": 1, "expire_next_ts": NOW + MINUTE}, []),
+        ({"expire_asked": 1, "expire_next_ts": NOW + MINUTE}, [Deed.WITHDRAW]),
+        ({"expire_asked": 1, "expire_next_ts": NOW + MINUTE, "expire_untold": True}, []),
+        ({"expire_asked": 1, "vm_expiration_soft": NOW, "next_di_id": None}, [Deed.WITHDRAW]),
+        # What may not have reached the guest is said again, after a pause; a warning as a warning.
+        ({**UNTOLD, "vm_expiration_soft": NOW}, []),
+        ({**UNTOLD, "vm_expiration_soft": NOW, "expire_next_ts": NOW}, [Deed.ASK]),
+        ({**UNTOLD, "vm_expiration_hard": NOW + MINUTE, "expire_warned": True}, []),
+        (
+            {**UNTOLD, "vm_expiration_hard": NOW + MINUTE, "expire_warned": True, "expire_next_ts": NOW},
+            [Deed.WARN],
+        ),
+        # Whoever comes after a warning that found nobody is warned.
+        ({"vm_expiration_hard": NOW + MINUTE, "expire_warned": True, "expire_unseen": True}, [Deed.WARN]),
         ({"expire_asked": 1, "vm_expiration_hard": NOW + HOUR}, []),
         ({"expire_asked": 1, "vm_expiration_hard": NOW + HOUR, "next_di_id": DiId(1)}, [Deed.WITHDRAW]),
         ({"expire_asked": 1, "vm_expiration_hard": NOW, "next_is_bad": True}, [Deed.WITHDRAW]),
         # A tag that leads nowhere: the hard limit holds, an idle desktop stays.
         ({"vm_expiration_hard": NOW, "next_di_id": None}, [Deed.EXPIRE]),
-        ({**GONE, "vm_expiration_soft": NOW, "next_di_id": None, "ageing": IDLE}, [Deed.ASK]),
+        ({**GONE, "vm_expiration_soft": NOW, "next_di_id": None, "ageing": IDLE}, []),
         # Limits that have nothing to do with images.
         ({**GONE, "next_di_id": DiId(1), "ageing": AgeingPolicy(idle_limit_s=4 * 3600)}, [Deed.STOP]),
         ({**GONE, "next_di_id": DiId(1), "ageing": AgeingPolicy(idle_limit_s=4 * 3600 + 1)}, []),
@@ -165,7 +185,8 @@ def test_each_limit_is_told_once() -> None:
     asked = replace(OLD, vm_expiration_soft=NOW)
     assert reached(asked, Deed.ASK) == "soft"
     assert reached(replace(asked, expire_next_ts=NOW), Deed.ASK) is None
-    told = [reached(OLD, deed) for deed in (Deed.EXPIRE, Deed.IDLE, Deed.WARN, Deed.WITHDRAW, Deed.STOP)]
+    assert reached(OLD, Deed.IDLE) is None, "it had a hard limit only, which is not reached"
+    told = [reached(asked, deed) for deed in (Deed.EXPIRE, Deed.IDLE, Deed.WARN, Deed.WITHDRAW, Deed.STOP)]
     assert told == ["hard", "soft", None, None, "idle"]
 
 

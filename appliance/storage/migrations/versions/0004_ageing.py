@@ -26,6 +26,8 @@ VM_RUNTIMES = {
     "expire_postponed": "INTEGER DEFAULT 0 NOT NULL",
     "expire_warned": "BOOLEAN DEFAULT 0 NOT NULL"
     " CONSTRAINT ck_vm_runtimes_expire_warned CHECK (expire_warned IN (0, 1))",
+    "expire_untold": "BOOLEAN DEFAULT 0 NOT NULL"
+    " CONSTRAINT ck_vm_runtimes_expire_untold CHECK (expire_untold IN (0, 1))",
     "expire_unseen": "BOOLEAN DEFAULT 0 NOT NULL"
     " CONSTRAINT ck_vm_runtimes_expire_unseen CHECK (expire_unseen IN (0, 1))",
 }
