@@ -119,6 +119,7 @@ class Ager:
         now, final = self._clock.now(), deed is Deed.WARN
         if deed is Deed.WITHDRAW:
             number = await tx.ageing.withdraw(vm.id, again=now + timedelta(seconds=ASK_AGAIN_S))
+            await tx.log.append(by=BY_HKD, what="expire withdraw", object=f"vm {vm.id}")
             return Question(number=number, withdrawn=True)
         again = expiry.next_question(vm, now, cadence)
         number = await tx.ageing.ask(vm.id, again=again, warned=final)

@@ -121,7 +121,7 @@ class VmMachine:
     asked_again: bool = False
     """Whether another question was put meanwhile, whose answer is to be waited for next."""
     unheard: bool = False
-    """Whether that failed, and is about to be tried again."""
+    """Whether waiting for an answer failed, and is about to be tried again."""
     tries: int = 0
     """How often in a row this start has failed for the host's sake."""
 
