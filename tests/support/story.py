@@ -266,10 +266,11 @@ def tell(on: Story, say: Callable[[str], None] = lambda _: None) -> None:
     for vm in stay:
         on.sees(vm, "soon", "Save", "minutes")
         assert on.dialogs(vm) == 1
+    moved = on.events("expire restart", "expire stop")
     on.move_to(hard - MINUTE)
     time.sleep(MOMENT_S)
     assert [on.runs(vm) for vm in stay] == [OLD] * len(stay), "the hard limit acted early"
-    assert not any(on.of(vm, "expire restart", "expire stop") for vm in stay)
+    assert on.events("expire restart", "expire stop") == moved
     assert on.now() < hard
     say("all were warned, and nobody was restarted before their time")
 
