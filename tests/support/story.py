@@ -106,18 +106,22 @@ class Story:
         found = json.loads(self.trial.qa("events", "limit=all", "-o", "json").stdout)
         return [event for event in found if event["what"] in what]
 
+    def by_desktop(self, *what: str) -> dict[str, list[dict[str, Any]]]:
+        """The same of each desktop."""
+        names = {f"vm {row['id']}": str(row["name"]) for row in self.trial.listed("vm")}
+        found: dict[str, list[dict[str, Any]]] = {name: [] for name in names.values()}
+        for event in self.events(*what):
+            found[names[event["object"]]].append(event)
+        return found
+
     def of(self, vm: str, *what: str) -> list[dict[str, Any]]:
         """The same of one desktop."""
-        name = f"vm {self.row(vm)['id']}"
-        return [event for event in self.events(*what) if event["object"] == name]
+        return self.by_desktop(*what)[vm]
 
     def asks(self) -> dict[str, int]:
         """How often each desktop was asked; those never asked are left out."""
-        names = {f"vm {row['id']}": row["name"] for row in self.trial.listed("vm")}
-        asked: dict[str, int] = {}
-        for event in self.events("expire ask"):
-            asked[names[event["object"]]] = asked.get(names[event["object"]], 0) + 1
-        return asked
+        asked = self.by_desktop("expire ask")
+        return {vm: len(events) for vm, events in asked.items() if events}
 
     def attempts(self) -> dict[str, int]:
         """How often each desktop was started."""
@@ -321,8 +325,8 @@ def _accounted(on: Story, before: dict[str, int], hard: datetime) -> None:
     """The counters and the history tell what happened, and nothing else."""
     grown = {vm: number - before[vm] for vm, number in on.attempts().items() if number != before[vm]}
     assert grown == dict.fromkeys(on.everybody, 1)
-    ends = {vm: on.of(vm, "expire restart", "expire stop") for vm in (*on.everybody, BYSTANDER)}
-    asked = {vm: on.of(vm, "expire ask") for vm in ends}
+    ends = on.by_desktop("expire restart", "expire stop")
+    asked, warned = on.by_desktop("expire ask"), on.by_desktop("expire warn")
     forced = [on.puts_off, *on.ignore]
     by_hkd = [("hkd", "expire restart")]
     assert {vm: [(event["by"], event["what"]) for event in found] for vm, found in ends.items()} == {
@@ -335,7 +339,7 @@ def _accounted(on: Story, before: dict[str, int], hard: datetime) -> None:
     }
     for vm in forced:
         assert datetime.fromisoformat(ends[vm][0]["at"]) >= hard, f"{vm} was restarted early"
-        assert [event["by"] for event in on.of(vm, "expire warn")] == ["hkd"]
+        assert [event["by"] for event in warned[vm]] == ["hkd"]
     assert not any(asked[vm] for vm in (*on.idle, BYSTANDER)), "somebody was asked who is not there"
     assert len(asked[on.restarts]) == 1
     (move,) = [
