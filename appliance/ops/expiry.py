@@ -43,7 +43,7 @@ async def settle(tx: Tx, *, by: str) -> int:
 
 async def concerned(tx: Tx, osf_id: OsfId, tag: str) -> Sequence[AgeingVm]:
     """The VMs in use that follow a tag and run another image than it points at."""
-    return await tx.ageing.differing(osf_id=osf_id, tag=tag)
+    return [vm for vm in await tx.ageing.in_use(osf_id, tag) if vm.differs]
 
 
 async def concerned_by_head(tx: Tx, osf_id: OsfId, limits: Limits) -> Sequence[AgeingVm]:

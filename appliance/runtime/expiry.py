@@ -74,12 +74,13 @@ class Plan:
 
     due: Sequence[tuple[AgeingVm, Deed]]
     next_look: datetime | None
-    waiting: int = 0
-    """How many wait until fewer others move."""
 
 
 def plan(vms: Iterable[AgeingVm], now: datetime, cadence: Cadence, moving: int = 0) -> Plan:
-    """Look at VMs as they are `now`, while others are `moving`; who is due first is restarted first."""
+    """Look at VMs as they are `now`, while others are `moving`; who is due first is restarted first.
+
+    Those for whom there is no room are due again as soon as one of the others has moved.
+    """
     due: list[tuple[AgeingVm, Deed]] = []
     restarts: list[tuple[datetime, AgeingVm, Deed]] = []
     later: list[datetime] = []
@@ -94,7 +95,7 @@ def plan(vms: Iterable[AgeingVm], now: datetime, cadence: Cadence, moving: int =
     restarts.sort(key=lambda restart: (restart[0], restart[1].id))
     room = max(0, cadence.batch - moving) if cadence.batch else len(restarts)
     due = [(vm, deed) for _, vm, deed in restarts[:room]] + due
-    return Plan(due=due, next_look=min(later, default=None), waiting=len(restarts[room:]))
+    return Plan(due=due, next_look=min(later, default=None))
 
 
 def reached(vm: AgeingVm, deed: Deed) -> str | None:

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, and_, func, or_, select, true, update
+from sqlalchemy import ColumnElement, Select, and_, func, or_, select, update
 
 from appliance.model import AgeingVm, DiId, HostId, Limit, OsfId, VmCmd, VmId, VmState
 from appliance.storage.connection import Connection
@@ -19,6 +19,7 @@ FIELDS = AgeingVm.__dataclass_fields__.keys() - {"ageing", "next_is_bad"}
 BAD_AFTER = 2
 """An image that has failed so often, on whichever VMs, and runs nowhere, is known not to boot."""
 WAITS = "starting/waiting"
+"""The phase of a VM that waits for its host, as the row has it."""
 IN_USE = (VmState.STARTING, VmState.RUNNING, VmState.DEBUGGING)
 
 NEW: dict[Limit, dict[str, Any]] = {
@@ -49,24 +50,6 @@ class Ageing:
             ROW.expire_answered < ROW.expire_asked,
         )
         return await self._find(ROW.host_id == host_id, ROW.vm_state.in_(IN_USE), has_limit)
-
-    async def differing(
-        self, *, osf_id: OsfId | None = None, tag: str | None = None, ids: Collection[VmId] | None = None
-    ) -> list[AgeingVm]:
-        """The VMs that run another image than they would boot: of an OSF, of a tag, or of these."""
-        which: list[ColumnElement[bool]] = [true()]
-        if osf_id is not None:
-            which.append(vms.c.osf_id == osf_id)
-        if tag is not None:
-            which.append(vms.c.di_tag == tag)
-        if ids is not None:
-            which.append(vms.c.id.in_(ids))
-        return await self._find(
-            *which,
-            ROW.vm_state.in_(IN_USE),
-            ROW.current_di_id.is_not(None),
-            ROW.current_di_id.is_distinct_from(di_tags.c.di_id),
-        )
 
     async def stamp_followers(
         self, osf_id: OsfId, tag: str, limits: Limits, *, but: DiId | None = None, running: DiId | None = None

@@ -31,6 +31,7 @@ from appliance.ops import expiry, images, vms
 from appliance.runtime import ageing
 from appliance.runtime.ageing import Ager
 from appliance.runtime.events import AskDue, Event
+from appliance.runtime.machine import Phase
 from appliance.storage.ageing import Limits
 from appliance.storage.migrate import upgrade
 from appliance.storage.runtimes import Placement
@@ -405,6 +406,15 @@ async def test_no_more_than_a_batch_move_at_once(house: House) -> None:
     await house.look()
     assert (await house.vm(2)).runtime.vm_cmd is VmCmd.STOP
     assert (await house.vm(3)).runtime.vm_cmd is None
+
+
+async def test_who_waits_for_the_host_takes_no_place_in_a_batch(house: House) -> None:
+    await house.set(1, vm_state=VmState.STARTING, vm_phase=Phase.CLONING)
+    async with house.store.read() as tx:
+        assert await tx.ageing.moving(house.host) == 1
+    await house.set(1, vm_phase=Phase.WAITING)
+    async with house.store.read() as tx:
+        assert await tx.ageing.moving(house.host) == 0
 
 
 async def test_an_image_that_boots_elsewhere_is_not_known_not_to_boot(house: House) -> None:
