@@ -1,6 +1,7 @@
 """Brings a database to the schema of this program; used by `qa admin init` alone.
 
-The daemon never migrates: it refuses a schema that is not its own.
+The daemon never migrates: it refuses a schema that is not its own. The triggers of the journal of changes
+are no part of the migrations (`changes.py` says why); they are away while these run.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from sqlalchemy.exc import DatabaseError
 from sqlalchemy.pool import NullPool
 
 from appliance.errors import SchemaVersionError, StoreError
-from appliance.storage import schema
+from appliance.storage import changes, schema
 from appliance.storage.db import BEGIN_WRITE, database_file, parse_url, prepare_connection
 
 SCRIPTS = Path(__file__).parent / "migrations"
@@ -29,6 +30,8 @@ SCRIPTS = Path(__file__).parent / "migrations"
 
 def upgrade(url: str) -> bool:
     """Create the database behind `url` or migrate it, in one transaction; whether there was anything to do.
+
+    Triggers of the journal that are missing or not as declared are put right in any case.
 
     :raises StoreError: it cannot be written
     :raises SchemaVersionError: it was made by a newer program
@@ -39,12 +42,14 @@ def upgrade(url: str) -> bool:
         with begin(url) as connection:
             before = MigrationContext.configure(connection).get_current_revision()
             if before == head():
-                return False
+                return changes.install(connection)
+            changes.remove(connection)
             command.upgrade(alembic_config(connection), "head")
             connection.execute(
                 text("INSERT OR REPLACE INTO versions (component, version) VALUES ('schema', :version)"),
                 {"version": schema.SCHEMA_VERSION},
             )
+            changes.install(connection)
     except (OSError, DatabaseError, sqlite3.Error) as exc:
         reason = exc.orig if isinstance(exc, DatabaseError) else exc
         raise StoreError(f"the database {file} cannot be set up: {reason}") from exc
@@ -96,8 +101,12 @@ def copy(url: str, target: Path) -> None:
 
 
 def downgrade(url: str, revision: str) -> None:
-    """Take the database back to an older schema, or with "base" to none."""
+    """Take the database back to an older schema, or with "base" to none.
+
+    It has no triggers then: `upgrade` of the program whose schema it is puts its own in place.
+    """
     with begin(url) as connection:
+        changes.remove(connection)
         command.downgrade(alembic_config(connection), revision)
 
 

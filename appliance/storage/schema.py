@@ -49,7 +49,7 @@ from appliance.model import (
     VmState,
 )
 
-SCHEMA_VERSION = "2"
+SCHEMA_VERSION = "3"
 
 metadata = MetaData(
     naming_convention={
@@ -444,3 +444,13 @@ Index(
     sqlite_where=notices.c.ended.is_(None),
     postgresql_where=notices.c.ended.is_(None),
 )
+
+changes = Table(
+    "changes",
+    metadata,
+    Column("seq", Integer, primary_key=True),
+    Column("noun", Text, nullable=False),
+    Column("object_id", Integer, nullable=False),
+    sqlite_autoincrement=True,
+)
+"""The journal: which object each write was about. Triggers fill it and keep it short (`changes.py`)."""

@@ -19,10 +19,12 @@ from tests.support.store import StillCalendar, fresh_store, url
 CHECK = re.compile(r"CONSTRAINT \S+ CHECK \((?:[^()]|\((?:[^()]|\([^()]*\))*\))*\)")
 
 
-def tables(directory: Path) -> dict[str, str]:
-    """What the database consists of, as SQL."""
+def tables(directory: Path, *, but: str = "") -> dict[str, str]:
+    """What the database consists of, as SQL; without one type of it."""
     connection = sqlite3.connect(directory / "qvd.db")
-    rows = connection.execute("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL").fetchall()
+    rows = connection.execute(
+        "SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL AND type <> ?", (but,)
+    ).fetchall()
     connection.close()
     return dict(rows)
 
@@ -71,7 +73,7 @@ def test_the_migrations_end_at_the_schema(tmp_path: Path) -> None:
 def test_the_migrations_make_every_constraint_of_the_schema(tmp_path: Path) -> None:
     """`compare_metadata` does not look at checks, so the two are compared as SQL, word for word."""
     migrate.upgrade(url(tmp_path))
-    migrated = tables(tmp_path)
+    migrated = tables(tmp_path, but="trigger")
     direct = tmp_path / "direct"
     direct.mkdir()
     with migrate.begin(url(direct)) as connection:

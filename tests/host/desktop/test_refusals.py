@@ -273,12 +273,12 @@ def client(trial: Trial, *words: str, login: str = LOGIN) -> subprocess.Complete
 
 
 def state(trial: Trial) -> dict[str, list[Any]]:
-    """All rows but the record of operations, and what the pool holds."""
+    """All rows but the record of operations and the journal that notes it, and what the pool holds."""
     with contextlib.closing(sqlite3.connect(trial.storage / "qvd.db")) as database:
         names = [name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
         rows = {name: sorted(database.execute(f"SELECT * FROM {name}"), key=repr) for name in names}
         unfinished = list(database.execute("SELECT * FROM operations WHERE ended IS NULL"))
-    for name in ("sqlite_sequence", "operations"):
+    for name in ("sqlite_sequence", "operations", "changes"):
         del rows[name]
     files = sorted(str(path) for path in trial.storage.glob("*/*"))
     volumes = sorted(
