@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
+from typing import TextIO
 
 from appliance.errors import AdminError, ConflictError
 from appliance.ops import handover, roster, users
 from appliance.qa.context import Context
 from appliance.qa.output import Json
-from appliance.qa.progress import Progress
 from appliance.qa.verbs import Argument, Given, Verb
 from appliance.storage.store import Store
 
@@ -23,8 +22,8 @@ CSV = (
 
 async def add_csv(context: Context, given: Given) -> None:
     """`qa user add csv=`."""
-    lines = roster.parse(_text(given["csv"]))
-    progress = Progress(context.invocation.quiet)
+    lines = roster.parse(_text(given["csv"], context.input))
+    progress = context.progress()
     out = Path(given["passwords-out"]) if "passwords-out" in given else None
     async with context.database() as store:
         try:
@@ -114,10 +113,10 @@ def _tell_kept(context: Context, moved: list[handover.Moved]) -> None:
             context.note(f"{one.vm}: {one.kept} files in read-only snapshots keep their owner.")
 
 
-def _text(source: str) -> str:
+def _text(source: str, standard_input: TextIO) -> str:
     try:
         if source == "-":
-            text = sys.stdin.read(roster.LONGEST + 1)
+            text = standard_input.read(roster.LONGEST + 1)
         else:
             with Path(source).open(encoding="utf-8", newline="") as stream:
                 text = stream.read(roster.LONGEST + 1)

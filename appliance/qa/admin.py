@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-
 from appliance import config
 from appliance.clock import SystemClock
 from appliance.errors import AdminError, ConflictError
@@ -31,7 +29,7 @@ async def reset(context: Context, given: Given) -> int | None:
     name = given.get("name")
     if name is not None and name != settings[config.NODENAME]:
         raise ConflictError(f"this host is not {name}", hint="qa config get nodename says which it is")
-    if not sys.stdin.isatty() and not (name and context.invocation.force):
+    if not context.input.isatty() and not (name and context.invocation.force):
         raise AdminError(
             "this must be confirmed by the host's name", hint="name=HOST --yes does it without asking"
         )
@@ -42,7 +40,7 @@ async def reset(context: Context, given: Given) -> int | None:
             return None
         resetting.check_idle(settings, estate)
         for line in resetting.describe(estate, settings):
-            print(line, file=sys.stderr)
+            print(line, file=context.words)
         if not _meant(context, settings[config.NODENAME], name):
             context.note("Nothing was done.")
             return 1
@@ -55,8 +53,8 @@ def _meant(context: Context, host: str, name: str | None) -> bool:
     """Whether the person means it: they write the host's name, here or on the command line with --yes."""
     if name is not None and context.invocation.force:
         return True
-    print("Write the name of this host to go on: ", end="", file=sys.stderr, flush=True)
-    return sys.stdin.readline().strip() == host
+    print("Write the name of this host to go on: ", end="", file=context.words, flush=True)
+    return context.input.readline().strip() == host
 
 
 VERBS = (

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import sys
 from collections.abc import Iterator
 
 from appliance.qa.context import Context
@@ -58,7 +57,7 @@ async def bash(context: Context, given: Given) -> None:
     with_value += [f"-{alias}" for name in WITH_VALUE for alias in OPTIONS[name]]
     rare = {name for its_options in (*OF_COMMANDS.values(), *OF_VERBS.values()) for name in its_options}
     cases = "\n".join(f"            '{place}') choices='{words}' ;;" for place, words in _choices(verbs))
-    sys.stdout.write(
+    context.output.write(
         BASH.format(
             with_value="|".join(with_value),
             forms=" ".join(FORMATS),

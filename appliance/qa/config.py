@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import asdict
 from pathlib import Path
 
@@ -28,7 +27,7 @@ async def get(context: Context, given: Given) -> None:
     if context.for_programs:
         context.data([{"key": key, "value": value} for key, value in found.items()])
     else:
-        sys.stdout.writelines(f"{key}={value}\n" for key, value in found.items())
+        context.output.writelines(f"{key}={value}\n" for key, value in found.items())
     if unset := sorted(set(given.rest) - found.keys()):
         context.note(f"Not set: {', '.join(unset)}")
 
@@ -42,7 +41,7 @@ async def explain(context: Context, given: Given) -> None:
     if context.for_programs:
         context.data([asdict(one) for one in found])
     else:
-        print("\n".join(_paragraph(one) for one in found), end="")
+        print("\n".join(_paragraph(one) for one in found), end="", file=context.output)
 
 
 async def list_(context: Context, given: Given) -> None:

@@ -7,9 +7,10 @@ import getpass
 import os
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TextIO, TypeVar
 
 from appliance import config
 from appliance.config import Settings
@@ -18,6 +19,7 @@ from appliance.filters import Filter
 from appliance.model import Secret
 from appliance.qa.grammar import FOR_PROGRAMS, Invocation
 from appliance.qa.output import Column, Json, as_json, table
+from appliance.qa.progress import Passed, Progress, Steps, Told
 
 if TYPE_CHECKING:
     from appliance.storage.store import Store
@@ -25,15 +27,61 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class Context:
-    """One call of `qa`."""
+@dataclass(frozen=True, slots=True)
+class Streams:
+    """Where a call writes what it found, where it speaks to people, and what it reads; else the process's."""
 
-    def __init__(self, invocation: Invocation) -> None:
+    output: TextIO | None = None
+    words: TextIO | None = None
+    input: TextIO | None = None
+
+
+TERMINAL = Streams()
+
+
+class Context:
+    """One call of a verb, by `qa` or by another front end.
+
+    `front` is the front end's name in the audit log; `told` is told how far long work is, else people are.
+    """
+
+    def __init__(
+        self,
+        invocation: Invocation,
+        *,
+        streams: Streams = TERMINAL,
+        front: str = "qa",
+        told: Told | None = None,
+    ) -> None:
         self.invocation = invocation
+        self._streams = streams
+        self._front = front
+        self._told = told
         self.changed = False
         self.previewed = False
         """Whether the verb has shown itself what it would change."""
         self._settings: Settings | None = None
+
+    @property
+    def output(self) -> TextIO:
+        """Where the result of the verb goes."""
+        return self._streams.output or sys.stdout
+
+    @property
+    def words(self) -> TextIO:
+        """Where words for people go."""
+        return self._streams.words or sys.stderr
+
+    @property
+    def input(self) -> TextIO:
+        """What a verb reads, and where answers come from."""
+        return self._streams.input or sys.stdin
+
+    def progress(self) -> Steps:
+        """What long work tells how far it is."""
+        if self._told is not None:
+            return Passed(self._told)
+        return Progress(self.words, quiet=self.invocation.quiet)
 
     @cached_property
     def file_settings(self) -> Settings:
@@ -78,7 +126,7 @@ class Context:
     def by(self) -> str:
         """Who calls, for the audit log."""
         name = os.environ.get("SUDO_USER") or getpass.getuser()
-        return f"qa:{name}"[:64]
+        return f"{self._front}:{name}"[:64]
 
     @property
     def filter(self) -> Filter:
@@ -88,13 +136,13 @@ class Context:
     def say(self, message: str) -> None:
         """Print the result of a verb: a sentence on stdout, as QVD does. A rehearsal has none."""
         if not self.invocation.quiet and not self.invocation.dry_run:
-            stream = sys.stderr if self.for_programs else sys.stdout
+            stream = self.words if self.for_programs else self.output
             print(message, file=stream)
 
     def note(self, message: str) -> None:
         """Tell the person something beside the result: on stderr."""
         if not self.invocation.quiet:
-            print(message, file=sys.stderr)
+            print(message, file=self.words)
 
     def note_if_nothing(self, number: int) -> None:
         """Say so when nothing matched: that is no failure."""
@@ -111,9 +159,9 @@ class Context:
             from appliance.qa.forms import as_wide_table
 
             rows = [plain(record) for record in records]
-            sys.stdout.write(as_wide_table(rows, headings=not self.invocation.quiet))
+            self.output.write(as_wide_table(rows, headings=not self.invocation.quiet))
         else:
-            sys.stdout.write(table(columns, records, headings=not self.invocation.quiet))
+            self.output.write(table(columns, records, headings=not self.invocation.quiet))
         if not records:
             self.note("Nothing matches." if self.filter else "There is nothing yet.")
 
@@ -131,7 +179,7 @@ class Context:
         else:
             from appliance.qa.forms import as_paragraph
 
-            sys.stdout.write(as_paragraph(record))
+            self.output.write(as_paragraph(record))
 
     def data(self, value: Mapping[str, Json] | Sequence[Mapping[str, Json]]) -> None:
         """Print objects for programs, in the form asked for."""
@@ -144,7 +192,7 @@ class Context:
                 text = forms.as_yaml(value)
             case _:
                 text = as_json(value)
-        sys.stdout.write(text)
+        self.output.write(text)
 
     @property
     def for_programs(self) -> bool:
@@ -172,10 +220,10 @@ class Context:
         """
         if self.invocation.force or self.invocation.dry_run or (self.filter and not even_filtered):
             return True
-        if not sys.stdin.isatty():
+        if not self.input.isatty():
             raise AdminError(f"this would {what}, and there is no terminal to ask at", hint=remedy)
-        print(f"Are you sure you want to {what}? [y/N] ", end="", file=sys.stderr, flush=True)
-        return sys.stdin.readline().lower().startswith("y")
+        print(f"Are you sure you want to {what}? [y/N] ", end="", file=self.words, flush=True)
+        return self.input.readline().lower().startswith("y")
 
     def password(self, given: Mapping[str, str]) -> Secret:
         """A password: from `password-file=`, from `password=` with a warning, or asked for twice.
@@ -188,10 +236,10 @@ class Context:
             self.note("Warning: password= shows in the process list and the shell's history")
             text = given["password"]
         elif "password-file" in given:
-            text = _read_password(given["password-file"])
-        elif sys.stdin.isatty():
-            text = getpass.getpass("Password: ", stream=sys.stderr)
-            if getpass.getpass("The same again: ", stream=sys.stderr) != text:
+            text = _read_password(given["password-file"], self.input)
+        elif self.input.isatty():
+            text = getpass.getpass("Password: ", stream=self.words)
+            if getpass.getpass("The same again: ", stream=self.words) != text:
                 raise AdminError("the two passwords differ", hint="nothing was changed")
         else:
             raise UsageError("there is no password", hint="give password-file=PATH, or - for standard input")
@@ -200,9 +248,9 @@ class Context:
         return Secret(text)
 
 
-def _read_password(source: str) -> str:
+def _read_password(source: str, standard_input: TextIO) -> str:
     try:
-        text = sys.stdin.readline() if source == "-" else Path(source).read_text(encoding="utf-8")
+        text = standard_input.readline() if source == "-" else Path(source).read_text(encoding="utf-8")
     except OSError as exc:  # the name stays untold: people write the password itself there
         raise AdminError(f"the file of password-file= cannot be read: {exc.strerror}") from exc
     except UnicodeDecodeError as exc:

@@ -22,7 +22,6 @@ from appliance.qa import di_export, di_history, di_trash, di_view
 from appliance.qa.context import Context
 from appliance.qa.di_view import COLUMNS, Line, plain
 from appliance.qa.limits import ARGUMENTS, given_limits, preview, report
-from appliance.qa.progress import Progress
 from appliance.qa.subject import Subject, property_verbs, show_verb
 from appliance.qa.verbs import Argument, Given, Verb, whole
 from appliance.scalars import boolean
@@ -41,7 +40,7 @@ async def add(context: Context, given: Given) -> None:
         if context.invocation.dry_run:
             await _preview_add(context, store, osf, source, given)
             return
-        progress = Progress(context.invocation.quiet)
+        progress = context.progress()
         try:
             limits = given_limits(context, given)
             di, limited = await image_add.add(

@@ -9,14 +9,13 @@ from appliance.model import DiId
 from appliance.ops import image_accounts, image_export, images
 from appliance.qa.context import Context
 from appliance.qa.di_view import plain
-from appliance.qa.progress import Progress
 from appliance.qa.verbs import Argument, Given, Verb, whole
 from appliance.scalars import boolean
 
 
 async def export(context: Context, given: Given) -> None:
     """`qa di export`."""
-    progress = Progress(context.invocation.quiet)
+    progress = context.progress()
     async with context.database() as store:
         try:
             target = await image_export.export(
@@ -37,7 +36,7 @@ async def export(context: Context, given: Given) -> None:
 
 async def import_(context: Context, given: Given) -> None:
     """`qa di import`."""
-    progress = Progress(context.invocation.quiet)
+    progress = context.progress()
     async with context.database() as store:
         source = images.source_file(context.settings, given["path"])
         try:

@@ -7,46 +7,35 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import difflib
 import importlib
 import io
 import logging
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 
-from appliance.errors import ApplianceError, DaemonDownError, HostError, TimeExpressionError, UsageError
+from appliance.errors import ApplianceError, HostError, TimeExpressionError, UsageError
+from appliance.qa.calls import (
+    COMMANDS,
+    DONE,
+    FAILED,
+    NOUNS,
+    USAGE,
+    expanded,
+    listing,
+    named,
+    prepared,
+    status_of,
+    verb_of,
+)
 from appliance.qa.context import Context
 from appliance.qa.grammar import OPTIONS_HELP, Invocation, parse
 from appliance.qa.output import printable
-from appliance.qa.verbs import Given, SyntaxErrors, Verb
+from appliance.qa.verbs import SyntaxErrors
 
-NOUNS = {
-    "admin": "the installation itself",
-    "config": "settings",
-    "host": "nodes",
-    "user": "owners of desktops",
-    "osf": "operating system flavours",
-    "di": "disk images and their tags",
-    "vm": "desktops",
-    "home": "homes and their snapshots",
-    "kept": "homes and roots that wait for their end, and snapshots of homes",
-    "alarm": "what somebody must look after",
-    "operation": "long work under way",
-    "event": "what was changed, and by whom",
-    "hook": "what the hooks of the host are told",
-    "completion": "what a shell completes",
-}
+__all__ = ["NOUNS", "main"]
 
-COMMANDS = {"when": "tells which time an expression means"}
-"""Words that need no verb: what follows them is theirs."""
-SHORT = {"events": ("event", "list")}
-"""Nouns and verbs in one word."""
-
-CHOOSE = "choose some with -f FILTER, or all with --yes"
-
-DONE, FAILED, USAGE, DAEMON_DOWN, INTERRUPTED = 0, 1, 2, 3, 130
+INTERRUPTED = 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -70,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ApplianceError as exc:
         if not quiet:
             _tell(exc)
-        return _status(exc)
+        return status_of(exc)
     except OSError as exc:
         _stop_writing()
         where = f"{exc.filename}: " if exc.filename else ""
@@ -79,44 +68,22 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _dispatch(invocation: Invocation) -> int:
-    if invocation.words and (meant := SHORT.get(invocation.words[0])):
-        invocation = replace(invocation, words=(*meant, *invocation.words[1:]))
-    noun, name, *_ = (*invocation.words, "", "")
-    if invocation.undo:
-        name = f"{name} --undo"
+    invocation = expanded(invocation)
+    noun, name = named(invocation)
     if not noun:
         print(_overview(), end="", file=sys.stdout if invocation.help else sys.stderr)
         return DONE if invocation.help else USAGE
     if noun in COMMANDS:
         return _command(noun, invocation)
-    verbs = _verbs(noun)
-    if invocation.help and not name:
-        print(_list(noun, verbs), end="")
-        return DONE
-    verb = _verb(noun, verbs, name)
     if invocation.help:
-        print(verb.help(noun), end="")
+        print(verb_of(noun, name).help(noun) if name else listing(noun), end="")
         return DONE
-    if invocation.filter is not None and not verb.filters:
-        raise UsageError(f"qa {noun} {name} takes no filter")
-    if invocation.dry_run and not verb.rehearsable:
-        raise UsageError(
-            f"qa {noun} {name} takes no --dry-run",
-            hint=f"qa {noun} list -f FILTER shows whom a filter chooses" if verb.filters else None,
-        )
-    if invocation.more and not verb.more:
-        raise UsageError(f"qa {noun} {name} takes nothing after --")
-    try:
-        given = verb.given(invocation.words[2:])
-    except SyntaxErrors as exc:
-        exc.add_note(f"\nUsage: {verb.help(noun)}")
-        raise
+    call = prepared(invocation)
     context = Context(invocation)
-    _ = context.filter
-    if verb.confirm and not context.confirmed(verb.confirm, remedy=CHOOSE):
+    if not call.is_meant(context):
         context.note("Nothing was done.")
         return DONE
-    return asyncio.run(_run(verb, context, given)) or DONE
+    return asyncio.run(call.run(context))
 
 
 def _command(name: str, invocation: Invocation) -> int:
@@ -130,47 +97,12 @@ def _command(name: str, invocation: Invocation) -> int:
     return DONE
 
 
-async def _run(verb: Verb, context: Context, given: Given) -> int | None:
-    return await verb.run(context, given)
-
-
-def _verbs(noun: str) -> tuple[Verb, ...]:
-    if noun not in NOUNS:
-        known = [*NOUNS, *COMMANDS]
-        near = difflib.get_close_matches(noun, known, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"one of {', '.join(known)}"
-        raise UsageError(f"there is no noun {noun!r}", hint=hint)
-    found: tuple[Verb, ...] = importlib.import_module(f"appliance.qa.{noun}").VERBS
-    return found
-
-
-def _verb(noun: str, verbs: Sequence[Verb], name: str) -> Verb:
-    found = {verb.name: verb for verb in verbs}
-    if name in found:
-        return found[name]
-    near = difflib.get_close_matches(name, found, n=1)
-    problem = UsageError(
-        f"{noun} has no verb {name!r}" if name else f"{noun} needs a verb",
-        hint=f"did you mean {near[0]}?" if near else None,
-    )
-    problem.add_note(_list(noun, verbs))
-    raise problem
-
-
 def _overview() -> str:
     width = max(map(len, NOUNS))
     lines = ["qa NOUN VERB [options] [key=value …] [-- more]", "qa help [NOUN [VERB]]", "", "Nouns:"]
     lines += [f"  {noun:<{width}}  {doc}" for noun, doc in NOUNS.items()]
     lines += ["", "Commands:", *(f"  {name:<{width}}  {doc}" for name, doc in COMMANDS.items())]
     return "\n".join([*lines, "", OPTIONS_HELP])
-
-
-def _list(noun: str, verbs: Sequence[Verb]) -> str:
-    lines = [
-        f"Verbs of {noun} ({NOUNS[noun]}):",
-        *(f"  {verb.usage(noun)}\n      {verb.doc}" for verb in verbs),
-    ]
-    return "\n".join(lines) + "\n"
 
 
 def _tell(exc: ApplianceError) -> None:
@@ -203,11 +135,3 @@ def _stop_writing() -> None:
     """
     with contextlib.suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def _status(exc: ApplianceError) -> int:
-    if isinstance(exc, UsageError):
-        return USAGE
-    if isinstance(exc, DaemonDownError):
-        return DAEMON_DOWN
-    return FAILED

@@ -1,16 +1,30 @@
-"""Shows on standard error how far long work is."""
+"""Shows people how far long work is."""
 
 from __future__ import annotations
 
-import sys
+from collections.abc import Callable
+from typing import Protocol, TextIO
+
+Told = Callable[[str, float], None]
+"""Told a step and its share, from 0 to 1, from whatever thread the work is done in."""
+
+
+class Steps(Protocol):
+    """What a verb tells how far its work is."""
+
+    def __call__(self, step: str, share: float) -> None: ...
+
+    def end_line(self) -> None:
+        """There is nothing more to tell."""
 
 
 class Progress:
     """A line that moves on a terminal, else one for each step."""
 
-    def __init__(self, quiet: bool) -> None:
+    def __init__(self, stream: TextIO, *, quiet: bool) -> None:
+        self._stream = stream
         self._quiet = quiet
-        self._moves = sys.stderr.isatty()
+        self._moves = stream.isatty()
         self._step = ""
         self._percent = -1
 
@@ -21,12 +35,25 @@ class Progress:
             return
         if self._moves:
             end = "\n" if percent == 100 else ""
-            print(f"\r{step} {percent:3} %", end=end, file=sys.stderr, flush=True)
+            print(f"\r{step} {percent:3} %", end=end, file=self._stream, flush=True)
         elif step != self._step:
-            print(f"{step} …", file=sys.stderr, flush=True)
+            print(f"{step} …", file=self._stream, flush=True)
         self._step, self._percent = step, percent
 
     def end_line(self) -> None:
         """Leave the line that moves, whatever it shows."""
         if self._moves and not self._quiet and self._step and self._percent != 100:
-            print(file=sys.stderr, flush=True)
+            print(file=self._stream, flush=True)
+
+
+class Passed:
+    """Steps that somebody else shows."""
+
+    def __init__(self, told: Told) -> None:
+        self._told = told
+
+    def __call__(self, step: str, share: float) -> None:
+        self._told(step, share)
+
+    def end_line(self) -> None:
+        """Whoever shows them sees the end of the call itself."""

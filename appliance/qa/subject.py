@@ -79,7 +79,8 @@ def property_verbs(subject: Subject[T]) -> tuple[Verb, ...]:
             )
         else:
             for one in found:
-                print(f"{printable(names[one.owner_id])}\t{printable(f'{one.key}={one.value}')}")
+                name = printable(names[one.owner_id])
+                print(f"{name}\t{printable(f'{one.key}={one.value}')}", file=context.output)
         if names and not found:
             context.note("No such property is set.")
         context.note_if_nothing(len(names))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-
 from appliance import config
 from appliance.ops import messages
 from appliance.qa.context import Context
@@ -61,7 +59,7 @@ async def log(context: Context, given: Given) -> None:
     if context.for_programs:
         context.data({"id": vm.id, "name": vm.name, "hooks": list(logs.hooks), "vma": list(logs.vma)})
         return
-    sys.stdout.write(_as_text(logs))
+    context.output.write(_as_text(logs))
 
 
 def _as_text(logs: GuestLogs) -> str:

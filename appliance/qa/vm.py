@@ -15,6 +15,7 @@ from appliance.qa.output import Column, Json, instant, local_time, span, yes_no
 from appliance.qa.reach import VERBS as REACH
 from appliance.qa.subject import Subject, property_verbs, show_verb
 from appliance.qa.tell import VERBS as TELL
+from appliance.qa.top import VM_TOP
 from appliance.qa.verbs import Argument, Given, Verb, amount, whole
 from appliance.scalars import boolean
 from appliance.storage.properties import Owner
@@ -180,7 +181,8 @@ async def counters(context: Context, given: Given) -> None:
     if not context.for_programs and not context.invocation.quiet:
         running = sum(vm.runtime.vm_state is VmState.RUNNING for vm in found)
         blocked = sum(vm.runtime.blocked for vm in found)
-        print(f"Virtual machines: {len(found)}\nRunning: {running}\nBlocked: {blocked}\n")
+        totals = f"Virtual machines: {len(found)}\nRunning: {running}\nBlocked: {blocked}\n"
+        print(totals, file=context.output)
     context.show(COUNTERS, [(vm, counted[vm.id]) for vm in found], plain_counters)
 
 
@@ -326,6 +328,7 @@ VERBS = (
         filters=True,
         examples=("qa vm counters", "qa vm counters -f osf=office -o json"),
     ),
+    VM_TOP,
     Verb(
         "edit",
         "Changes VMs: a new tag holds from the next start; a new address or OSF needs stopped VMs.",

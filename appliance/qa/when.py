@@ -41,7 +41,7 @@ def run(context: Context) -> None:
     if context.for_programs:
         context.data(plain(expression, found, now))
     else:
-        print(sentence(found, now))
+        print(sentence(found, now), file=context.output)
 
 
 def plain(expression: str, found: attime.Reading, now: datetime) -> dict[str, Json]:
