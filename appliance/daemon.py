@@ -45,10 +45,10 @@ from appliance.model import BackendKind, Host, HostState, InstallationId, VmId
 from appliance.ops.drain import drain
 from appliance.ops.images import sweep_unfinished
 from appliance.ops.settings import in_force
-from appliance.runtime import host_shutdown, preflight
+from appliance.runtime import host_shutdown, host_usage, preflight
 from appliance.runtime.addressing import AddressedFences
 from appliance.runtime.ageing import Ager
-from appliance.runtime.backend import ConsoleLine, Fences
+from appliance.runtime.backend import Backend, ConsoleLine, Fences
 from appliance.runtime.bridge import converge, spec
 from appliance.runtime.console import Consoles
 from appliance.runtime.dhcp import Dhcp
@@ -61,6 +61,7 @@ from appliance.runtime.lxc import Lxc
 from appliance.runtime.machine import Phase, VmMachine
 from appliance.runtime.nothing import Nothing
 from appliance.runtime.performer import Equipment, Performer
+from appliance.runtime.samples import Samples
 from appliance.runtime.service_manager import ServiceManager, show_life
 from appliance.runtime.space import Watch
 from appliance.runtime.supervisor import Perform, Supervisor
@@ -189,7 +190,14 @@ class Appliance:
                     tasks,
                     self._around.sessions,
                 )
-                async with ControlServer(self._paths.control, {"console": consoles.view}, tasks):
+                samples = Samples(
+                    lambda: who_runs(supervisor),
+                    lambda vm_id: backend_of(supervisor, equipment, vm_id).sample(vm_id),
+                    lambda: host_usage.look(self._paths.root),
+                    self._clock,
+                )
+                streams = {"console": consoles.view, "samples": samples.serve}
+                async with ControlServer(self._paths.control, streams, tasks):
                     await l7r.listen(port)
                     await hkd.declare(HostState.RUNNING, os.getpid())
                     for kind in equipment:
@@ -329,15 +337,30 @@ class Appliance:
             supervisor.tell(machine.vm_id)
 
 
-def line_of(supervisor: Supervisor, equipment: Mapping[BackendKind, Equipment], vm_id: VmId) -> ConsoleLine:
-    """The console line of a VM.
+def backend_of(supervisor: Supervisor, equipment: Mapping[BackendKind, Equipment], vm_id: VmId) -> Backend:
+    """What runs a VM.
 
     :raises BackendError: the VM is not known here
     """
     machine = supervisor.machine(vm_id)
     if machine is None:
         raise BackendError(f"VM {vm_id} does not run here")
-    return equipment[machine.backend].backend.console(vm_id)
+    return equipment[machine.backend].backend
+
+
+def line_of(supervisor: Supervisor, equipment: Mapping[BackendKind, Equipment], vm_id: VmId) -> ConsoleLine:
+    """The console line of a VM.
+
+    :raises BackendError: the VM is not known here
+    """
+    return backend_of(supervisor, equipment, vm_id).console(vm_id)
+
+
+def who_runs(supervisor: Supervisor) -> Iterator[VmId]:
+    """The VMs whose guests are processes of this host, and so use something of it."""
+    for machine in supervisor.machines():
+        if machine.phase in GUEST_RUNS and machine.backend is not BackendKind.NOTHING:
+            yield machine.vm_id
 
 
 def tell(consoles: Consoles, machine: VmMachine) -> None:

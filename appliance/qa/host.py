@@ -13,6 +13,7 @@ from appliance.ops import hosts
 from appliance.qa.context import Context
 from appliance.qa.output import Column, Json, instant, yes_no
 from appliance.qa.subject import Subject, property_verbs, show_verb
+from appliance.qa.top import HOST_TOP
 from appliance.qa.verbs import Argument, Given, Verb
 from appliance.storage.hosts import Counters
 from appliance.storage.properties import Owner
@@ -157,6 +158,7 @@ VERBS = (
         filters=True,
         examples=("qa host counters", "qa host counters -o csv"),
     ),
+    HOST_TOP,
     Verb(
         "block",
         "Keeps new clients and new runs from nodes; sessions and VMs go on.",
