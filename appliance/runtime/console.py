@@ -1,9 +1,9 @@
 """The consoles of guests: one hub per line, which one reads all the time, many watch, and one writes to.
 
 The hub is the line's only holder. It reads whether anybody watches or not, so that nothing in the guest
-ever blocks on its console; what it reads is made harmless (`console_output`) once, kept in memory and in
-a bounded capture, and offered to every viewer. A viewer sees what was last on the screen first, then
-live bytes. Whoever finds the writer's role free gets it by typing; `take` takes it from its holder.
+ever blocks on its console; what it reads is made harmless (`console_output`) once, kept in a bounded
+capture, and offered to every viewer. A viewer sees what was shown before it came first, then live bytes.
+Whoever finds the writer's role free gets it by typing; `take` takes it from its holder.
 
 A guest that floods its console is read at FLOOD_BYTES_PER_S: it waits, the daemon does not. A viewer
 that cannot keep up is cut off by its stream. The line is opened again whenever it ends while the guest
@@ -31,11 +31,13 @@ from appliance.log import facts
 from appliance.model import VmId
 from appliance.runtime.backend import ConsoleLine
 from appliance.runtime.console_capture import Capture
-from appliance.runtime.console_output import HarmlessOutput, Scrollback
+from appliance.runtime.console_history import send_history
+from appliance.runtime.console_output import HarmlessOutput
 
 logger = logging.getLogger(__name__)
 
 HISTORY_BYTES = 65_536
+"""Sent to a viewer that does not say how much it wants; at most, it gets what the capture keeps."""
 READ_BYTES = 4096
 FLOOD_BYTES_PER_S = 1_048_576
 PAUSE_S = 0.005
@@ -47,6 +49,8 @@ INPUT_PATIENCE_S = 5.0
 RETRY_FIRST_S = 0.1
 RETRY_LONGEST_S = 5.0
 LARGEST_SIDE = 1000
+WRITE = ("free", "take", "later", "never")
+"""How a viewer comes: it writes if nobody else does, in any case, once it wants to, or not at all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,10 +91,10 @@ class Hub:
         self._line = line
         self._capture = capture
         self._timers = timers
-        self._scrollback = Scrollback(HISTORY_BYTES)
-        self._scrollback.append(capture.tail(HISTORY_BYTES))
+        self._arriving: list[Viewer] = []
         self._viewers: list[Viewer] = []
         self._writer: Viewer | None = None
+        self._size: Size | None = None
         self._open: OpenLine | None = None
         self._waiting_for: str | None = "the line is being opened"
         self._logged_reason: str | None = None
@@ -111,14 +115,18 @@ class Hub:
 
     def end_views(self, reason: str) -> None:
         """End every view, with a word why."""
-        for viewer in self._viewers:
+        for viewer in self._arriving + self._viewers:
             viewer.stream.end(reason)
 
-    async def view(self, viewer: Viewer, *, history_bytes: int, take: bool) -> None:
-        """Serve a viewer until it leaves or the guest does."""
-        viewer.stream.offer(FrameKind.DATA, self._scrollback.tail(history_bytes))
+    async def view(self, viewer: Viewer, *, history_bytes: int, write: str) -> None:
+        """Serve a viewer, which comes as WRITE says, until it leaves or the guest does."""
+        self._arriving.append(viewer)
+        try:
+            await send_history(viewer.stream, self._capture, history_bytes, self._timers)
+        finally:
+            self._arriving.remove(viewer)
         self._viewers.append(viewer)
-        if take or (self._writer is None and not viewer.read_only):
+        if write == "take" or (write == "free" and self._writer is None):
             self._writer = viewer
         self._role_changed()
         try:
@@ -199,7 +207,6 @@ class Hub:
         loop.call_later(max(PAUSE_S, count / FLOOD_BYTES_PER_S), go_on)
 
     def _show(self, shown: bytes) -> None:
-        self._scrollback.append(shown)
         self._capture.append(shown)
         for viewer in self._viewers:
             viewer.stream.offer(FrameKind.DATA, shown)
@@ -261,30 +268,35 @@ class Hub:
             case "resize":
                 viewer.size = _size(order)
                 if self._writer is viewer:
-                    self._resize()
+                    self._role_changed()
             case "take":
                 if viewer.read_only:
                     raise UsageError("a viewer that only watches cannot write")
                 self._writer = viewer
                 self._role_changed()
+            case "claim":
+                if self._writer is None and not viewer.read_only:
+                    self._writer = viewer
+                    self._role_changed()
             case "release":
                 if self._writer is viewer:
                     self._writer = None
                     self._role_changed()
             case other:
-                raise UsageError(f"a console knows no order {other!r}", hint="resize, take or release")
+                raise UsageError(f"a console knows no order {other!r}", hint="resize, take, claim or release")
 
     def _role_changed(self) -> None:
         self._resize()
         self._tell()
 
     def _resize(self) -> None:
-        """Give the guest's terminal the size of the writer's."""
-        if self._open is None or self._writer is None or self._writer.size is None:
+        """Give the guest's terminal the size of the writer's, or the last that it had."""
+        if self._writer is not None and self._writer.size is not None:
+            self._size = self._writer.size
+        if self._open is None or self._size is None:
             return
-        size = self._writer.size
         with contextlib.suppress(OSError):
-            packed = struct.pack("4H", size.rows, size.columns, 0, 0)
+            packed = struct.pack("4H", self._size.rows, self._size.columns, 0, 0)
             fcntl.ioctl(self._open.descriptor, termios.TIOCSWINSZ, packed)
 
     def _tell(self) -> None:
@@ -297,6 +309,7 @@ class Hub:
                     "you_write": self._writer is viewer,
                     "others": [other.who for other in self._viewers if other is not viewer],
                     "waiting_for": self._waiting_for,
+                    "size": [self._size.rows, self._size.columns] if self._size else None,
                 },
             )
 
@@ -334,7 +347,7 @@ class Consoles:
             hub.end_views("the VM has stopped")
 
     async def view(self, stream: Stream, request: Mapping[str, object]) -> None:
-        """Serve one viewer: `{"vm", "rows", "columns", "history_bytes", "who", "write": free|take|never}`.
+        """Serve one viewer: `{"vm", "rows", "columns", "history_bytes", "who", "write": one of WRITE}`.
 
         :raises ConflictError: the VM does not run here
         :raises UsageError: the request is malformed
@@ -342,8 +355,8 @@ class Consoles:
         vm_id = VmId(_number(request, "vm", default=None, most=2**63))
         history_bytes = _number(request, "history_bytes", default=HISTORY_BYTES, most=2**31)
         write = request.get("write", "free")
-        if write not in {"free", "take", "never"}:
-            raise UsageError(f"write is {write!r}", hint="free, take or never")
+        if not isinstance(write, str) or write not in WRITE:
+            raise UsageError(f"write is {write!r}", hint=f"one of: {', '.join(WRITE)}")
         size = _size(request) if {"rows", "columns"} <= request.keys() else None
         hub, _ = self._hubs.get(vm_id, (None, None))
         if hub is None:
@@ -351,7 +364,7 @@ class Consoles:
         viewer = Viewer(stream, _label(request, stream), size, read_only=write == "never")
         logger.info("console viewed", extra=facts(vm=vm_id, who=viewer.who))
         try:
-            await hub.view(viewer, history_bytes=history_bytes, take=write == "take")
+            await hub.view(viewer, history_bytes=history_bytes, write=write)
         finally:
             logger.info("console left", extra=facts(vm=vm_id, who=viewer.who))
 

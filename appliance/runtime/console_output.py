@@ -122,36 +122,3 @@ def _draws(parameters: str, between: str, final: str) -> bool:
 
 def _are_small(parameters: str) -> bool:
     return all(not number or int(number) <= LARGEST_NUMBER for number in re.split("[;:]", parameters))
-
-
-class Scrollback:
-    """The last bytes that a console has shown."""
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._bytes = bytearray()
-
-    def append(self, shown: bytes) -> None:
-        """Add what was shown, forgetting the oldest."""
-        self._bytes += shown
-        if len(self._bytes) > 2 * self._limit:
-            del self._bytes[: -self._limit]
-
-    def tail(self, count: int) -> bytes:
-        """The last `count` bytes or fewer, from the beginning of a line if lines were cut off."""
-        count = min(count, self._limit)
-        if count <= 0:
-            return b""
-        if len(self._bytes) <= count:
-            return bytes(self._bytes)
-        kept = bytes(self._bytes[-count:])
-        _, newline, lines = kept.partition(b"\n")
-        return lines if newline else _from_a_safe_place(kept)
-
-
-def _from_a_safe_place(cut: bytes) -> bytes:
-    """`cut` without the rest of a character or of a sequence at its beginning, as far as that can be told."""
-    start = 0
-    while start < min(4, len(cut)) and cut[start] & 0xC0 == 0x80:
-        start += 1
-    return cut[start:]

@@ -37,6 +37,10 @@ class Bench:
         self.path = path
         self.capture = folder / f"{VM}.tty"
 
+    def captured(self) -> int:
+        """How many bytes are kept in files."""
+        return sum(file.stat().st_size for file in self.capture.parent.glob(f"{self.capture.name}*"))
+
     @contextlib.asynccontextmanager
     async def viewer(self, **request: object) -> AsyncIterator[Seen]:
         """Somebody who watches, and what is seen."""
@@ -234,11 +238,101 @@ async def test_the_guest_is_read_though_nobody_watches(bench: Bench, line: PtyLi
                 written += os.write(line.guest, b"%09d\n" % written * 100)
             except BlockingIOError:
                 await asyncio.sleep(0.001)
-    await eventually(lambda: bench.capture.stat().st_size == written)
+    await eventually(lambda: bench.captured() == written)
     async with bench.viewer() as seen:
         first = await seen.stream.receive()
         assert first is not None
         assert console.HISTORY_BYTES - 20 < len(first.payload) <= console.HISTORY_BYTES
+
+
+async def test_a_mebibyte_of_history_and_what_is_said_meanwhile_come_whole_and_once(
+    bench: Bench, line: PtyLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(console, "FLOOD_BYTES_PER_S", 20_000_000)
+    monkeypatch.setattr(console, "PAUSE_S", 0)
+    said = 0
+
+    async def say(until: int) -> None:
+        nonlocal said
+        while said < until:
+            with contextlib.suppress(BlockingIOError):
+                os.write(line.guest, b"%08d\n" % said)
+                said += 1
+            await asyncio.sleep(0)
+
+    async with asyncio.timeout(60), asyncio.TaskGroup() as tasks:
+        await say(130_000)
+        talk = tasks.create_task(say(140_000))
+        async with bench.viewer(history_bytes=1_048_576) as seen:
+            await seen.until(lambda: seen.output.endswith(b"%08d\n" % 139_999))
+        await talk
+    assert len(seen.output) > 1_040_000
+    numbers = [int(number) for number in seen.output.split()]
+    assert numbers == list(range(numbers[0], 140_000))
+
+
+async def test_a_viewer_that_reads_no_history_holds_nobody_up_and_ends_with_the_guest(
+    bench: Bench, line: PtyLine
+) -> None:
+    bench.capture.with_name(f"{bench.capture.name}.1").write_bytes(b"long ago\n" * 100_000)
+    bench.consoles.guest_gone(VM)
+    bench.consoles.guest_runs(VM)
+    async with bench.viewer(history_bytes=1_000_000) as lazy, bench.viewer(history_bytes=0) as other:
+        await other.until(lambda: "writer" in other.state)
+        line.print(b"news")
+        await other.until_it_ends(b"news")
+        assert other.state["others"] == []
+        bench.consoles.guest_gone(VM)
+        async with asyncio.timeout(5):
+            while await lazy.stream.receive():
+                pass
+        assert lazy.stream.farewell == "the VM has stopped"
+
+
+async def test_a_capture_that_somebody_has_written_comes_out_harmless(bench: Bench, line: PtyLine) -> None:
+    bench.consoles.guest_gone(VM)
+    bench.capture.write_bytes(
+        b"a\x1b]52;c;cHduZWQ=\x07b\x1b[6n\x1b]0;title\x07" + b"\xff" * 70_000 + b"c\x1b["
+    )
+    bench.consoles.guest_runs(VM)
+    async with bench.viewer(history_bytes=1_048_576) as seen:
+        await seen.until(lambda: "writer" in seen.state)
+        assert seen.output == b"ab" + "\ufffd".encode() * 70_000 + b"c"
+
+
+async def test_a_capture_that_cannot_be_written_leaves_a_history(bench: Bench, line: PtyLine) -> None:
+    bench.capture.mkdir()
+    line.print(b"one\r\n")
+    async with bench.viewer() as seen:
+        await seen.until_it_ends(b"one\r\n")
+    async with bench.viewer() as seen:
+        await seen.until(lambda: "writer" in seen.state)
+        assert seen.output == b"one\r\n"
+
+
+async def test_who_comes_to_write_later_takes_a_free_role_and_no_other(bench: Bench) -> None:
+    async with bench.viewer(write="later") as late:
+        await late.until(lambda: "writer" in late.state)
+        assert late.state["writer"] is None
+        async with bench.viewer() as first:
+            await first.until(lambda: first.state.get("you_write") is True)
+            await late.order("claim")
+            await late.order("resize", rows=1, columns=1)
+        await late.until(lambda: late.state["others"] == [])
+        assert late.state["writer"] is None
+        await late.order("claim")
+        await late.until(lambda: late.state["you_write"] is True)
+
+
+async def test_everybody_knows_the_size_of_the_guests_terminal(bench: Bench, line: PtyLine) -> None:
+    async with bench.viewer(write="never", rows=10, columns=20) as seen:
+        await seen.until(lambda: "size" in seen.state)
+        assert seen.state["size"] is None
+        async with bench.viewer(rows=40, columns=120) as writer:
+            await seen.until(lambda: seen.state["size"] == [40, 120])
+            await writer.order("resize", rows=41, columns=121)
+            await seen.until(lambda: seen.state["size"] == [41, 121])
+            assert line.size == (41, 121)
 
 
 async def test_a_viewer_that_does_not_read_loses_its_view_and_the_others_do_not(

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from appliance.runtime.console_capture import Capture
+from appliance.runtime.console_capture import LOST, UNWRITTEN_BYTES, Capture
 
 
 def test_the_pair_of_files_stays_within_its_limit_and_loses_only_the_oldest(tmp_path: Path) -> None:
@@ -15,7 +15,7 @@ def test_the_pair_of_files_stays_within_its_limit_and_loses_only_the_oldest(tmp_
         capture.append(written[start : start + 50])
         assert sum(file.stat().st_size for file in (tmp_path / "deep").iterdir()) <= 1000
     assert capture.tail(450) == written[-450:]
-    assert 500 <= len(capture.tail(10_000)) <= 1000
+    assert 800 <= len(capture.tail(10_000)) <= 1000
     assert written.endswith(capture.tail(10_000))
     capture.close()
 
@@ -41,4 +41,56 @@ def test_a_capture_that_cannot_be_written_is_reported_once(
         capture.append(b"one")
         capture.append(b"two")
     assert [record.getMessage() for record in caplog.records] == ["the console cannot be captured"]
-    assert capture.tail(10) == b""
+    assert capture.tail(10) == b"onetwo"
+
+
+def test_what_could_not_be_written_is_written_later_and_a_line_says_what_is_lost(tmp_path: Path) -> None:
+    file = tmp_path / "7.tty"
+    capture = Capture(file)
+    capture.append(b"before ")
+    capture.close()
+    file.rename(tmp_path / "aside")
+    file.mkdir()
+    capture.append(b"kept ")
+    file.rmdir()
+    (tmp_path / "aside").rename(file)
+    capture.append(b"after ")
+    assert file.read_bytes() == capture.tail(1000) == b"before kept after "
+    capture.close()
+    file.rename(tmp_path / "aside")
+    file.mkdir()
+    for _ in range(20):
+        capture.append(b"x" * 10_000)
+    assert capture.tail(10**6) == LOST + b"x" * UNWRITTEN_BYTES
+    file.rmdir()
+    (tmp_path / "aside").rename(file)
+    capture.append(b"end")
+    assert capture.tail(10**6) == b"before kept after " + LOST + b"x" * UNWRITTEN_BYTES + b"end"
+    capture.close()
+
+
+def test_a_reader_goes_on_where_it_was_while_files_change_places(tmp_path: Path) -> None:
+    capture = Capture(tmp_path / "7.tty", limit=1000)
+    position, read, written = 0, b"", b""
+    for number in range(500):
+        piece = b"%03d " % number
+        capture.append(piece)
+        written += piece
+        if number % 7 == 0:
+            got, position = capture.read(position, 1000)
+            read += got
+    assert position == capture.end - 4 * (499 % 7)
+    assert written.startswith(read)
+    assert capture.read(position, 3)[0] == written[position : position + 3]
+    assert capture.read(0, 2)[1] == capture.first + 2
+    capture.close()
+
+
+def test_files_that_somebody_has_removed_are_left_out(tmp_path: Path) -> None:
+    capture = Capture(tmp_path / "7.tty", limit=1000)
+    for number in range(300):
+        capture.append(b"%03d " % number)
+    (tmp_path / "7.tty.2").unlink()
+    assert 200 <= len(capture.tail(1000)) < 1000
+    assert capture.tail(1000).endswith(b"298 299 ")
+    capture.close()

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from appliance.runtime.console_output import LONGEST_STRING, HarmlessOutput, Scrollback
+from appliance.runtime.console_output import LONGEST_STRING, HarmlessOutput
 
 ATTACKS = {
     "primary device attributes": b"\x1b[c",
@@ -174,21 +174,3 @@ def test_an_endless_sequence_is_not_kept() -> None:
     output = HarmlessOutput()
     for _ in range(1000):
         assert_harmless(output.feed(b"\x1b[" + b"1;" * 500))
-
-
-def test_scrollback_keeps_the_end_and_begins_with_a_line() -> None:
-    scrollback = Scrollback(100)
-    for number in range(1000):
-        scrollback.append(b"line %d\r\n" % number)
-    tail = scrollback.tail(1_000_000)
-    assert tail.startswith(b"line ")
-    assert tail.endswith(b"line 999\r\n")
-    assert 80 < len(tail) <= 100
-    assert scrollback.tail(12) == b"line 999\r\n"
-    assert scrollback.tail(0) == b""
-
-
-def test_scrollback_never_begins_inside_a_character() -> None:
-    scrollback = Scrollback(5)
-    scrollback.append("ééé".encode())
-    assert scrollback.tail(5).decode() == "éé"
