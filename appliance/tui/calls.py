@@ -15,7 +15,7 @@ import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from appliance.errors import ApplianceError, HostError, TimeExpressionError
 from appliance.qa.output import printable
@@ -80,6 +80,14 @@ class Outcome:
         first, second = (self.out, self.err) if self.ok else (self.err, self.out)
         lines = [*first.splitlines(), *second.splitlines()]
         return tuple(printable(line).strip() for line in lines if line.strip())
+
+
+class Calls(Protocol):
+    """Whoever does calls: a `Caller`, or somebody who keeps a log of what it does."""
+
+    async def __call__(
+        self, words: Sequence[str], *, stdin: str = "", progress: Told | None = None
+    ) -> Outcome: ...
 
 
 class Caller:

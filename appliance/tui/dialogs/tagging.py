@@ -1,0 +1,143 @@
+"""The form for tags: beside what is written stands whom it concerns, as a rehearsal of the verb tells it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.cells import cell_len, set_cell_size
+from textual.app import ComposeResult
+from textual.containers import VerticalScroll
+from textual.content import Content
+from textual.timer import Timer
+from textual.widgets import Static
+
+from appliance.model import UserState
+from appliance.tui.calls import Outcome
+from appliance.tui.dialogs.dialog import glyphs_of
+from appliance.tui.dialogs.form import VerbForm
+
+PAUSE_S = 0.3
+"""How long nothing must be written before a rehearsal begins."""
+MOST = 200
+"""How many desktops are named."""
+NAME, USER, PRESENCE = 20, 14, 14
+CONNECTED = {UserState.CONNECTING, UserState.CONNECTED}
+
+Row = Mapping[str, Any]
+
+
+class TagForm(VerbForm):
+    """A form of `di tag`, `di untag` or `di tag --undo`, with the desktops that it would concern."""
+
+    SCROLLS = "#concerned"
+    DEFAULT_CSS = """
+    TagForm {
+        #fields { max-height: 8; }
+        #summary { height: auto; margin-top: 1; text-style: bold; }
+        #concerned { height: auto; scrollbar-size-vertical: 1; }
+        #rows { height: auto; }
+        #help { height: 1; }
+    }
+    """
+
+    _pause: Timer | None = None
+    _rehearsed: tuple[tuple[str, ...], ...] | None = None
+
+    def beneath(self) -> ComposeResult:
+        """The desktops concerned."""
+        yield Static("", id="summary")
+        with VerticalScroll(id="concerned", can_focus=False):
+            yield Static("", id="rows")
+
+    def changed(self) -> None:
+        """Rehearse what is written now, unless more is written at once."""
+        if self._pause is not None:
+            self._pause.stop()
+        self._pause = self.set_timer(PAUSE_S, self._rehearse)
+
+    def _rehearse(self) -> None:
+        calls = tuple(tuple(words) for words in self.calls())
+        if calls == self._rehearsed:
+            return
+        self._rehearsed = None
+        if self.problems() or any(field.problem for field in self.fields) or self._lacks_something():
+            self._tell(Content.styled("Whom it concerns is told here.", "not bold $text-muted"), ())
+            return
+        self.run_worker(self._ask(calls), group="rehearsal", exclusive=True)
+
+    def _lacks_something(self) -> bool:
+        return any(field.question.required and not field.text for field in self.fields)
+
+    async def _ask(self, calls: tuple[tuple[str, ...], ...]) -> None:
+        rows: list[Row] = []
+        for words in calls:
+            outcome = await self.call([*words, "--dry-run", "-o", "json"])
+            if not outcome.ok:
+                self._tell(_failure(outcome), ())
+                return
+            rows += outcome.json
+        self._rehearsed = calls
+        self._tell(summary(rows), rows)
+
+    def _tell(self, heading: Content, rows: Sequence[Row]) -> None:
+        glyphs = glyphs_of(self.app)
+        self.query_one("#summary", Static).update(heading)
+        lines = [line(row, glyphs.person, glyphs.ellipsis) for row in rows[:MOST]]
+        if len(rows) > MOST:
+            lines.append(Content.styled(f"and {len(rows) - MOST:,} more", "$text-muted"))
+        self.query_one("#rows", Static).update(Content("\n").join(lines))
+        self.query_one("#concerned", VerticalScroll).display = bool(lines)
+        self.call_after_refresh(self.fit)
+
+
+def summary(rows: Sequence[Row]) -> Content:
+    """How many desktops, of how many people, and how many are in use."""
+    if not rows:
+        return Content("No desktop is concerned.")
+    people = len({row["user"] for row in rows})
+    connected = sum(row["user_state"] in CONNECTED for row in rows)
+    in_use = (
+        Content.styled(f"{connected:,} in use", "bold $text-warning") if connected else Content("none in use")
+    )
+    lost = sum(row["next_di_id"] is None for row in rows)
+    parts = [Content(f"{_count(len(rows), 'desktop')} of {_count(people, 'person', 'people')}, "), in_use]
+    if lost:
+        parts.append(Content.styled(f", {lost:,} would find no image", "bold $text-error"))
+    return Content("").join(parts)
+
+
+def line(row: Row, person: str, ellipsis: str) -> Content:
+    """A desktop that is concerned: what it runs, and what it would run."""
+    present = row["user_state"] in CONNECTED
+    runs, then = row["current_di_id"], row["next_di_id"]
+    move = f"{_image(runs, 'stopped')} → {_image(then, 'no image')}"
+    return Content.assemble(
+        (_cut(str(row["name"]), NAME, ellipsis), "bold"),
+        _cut(str(row["user"]), USER, ellipsis),
+        (_cut(f"{person} {row['user_state']}" if present else "", PRESENCE, ellipsis), "$text-warning"),
+        (move, "$text-error" if then is None else ""),
+        ("  starts again" if row["comes_back"] else "", "$text-muted"),
+    )
+
+
+def _failure(outcome: Outcome) -> Content:
+    text = outcome.err.strip()
+    hint = f" ({outcome.hint})" if outcome.hint else ""
+    return Content.assemble(
+        (f"{text[:1].upper()}{text[1:]}", "bold $text-error"), (hint, "not bold $text-muted")
+    )
+
+
+def _image(number: int | None, none: str) -> str:
+    return none if number is None else f"image {number}"
+
+
+def _cut(text: str, width: int, ellipsis: str) -> str:
+    if cell_len(text) > width - 1:
+        text = set_cell_size(text, width - 2) + ellipsis
+    return set_cell_size(text, width)
+
+
+def _count(number: int, noun: str, plural: str | None = None) -> str:
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
