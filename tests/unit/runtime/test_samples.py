@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from appliance.clock import ManualClock
-from appliance.control import ControlServer, open_stream
+from appliance.control import ControlServer, Stream, open_stream
 from appliance.control_frames import MAX_PAYLOAD, FrameKind, encode
 from appliance.errors import BackendError, DaemonDownError, UsageError
 from appliance.model import Usage, VmId
@@ -172,6 +172,19 @@ async def after(host: Host, seconds: float, rounds: AsyncGenerator[Round, None])
     return await another(rounds)
 
 
+async def rounds_until(stream: Stream, reached: Callable[[dict[str, object]], bool]) -> int:
+    """Read a stream until a frame says something; how many rounds that took."""
+    rounds = 0
+    async with asyncio.timeout(5):
+        while frame := await stream.receive():
+            vms = frame.content()["vms"]
+            assert isinstance(vms, dict)
+            rounds += not frame.content()["more"]
+            if reached(vms):
+                return rounds
+    raise AssertionError(f"the stream ended: {stream.farewell}")
+
+
 async def settled() -> None:
     """Let both ends of the sockets come to rest."""
     for _ in range(50):
@@ -270,15 +283,13 @@ async def test_a_watcher_that_never_reads_costs_the_others_nothing(host: Host, c
         assert len((await another(rounds)).vms) == 5_000
         for _ in range(20):
             assert len((await after(host, 2.0, rounds)).vms) == 5_000
-        waiting = 0
-        async with asyncio.timeout(5):
-            while True:
-                frame = await idle.receive()
-                assert frame is not None
-                waiting += not frame.content()["more"]
-                if waiting == 2:
-                    break
-    assert host.looked == 21
+        waited = await rounds_until(idle, lambda vms: "4999" in vms)
+        assert waited == 1
+        host.runs(4_999, cpu_s=1.0, memory_bytes=999)
+        await after(host, 2.0, rounds)
+        waited = await rounds_until(idle, lambda vms: vms.get("4999") == [0.0, 999])
+        assert waited < 10, "what it has not read does not pile up"
+    assert host.looked == 22
 
 
 async def test_a_long_look_gives_everybody_turns_and_rests(host: Host, control: Path) -> None:
