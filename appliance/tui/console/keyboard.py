@@ -1,0 +1,33 @@
+"""Keys for the guest, before any binding sees them."""
+
+from __future__ import annotations
+
+from textual import events
+from textual.app import App
+from textual.widget import Widget
+
+from appliance.tui.console.terminal import Terminal
+
+
+class GuestKeyboard(App[None]):
+    """A base of the app: while a console is typed into, its terminal gets every key.
+
+    Textual asks bindings with priority, from the app down, before the focused widget hears of a key, so
+    neither a widget nor `check_action` of one class can keep ctrl+q for the guest. The keys are therefore
+    taken here, where they come in. A dialog on top has the focus of its own screen, and gets its keys.
+    """
+
+    async def on_event(self, event: events.Event) -> None:
+        if isinstance(event, events.Key) and not event.is_forwarded:
+            if not self.app_focus:
+                self.app_focus = True
+            terminal = typed_into(self.focused)
+            if terminal is not None:
+                terminal.take_key(event)
+                return
+        await super().on_event(event)
+
+
+def typed_into(focused: Widget | None) -> Terminal | None:
+    """The terminal that gets the keys, if the focused widget is one and is typed into."""
+    return focused if isinstance(focused, Terminal) and focused.typing else None

@@ -1,0 +1,140 @@
+"""The line above the consoles, with their tabs, and the line below, with what keys do and who is there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.cells import cell_len
+from textual import events
+from textual.content import Content
+from textual.message import Message
+from textual.widgets import Static
+
+from appliance.tui.console.terminal import Terminal
+from appliance.tui.console.words import (
+    COMMANDS,
+    KEYS_BACK,
+    READ_ONLY_HIDES,
+    Glyphs,
+    glyph,
+    place,
+    who_is_there,
+)
+
+LONGEST_NAME = 24
+
+
+class TabLine(Static):
+    """One tab for each open console."""
+
+    DEFAULT_CSS = """
+    TabLine { height: 1; background: $panel; color: $text-muted; }
+    """
+
+    class Chosen(Message):
+        """A tab was clicked."""
+
+        def __init__(self, place: int) -> None:
+            super().__init__()
+            self.place = place
+
+    def __init__(self, glyphs: Glyphs) -> None:
+        super().__init__(markup=False)
+        self._glyphs = glyphs
+        self._edges: list[tuple[int, int, int]] = []
+
+    def tell(self, terminals: Sequence[Terminal], active: Terminal | None) -> None:
+        """Show these tabs; the active one is always in view."""
+        tabs = [self._tab(terminal, terminal is active) for terminal in terminals]
+        current = next((at for at, terminal in enumerate(terminals) if terminal is active), 0)
+        first = _first_in_view([tab.cell_length for tab in tabs], current, self.size.width or 80)
+        shown: list[Content] = [Content(f"{self._glyphs.more} ")] if first else []
+        column = 2 if first else 0
+        self._edges = []
+        for at in range(first, len(tabs)):
+            shown.append(tabs[at])
+            self._edges.append((column, column + tabs[at].cell_length, at))
+            column += tabs[at].cell_length
+        self.update(Content("").join(shown))
+
+    def on_click(self, event: events.Click) -> None:
+        for start, end, at in self._edges:
+            if start <= event.x < end:
+                self.post_message(self.Chosen(at))
+
+    def _tab(self, terminal: Terminal, is_active: bool) -> Content:
+        mark, colour = glyph(self._glyphs, terminal.standing, terminal.company)
+        name = shortened(terminal.vm_name, LONGEST_NAME, self._glyphs.more)
+        news = self._glyphs.news if terminal.has_news else " "
+        style = "bold $foreground on $surface" if is_active else "$text-muted"
+        return Content.assemble(
+            (" ", style),
+            (mark, f"${colour} on $surface" if is_active else f"${colour}"),
+            (f" {name}", style),
+            (news, "bold $text-warning" if not is_active else style),
+        )
+
+
+class BottomLine(Static):
+    """What keys do now, and who is at the console. While keys go to the guest, the way back is shown."""
+
+    DEFAULT_CSS = """
+    BottomLine { height: 1; background: $panel; color: $text-muted; }
+    BottomLine.typing { background: $primary; color: $text; }
+    BottomLine.typing:blur { background: $panel; }
+    """
+
+    def __init__(self) -> None:
+        super().__init__(markup=False)
+
+    def tell(self, terminal: Terminal | None) -> None:
+        """Say it for this console."""
+        self.set_class(terminal is not None and terminal.typing, "typing")
+        self.update(Content("") if terminal is None else bottom_line(terminal, self.size.width or 80))
+
+
+def bottom_line(terminal: Terminal, width: int) -> Content:
+    """What the line below a console says, within `width`: the more important, the more to the left."""
+    news = terminal.notice or place(terminal.reading.lines_back, terminal.skipped_bytes)
+    there = who_is_there(terminal.company)
+    if terminal.typing:
+        left = Content.assemble((f" {KEYS_BACK} ", "bold"))
+    elif terminal.read_only:
+        left = Content.assemble((" read-only ", "bold $text-warning"), *_keys(READ_ONLY_HIDES))
+    else:
+        left = Content.assemble(*_keys(()))
+    right = Content.assemble((news, "bold $text-warning"), (" · " if news else "", ""), (f"{there} ", ""))
+    room = width - left.cell_length - 1
+    if right.cell_length <= room:
+        return Content.assemble(left, " " * (width - left.cell_length - right.cell_length), right)
+    if terminal.typing:
+        return Content.assemble(left, " ", right).truncate(width, ellipsis=True)
+    least = min(right.cell_length, max(width // 2, 24))
+    return Content.assemble(
+        left.truncate(width - least - 1, ellipsis=True), " ", right.truncate(least, ellipsis=True)
+    )
+
+
+def shortened(name: str, most: int, more: str) -> str:
+    """A name in `most` places."""
+    if cell_len(name) <= most:
+        return name
+    while cell_len(name) > most - cell_len(more):
+        name = name[:-1]
+    return name + more
+
+
+def _keys(hidden: Sequence[str]) -> list[tuple[str, str]]:
+    parts: list[tuple[str, str]] = []
+    for key, does in COMMANDS:
+        if key not in hidden:
+            parts += [(f" {key}", "bold $text-accent"), (f" {does}", "$text-muted")]
+    return parts
+
+
+def _first_in_view(widths: Sequence[int], current: int, width: int) -> int:
+    """The first tab to show, so that the current one fits."""
+    first = 0
+    while first < current and sum(widths[first : current + 1]) + (2 if first else 0) > width:
+        first += 1
+    return first

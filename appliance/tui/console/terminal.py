@@ -1,0 +1,384 @@
+"""One guest's console as a widget: draws what its hub sends, and sends what is typed.
+
+What comes waits in a bounded backlog; the pane says when some of it may be drawn, and for how long. Only
+lines that have changed are painted, a few times a second at most.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TypeAlias
+
+from rich.style import Style
+from textual import events
+from textual.geometry import Region
+from textual.message import Message
+from textual.strip import Strip
+from textual.timer import Timer
+from textual.widget import Widget
+
+from appliance.clock import Clock
+from appliance.tui.console.backlog import Backlog, Skipped
+from appliance.tui.console.interpreter import Interpreter
+from appliance.tui.console.keys import LEAVE, guest_bytes, pasted
+from appliance.tui.console.link import Company, Link, Standing
+from appliance.tui.console.reading import Position, Reading
+from appliance.tui.console.screen import GuestScreen
+from appliance.tui.console.strips import marked, strip_of
+
+FIRST_SIZE = (80, 24)
+"""Columns and lines, until the widget is laid out."""
+SLICE_BYTES = 2048
+PAINT_EVERY_S = 1 / 15
+PAINT_A_FLOOD_EVERY_S = 1 / 6
+WHEEL_LINES = 3
+
+CURSOR_KEYS_MODE = 1
+PASTE_MODE = 2004
+
+CURSOR = Style(reverse=True)
+IDLE_CURSOR = Style(underline=True)
+SELECTED = Style(reverse=True)
+FOUND = Style(color="black", bgcolor="yellow")
+FOUND_HERE = Style(color="black", bgcolor="bright_cyan", bold=True)
+
+Cursor: TypeAlias = tuple[int, int, bool]
+
+
+class Terminal(Widget, can_focus=True):
+    """The console of one VM. While `typing`, every key but Ctrl-] goes to the guest."""
+
+    ALLOW_SELECT = False
+    DEFAULT_CSS = """
+    Terminal { width: 1fr; height: 1fr; background: $background; color: $foreground; }
+    """
+
+    class Changed(Message):
+        """What the lines around this console say about it has changed."""
+
+        def __init__(self, terminal: Terminal) -> None:
+            super().__init__()
+            self.terminal = terminal
+
+    class Waiting(Message):
+        """Something has come and waits to be drawn."""
+
+        def __init__(self, terminal: Terminal) -> None:
+            super().__init__()
+            self.terminal = terminal
+
+    class KeysBack(Message):
+        """The person wants the keys back."""
+
+    class Copied(Message):
+        """A selection was made with the mouse, and is over."""
+
+        def __init__(self, text: str) -> None:
+            super().__init__()
+            self.text = text
+
+    def __init__(
+        self,
+        control: Path,
+        vm_id: int,
+        name: str,
+        *,
+        who: str,
+        read_only: bool,
+        ring_bytes: int,
+        clock: Clock,
+    ) -> None:
+        super().__init__()
+        self.vm_id = vm_id
+        self.vm_name = name
+        self.read_only = read_only
+        self.typing = False
+        self.company = Company()
+        self.standing = Standing.CONNECTING
+        self.reason = ""
+        self.since = clock.now()
+        """When the link went to what `standing` says."""
+        self.notice = ""
+        self.skipped_bytes = 0
+        self.has_news = False
+        """Whether something was shown since this was last in view."""
+        self._clock = clock
+        self._backlog = Backlog()
+        self._history_bytes = 0
+        self._has_told = False
+        self._paint_timer: Timer | None = None
+        self._painted_at = 0.0
+        self._is_flooded = False
+        self._strips: dict[int, Strip] = {}
+        self._painted_view: tuple[int, int, int] | None = None
+        self._painted_cursor: Cursor | None = None
+        self.link = Link(control, vm_id, who, self, clock, read_only=read_only, ring_bytes=ring_bytes)
+        self._start_anew()
+
+    @property
+    def is_catching_up(self) -> bool:
+        """Whether history is still to be drawn: nothing is painted before it is."""
+        return self._history_bytes > 0
+
+    # What the pane does
+
+    def on_mount(self) -> None:
+        self.run_worker(self.link.run(), name=f"console of VM {self.vm_id}", group="console")
+
+    def type(self, on: bool) -> None:
+        """Give the keys to the guest, or take them back and release the writer's role."""
+        self.typing = on and not self.read_only
+        self.link.wants_to_write = self.typing
+        self.link.order("claim" if self.typing else "release")
+        self.notice = ""
+        if self.typing:
+            self.reading.show_from(self.screen_model.end)
+        self.repaint()
+        self.post_message(self.Changed(self))
+
+    def draw_some(self, until: float) -> bool:
+        """Draw what waits, until it is drawn or the clock says `until`; whether anything is left."""
+        self._has_told = False
+        while self._backlog and self._clock.monotonic() < until:
+            piece = self._backlog.take(SLICE_BYTES)
+            if isinstance(piece, Skipped):
+                self._skip(piece)
+            else:
+                self._interpreter.feed(piece)
+                self._history_bytes = max(0, self._history_bytes - len(piece))
+        if self._history_bytes == 0:
+            self._paint_soon()
+        if not self._backlog:
+            self._is_flooded = False
+        return bool(self._backlog)
+
+    def scroll_lines(self, lines: int) -> None:
+        """Move the view over what has scrolled off."""
+        self.reading.scroll(lines)
+        self.repaint()
+        self.post_message(self.Changed(self))
+
+    def repaint(self) -> None:
+        """Paint everything again."""
+        self._strips.clear()
+        self._painted_view = None
+        self.paint()
+
+    def paint(self) -> None:
+        """Paint what has changed."""
+        self._painted_at = self._clock.monotonic()
+        screen, reading = self.screen_model, self.reading
+        view = (reading.first_in_view, screen.top, id(screen))
+        if view != self._painted_view:
+            self._strips.clear()
+            self._painted_view = view
+            self._painted_cursor = self._cursor()
+            screen.dirty.clear()
+            self.refresh()
+            return
+        cursor = self._cursor()
+        rows = {screen.top + y for y in screen.dirty}
+        if cursor != self._painted_cursor:
+            rows |= {place[0] for place in (cursor, self._painted_cursor) if place is not None}
+        self._painted_cursor = cursor
+        screen.dirty.clear()
+        regions: list[Region] = []
+        for number in sorted(rows):
+            self._strips.pop(number, None)
+            y = number - view[0]
+            if 0 <= y < self.size.height:
+                regions.append(Region(0, y, self.size.width, 1))
+        if regions:
+            self.refresh(*regions)
+
+    # What the link tells
+
+    def attached(self) -> None:
+        self._start_anew()
+
+    def shown(self, output: bytes, *, history: bool) -> None:
+        self._backlog.add(output, whole=history)
+        if history:
+            self._history_bytes += len(output)
+        if output and not self._has_told:
+            self._has_told = True
+            self.post_message(self.Waiting(self))
+
+    def joined(self, company: Company) -> None:
+        self.company = company
+        self._fit()
+        self.post_message(self.Changed(self))
+
+    def noticed(self, notice: str) -> None:
+        self.notice = notice
+        self.post_message(self.Changed(self))
+
+    def stands(self, standing: Standing, reason: str) -> None:
+        if standing != self.standing:
+            self.since = self._clock.now()
+        if standing is not Standing.OPEN:
+            self.company = Company()
+        self.standing, self.reason = standing, reason
+        self.post_message(self.Changed(self))
+
+    # What the person does
+
+    def take_key(self, event: events.Key) -> None:
+        """Send a key to the guest, or give the keys back if it is the one for that."""
+        if event.key == LEAVE:
+            self.post_message(self.KeysBack())
+            return
+        keys = guest_bytes(
+            event.key, event.character, cursor_keys=CURSOR_KEYS_MODE in self.screen_model.private_modes
+        )
+        if keys:
+            self._send(keys)
+
+    def on_key(self, event: events.Key) -> None:
+        """For apps that let keys come this far: see `appliance.tui.console.keyboard`."""
+        if self.typing:
+            event.stop()
+            event.prevent_default()
+            self.take_key(event)
+
+    def on_paste(self, event: events.Paste) -> None:
+        event.stop()
+        if self.typing:
+            self._send(pasted(event.text, bracketed=PASTE_MODE in self.screen_model.private_modes))
+
+    def on_blur(self) -> None:
+        if self.typing and self.app.app_focus and self.screen.focused is not self:
+            self.post_message(self.KeysBack())
+        self.repaint()
+
+    def on_focus(self) -> None:
+        self.repaint()
+
+    def on_resize(self, event: events.Resize) -> None:
+        if event.size.width and event.size.height:
+            self.link.resize(event.size.height, event.size.width)
+            self._fit()
+            self.repaint()
+
+    def on_mouse_scroll_up(self, event: events.MouseScrollUp) -> None:
+        event.stop()
+        self.scroll_lines(-WHEEL_LINES)
+
+    def on_mouse_scroll_down(self, event: events.MouseScrollDown) -> None:
+        event.stop()
+        self.scroll_lines(WHEEL_LINES)
+
+    def on_mouse_down(self, event: events.MouseDown) -> None:
+        if event.button == 1:
+            self.reading.select(self._position(event), begin=True)
+            self.capture_mouse()
+            self.repaint()
+
+    def on_mouse_move(self, event: events.MouseMove) -> None:
+        if self.app.mouse_captured is self:
+            self.reading.select(self._position(event), begin=False)
+            self.repaint()
+
+    def on_mouse_up(self, event: events.MouseUp) -> None:
+        if self.app.mouse_captured is self:
+            self.release_mouse()
+            if self.reading.head is None:
+                self.reading.select_nothing()
+            else:
+                self.post_message(self.Copied(self.reading.text()))
+
+    # How it is painted
+
+    def render_line(self, y: int) -> Strip:
+        number = self.reading.first_in_view + y
+        strip = self._strips.get(number)
+        if strip is None:
+            strip = self._strips[number] = self._painted(number)
+        return strip
+
+    def notify_style_update(self) -> None:
+        super().notify_style_update()
+        self._strips.clear()
+
+    def _painted(self, number: int) -> Strip:
+        screen, reading = self.screen_model, self.reading
+        width, base = self.size.width, self.rich_style
+        on_screen = number >= screen.top
+        line = screen.line(number)
+        strip = strip_of(line, width, base, reverse=on_screen and screen.is_reversed)
+        strip = marked(strip, reading.occurrences(number), FOUND)
+        if reading.found is not None and reading.found[0] == number:
+            here = [place for place in reading.occurrences(number) if place[0] == reading.found[1]]
+            strip = marked(strip, here, FOUND_HERE)
+        if selected := reading.selected(number):
+            strip = marked(strip, [selected], SELECTED)
+        if (cursor := self._cursor()) and cursor[0] == number:
+            column = cursor[1]
+            place = (column, column + 1)
+            strip = marked(strip, [place], CURSOR if cursor[2] else IDLE_CURSOR)
+        return strip
+
+    def _cursor(self) -> Cursor | None:
+        """Line, column, and whether keys go there; None if it is not shown."""
+        cursor = self.screen_model.cursor
+        if cursor.hidden or self.standing is not Standing.OPEN:
+            return None
+        column = min(cursor.x, self.screen_model.columns - 1)
+        return (self.screen_model.top + cursor.y, column, self.typing and self.has_focus)
+
+    def _paint_soon(self) -> None:
+        every = PAINT_A_FLOOD_EVERY_S if self._is_flooded else PAINT_EVERY_S
+        wait = self._painted_at + every - self._clock.monotonic()
+        if wait <= 0:
+            self.paint()
+        elif self._paint_timer is None:
+            self._paint_timer = self.set_timer(wait, self._paint_now)
+
+    def _paint_now(self) -> None:
+        self._paint_timer = None
+        self.paint()
+
+    # The rest
+
+    def _start_anew(self) -> None:
+        columns, lines = self.size if self.is_mounted and self.size.area else FIRST_SIZE
+        self.screen_model = GuestScreen(columns, lines)
+        self.reading = Reading(self.screen_model, height=lines)
+        self._interpreter = Interpreter(self.screen_model)
+        self._backlog = Backlog()
+        self._history_bytes = 0
+
+    def _fit(self) -> None:
+        """Give the model the guest's size, if somebody else decides on it, else ours."""
+        columns, lines = self.size
+        if not columns or not lines:
+            return
+        self.reading.height = lines
+        if self.company.size is not None and not self.company.you_write:
+            lines, columns = self.company.size
+        self.screen_model.resize(lines, columns)
+        self._paint_soon()
+
+    def _skip(self, skipped: Skipped) -> None:
+        self._is_flooded = True
+        self._history_bytes = 0
+        self.skipped_bytes += skipped.count
+        self._interpreter.feed(skipped.lasting)
+        if not self.screen_model.is_alternate:
+            self._interpreter.feed(f"\r\n\x1b[2m… {skipped.count:,} bytes skipped\x1b[m\r\n".encode())
+
+    def _send(self, keys: bytes) -> None:
+        self.reading.select_nothing()
+        if self.reading.top is not None:
+            self.reading.show_from(self.screen_model.end)
+            self.repaint()
+            self.post_message(self.Changed(self))
+        if self.notice:
+            self.notice = ""
+            self.post_message(self.Changed(self))
+        self.link.type(keys)
+
+    def _position(self, event: events.MouseEvent) -> Position:
+        offset = event.get_content_offset_capture(self)
+        y = max(0, min(offset.y, self.size.height - 1))
+        return (self.reading.first_in_view + y, max(0, min(offset.x, self.size.width - 1)))

@@ -1,0 +1,96 @@
+"""What the lines around a console say. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from appliance.tui.console.link import Company, Standing
+
+KEYS_BACK = "Ctrl-] gives the keys back"
+COMMANDS = (
+    ("enter", "type"),
+    ("t", "take over"),
+    ("r", "release"),
+    ("[ ]", "tabs"),
+    ("pgup", "scroll"),
+    ("/", "search"),
+    ("y", "copy"),
+    ("w", "close"),
+    ("esc", "leave"),
+)
+READ_ONLY_HIDES = ("enter", "t", "r")
+
+
+@dataclass(frozen=True, slots=True)
+class Glyphs:
+    """One character for each state; the words beside them say the same."""
+
+    write: str
+    watch: str
+    busy: str
+    waiting: str
+    off: str
+    news: str
+    more: str
+
+
+PRETTY = Glyphs(write="●", watch="○", busy="◐", waiting="◌", off="■", news="•", more="…")
+ASCII = Glyphs(write="*", watch="o", busy="-", waiting="~", off="x", news="+", more=">")
+
+
+def glyph(glyphs: Glyphs, standing: Standing, company: Company) -> tuple[str, str]:
+    """The glyph of a console, and the name of its colour among the theme's variables."""
+    if standing is Standing.NOT_RUNNING:
+        return glyphs.off, "text-muted"
+    if standing in {Standing.DAEMON_DOWN, Standing.REFUSED}:
+        return glyphs.off, "text-error"
+    if standing is Standing.CONNECTING:
+        return glyphs.waiting, "text-muted"
+    if company.waiting_for:
+        return glyphs.waiting, "text-warning"
+    if company.you_write:
+        return glyphs.write, "text-success"
+    return (glyphs.busy, "text-warning") if company.writer else (glyphs.watch, "text-muted")
+
+
+def who_is_there(company: Company) -> str:
+    """Who writes, who watches, and what the line waits for."""
+    watching = [other for other in company.others if other != company.writer]
+    parts = []
+    if company.you_write:
+        parts.append("you write")
+    elif company.writer:
+        parts.append(f"{company.writer} writes, you watch")
+    else:
+        parts.append("nobody writes")
+    if watching:
+        parts.append(f"{', '.join(watching)} watch{'es' if len(watching) == 1 else ''}")
+    if company.waiting_for:
+        parts.append(f"waiting: {company.waiting_for}")
+    return " · ".join(parts)
+
+
+def trouble(standing: Standing, reason: str, since: datetime) -> str:
+    """Why nothing new can come, and since when; empty if all is well. `since` is in the reader's zone."""
+    at = f"since {since:%H:%M:%S}"
+    match standing:
+        case Standing.OPEN | Standing.CONNECTING:
+            return ""
+        case Standing.DAEMON_DOWN:
+            return f"The daemon is down {at}: {reason}. What is shown is old; this attaches again by itself."
+        case Standing.NOT_RUNNING:
+            word = "The VM has stopped" if reason == "the VM has stopped" else "The VM does not run"
+            return f"{word}, {at}. The console opens again when it runs."
+        case Standing.REFUSED:
+            return f"No console {at}: {reason}. This tries again by itself."
+
+
+def place(lines_back: int, skipped: int) -> str:
+    """Where the view is, if it is not where the guest writes, and what was left out of it."""
+    parts = []
+    if lines_back:
+        parts.append(f"{lines_back:,} lines back")
+    if skipped:
+        parts.append(f"{skipped:,} bytes skipped")
+    return " · ".join(parts)

@@ -1,0 +1,157 @@
+"""Consoles in the TUI, from keys to the guest's end of a real line and back."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from appliance.control import open_stream
+from appliance.control_frames import FrameKind
+from appliance.model import VmId
+from appliance.tui.console.link import Standing
+from tests.support.console_desk import VM, ConsoleApp, Daemon, daemon, model_text, painted, until
+
+SIZE = (100, 30)
+
+
+@pytest.fixture
+async def desk(tmp_path: Path) -> AsyncIterator[Daemon]:
+    async with daemon(tmp_path, VM, VmId(8)) as made:
+        yield made
+
+
+async def test_every_key_but_one_reaches_the_guest_whatever_is_bound(desk: Daemon) -> None:
+    app = ConsoleApp(desk.control)
+    line = desk.lines[VM]
+    async with app.run_test(size=SIZE) as pilot:
+        app.pane.open(VM, "alice-desktop")
+        await until(pilot, lambda: app.terminal.company.you_write)
+        await pilot.press("q", "ctrl+q", "ctrl+p", "ctrl+c", "tab", "f1", "escape", "up", "shift+tab", "é")
+        typed = b""
+
+        def arrived() -> bool:
+            nonlocal typed
+            typed += line.typed()
+            return typed.endswith("é".encode())
+
+        await until(pilot, arrived)
+        assert typed == b"q\x11\x10\x03\t\x1bOP\x1b\x1b[A\x1b[Z" + "é".encode()
+        assert app.stolen == []
+        await pilot.press("ctrl+right_square_bracket")
+        await until(pilot, lambda: app.left == [False])
+        assert not app.pane.typing
+        await until(pilot, lambda: app.terminal.company.writer is None)
+        await pilot.press("q", "ctrl+q")
+        await pilot.pause()
+        assert app.stolen == ["q", "ctrl+q"]
+        assert line.typed() == b""
+        await pilot.press("escape")
+        await until(pilot, lambda: app.left == [False, True])
+
+
+async def test_what_was_said_before_is_there_and_what_is_said_now_is_painted(desk: Daemon) -> None:
+    line = desk.lines[VM]
+    line.print(b"booted\r\n\x1b[1;31mlogin:\x1b[m ")
+    app = ConsoleApp(desk.control)
+    async with app.run_test(size=SIZE) as pilot:
+        app.pane.open(VM, "alice-desktop")
+        await until(pilot, lambda: painted(app.terminal)[:2] == ["booted", "login:"])
+        line.print(b"alice\r\n")
+        await until(pilot, lambda: "login: alice" in painted(app.terminal))
+        assert line.size == (app.terminal.size.height, app.terminal.size.width)
+        await pilot.resize_terminal(80, 24)
+        await until(pilot, lambda: line.size == (app.terminal.size.height, 80))
+        assert "login: alice" in painted(app.terminal)
+
+
+async def test_one_vm_has_one_tab_and_tabs_keep_their_own_screens(desk: Daemon) -> None:
+    app = ConsoleApp(desk.control)
+    async with app.run_test(size=SIZE) as pilot:
+        app.pane.open(VM, "alice-desktop")
+        app.pane.open(VmId(8), "bob-desktop")
+        app.pane.open(VM, "alice-desktop")
+        await until(pilot, lambda: app.counts == [1, 2])
+        desk.lines[VM].print(b"for alice")
+        desk.lines[VmId(8)].print(b"for bob")
+        await until(pilot, lambda: "for alice" in painted(app.terminal)[0])
+        await pilot.press("ctrl+right_square_bracket", "right_square_bracket")
+        await until(pilot, lambda: app.terminal.vm_id == 8 and "for bob" in painted(app.terminal)[0])
+        await pilot.press("w")
+        await until(pilot, lambda: app.counts == [1, 2, 1])
+        assert app.terminal.vm_id == VM
+        await pilot.press("w")
+        await until(pilot, lambda: app.counts == [1, 2, 1, 0])
+        assert app.pane.active is None
+
+
+async def test_a_watcher_is_told_who_writes_and_takes_over(desk: Daemon) -> None:
+    app = ConsoleApp(desk.control)
+    request = {"want": "console", "vm": VM, "who": "bob on pts/2", "rows": 10, "columns": 40}
+    async with await open_stream(desk.control, request) as bob, app.run_test(size=SIZE) as pilot:
+        await until(pilot, lambda: desk.lines[VM].size == (10, 40))
+        app.pane.open(VM, "alice-desktop")
+        await until(pilot, lambda: (app.terminal.company.writer or "").startswith("bob on pts/2"))
+        screen = app.terminal.screen_model
+        assert (screen.lines, screen.columns) == (10, 40)
+        await pilot.press("x")
+        await until(pilot, lambda: "bob on pts/2" in app.terminal.notice)
+        assert desk.lines[VM].typed() == b""
+        await pilot.press("ctrl+right_square_bracket", "t")
+        await until(pilot, lambda: app.terminal.company.you_write)
+        await until(pilot, lambda: desk.lines[VM].size == (app.terminal.size.height, SIZE[0]))
+        await pilot.press("y")
+        await until(pilot, lambda: desk.lines[VM].typed() == b"y")
+        bob.offer(FrameKind.ORDER, {"do": "take"})
+        await until(pilot, lambda: not app.terminal.company.you_write)
+
+
+async def test_read_only_never_types(desk: Daemon) -> None:
+    app = ConsoleApp(desk.control, read_only=True)
+    async with app.run_test(size=SIZE) as pilot:
+        app.pane.open(VM, "alice-desktop")
+        await until(pilot, lambda: app.terminal.standing is Standing.OPEN)
+        await pilot.press("x", "i", "t", "enter", "z")
+        await pilot.pause(0.1)
+        assert not app.pane.typing
+        assert desk.lines[VM].typed() == b""
+        assert app.terminal.company.writer is None
+
+
+async def test_a_daemon_that_goes_away_and_comes_back(desk: Daemon) -> None:
+    app = ConsoleApp(desk.control)
+    async with app.run_test(size=SIZE) as pilot:
+        app.pane.open(VM, "alice-desktop")
+        desk.lines[VM].print(b"before\r\n")
+        await until(pilot, lambda: "before" in painted(app.terminal))
+        await desk.stop()
+        await until(pilot, lambda: app.terminal.standing is Standing.DAEMON_DOWN)
+        trouble = app.query_one("#trouble")
+        await until(pilot, lambda: trouble.display)
+        assert "The daemon is down since" in str(trouble.render())
+        assert "before" in painted(app.terminal)
+        await pilot.press("x")
+        assert "not sent" in app.terminal.notice
+        await desk.start()
+        await until(pilot, lambda: app.terminal.standing is Standing.OPEN)
+        desk.lines[VM].print(b"after\r\n")
+        await until(pilot, lambda: "after" in painted(app.terminal))
+        assert model_text(app.terminal).split() == ["before", "after"]
+        assert not trouble.display
+
+
+async def test_a_vm_that_stops_and_starts_again(desk: Daemon) -> None:
+    app = ConsoleApp(desk.control)
+    async with app.run_test(size=SIZE) as pilot:
+        app.pane.open(VM, "alice-desktop")
+        desk.lines[VM].print(b"going down\r\n")
+        await until(pilot, lambda: "going down" in painted(app.terminal))
+        desk.gone(VM)
+        await until(pilot, lambda: app.terminal.standing is Standing.NOT_RUNNING)
+        assert "The VM has stopped" in str(app.query_one("#trouble").render())
+        assert "going down" in painted(app.terminal)
+        desk.run(VM)
+        await until(pilot, lambda: app.terminal.standing is Standing.OPEN)
+        desk.lines[VM].print(b"up again\r\n")
+        await until(pilot, lambda: painted(app.terminal)[:2] == ["going down", "up again"])
