@@ -26,7 +26,7 @@ def bring_up_to_date(settings: Settings) -> list[str]:
     if before is None:
         return [f"Database {file} made."] if migrate.upgrade(url) else []
     if before == migrate.head():
-        return []
+        return ["The journal of changes was put right."] if migrate.upgrade(url) else []
     with daemon_kept_out(settings):
         copy = free_name(file, before)
         migrate.copy(url, copy)

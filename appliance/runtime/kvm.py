@@ -27,7 +27,8 @@ from appliance.config import Settings
 from appliance.errors import BackendError, HostError
 from appliance.log import facts
 from appliance.model import NO_DI, InstallationId, Mark, Usage, VmId
-from appliance.runtime import bridge, console_log, kvm_accel, kvm_domain, kvm_launch, kvm_process, names
+from appliance import console_log
+from appliance.runtime import bridge, kvm_accel, kvm_domain, kvm_launch, kvm_process, names
 from appliance.runtime.backend import Departure, GuestSpec, Sighting
 from appliance.runtime.cgroups import NO_WEIGHTS, Cgroups, tell_weightless
 from appliance.runtime.followed import Followed

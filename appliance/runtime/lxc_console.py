@@ -13,7 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from appliance.errors import BackendError
-from appliance.runtime import console_log, lxc_command
+from appliance import console_log
+from appliance.runtime import lxc_command
 from appliance.threads import in_thread
 
 GETTY = 1

@@ -112,6 +112,14 @@ class Vms:
         rows = await self._connection.execute(_SELECT.where(passes).order_by(vms.c.id))
         return [_vm(row) for row in rows]
 
+    async def ids(self, filter_: Filter, among: Collection[int] | None = None) -> set[int]:
+        """The ids of the VMs that pass; with `among`, of these only."""
+        passes = where(filter_, KEYS, property_of(vm_properties, vms.c.id))
+        chosen = _SELECT.with_only_columns(vms.c.id, maintain_column_froms=True).where(passes)
+        if among is not None:
+            chosen = chosen.where(vms.c.id.in_(among))
+        return set(await self._connection.scalars(chosen))
+
     async def by_name(self, name: str) -> Vm | None:
         """The VM of this name, if there is one."""
         row = (await self._connection.execute(_SELECT.where(vms.c.name == name))).one_or_none()

@@ -1,0 +1,460 @@
+"""The TUI: panes, what moves between them, and the one look that keeps them all true.
+
+Ten times a second the database is asked whether anything was committed; only then is read what changed, and
+only the pane that is shown takes it in. Whoever changed it (`qa`, the HKD, another TUI) makes no difference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from contextlib import aclosing
+from typing import Any, ClassVar
+
+from textual import on
+from textual.app import ComposeResult, SystemCommand
+from textual.binding import Binding, BindingType
+from textual.content import Content
+from textual.screen import Screen
+from textual.widgets import ContentSwitcher
+
+from appliance.clock import Timers
+from appliance.errors import ApplianceError
+from appliance.model import VmState
+from appliance.storage.live import Delta, LiveReader
+from appliance.tui import themes
+from appliance.tui.acting import ActingApp
+from appliance.tui.actions import Action, Ask
+from appliance.tui.console.keyboard import GuestKeyboard
+from appliance.tui.console.pane import ConsolesPane
+from appliance.tui.facts import local
+from appliance.tui.glyphs import ASCII, Glyphs
+from appliance.tui.panes.base import Pane, TablePane
+from appliance.tui.panes.dashboard import DashboardPane
+from appliance.tui.panes.events import EventsPane
+from appliance.tui.panes.hosts import HostsPane
+from appliance.tui.panes.images import ImagesPane
+from appliance.tui.panes.settings import SettingsPane
+from appliance.tui.panes.users import UsersPane
+from appliance.tui.panes.vms import SessionsPane, VmsPane
+from appliance.tui.remembered import Remembered
+from appliance.tui.site import Site
+from appliance.tui.view import clock
+from appliance.tui.widgets.bars import HintBar, TabBar, TopBar
+from appliance.tui.widgets.command_log import CommandLog
+from appliance.tui.widgets.go_to import GoTo
+from appliance.tui.widgets.record_table import RecordTable
+
+LOOK_S = 0.1
+"""How often the database is asked whether anything was committed."""
+TROUBLE_S = 1.0
+"""How often, while it cannot be read."""
+RETRY_S = 1.0
+"""How often a daemon that is down is tried."""
+PANES: tuple[type[Pane], ...] = (
+    DashboardPane,
+    VmsPane,
+    UsersPane,
+    ImagesPane,
+    SessionsPane,
+    HostsPane,
+    EventsPane,
+    SettingsPane,
+)
+CONSOLES = "consoles"
+
+
+class QvdTui(GuestKeyboard, ActingApp):
+    """The whole screen."""
+
+    TITLE = "QVD Appliance"
+    CSS_PATH = "appliance.tcss"
+    ENABLE_COMMAND_PALETTE = True
+    COMMAND_PALETTE_BINDING = "ctrl+p"
+    BINDINGS: ClassVar[list[BindingType]] = [
+        *(
+            Binding(str(number), f"pane({number - 1})", f"Pane {number}", show=False)
+            for number in range(1, len(PANES) + 2)
+        ),
+        Binding("colon", "go_to", "Go to a pane by its name", show=False),
+        Binding("question_mark,f1", "explain", "Help", show=False),
+        Binding("l", "log", "Command log", show=False),
+        Binding("ctrl+l", "redraw", "Draw the screen anew", show=False),
+        Binding("y", "copy", "Copy the name", show=False),
+        Binding("f2", "columns", "Choose columns", show=False),
+        Binding("f3", "views", "Saved views", show=False),
+        Binding("q,ctrl+q", "leave", "Quit", show=False),
+        Binding("ctrl+c", "interrupt", "Quit", show=False, priority=False),
+    ]
+
+    def __init__(self, site: Site, timers: Timers, remembered: Remembered) -> None:
+        super().__init__()
+        self.site = site
+        self.remembered = remembered
+        self._pauses = timers
+        self._at = VmsPane.name_
+        self._trouble: str | None = None
+        self._interrupted = False
+        themes.register(self)
+        if (theme := remembered.text("theme")) in self.available_themes:
+            self.theme = theme
+
+    @property
+    def glyphs(self) -> Glyphs:
+        """The signs that this terminal draws."""
+        return self.site.glyphs
+
+    def compose(self) -> ComposeResult:
+        """Bars above and below, and between them the pane that is shown."""
+        yield TopBar()
+        yield TabBar()
+        with ContentSwitcher(initial=f"pane-{self._at}", id="panes"):
+            for kind in PANES:
+                pane = kind(self.site)
+                if isinstance(pane, TablePane):
+                    pane.first_columns = self.remembered.columns(pane.name_)
+                yield pane
+            yield ConsolesPane(
+                self.site.control,
+                self.site.who,
+                self.site.read_only,
+                ascii_only=self.site.glyphs is ASCII,
+                id=f"pane-{CONSOLES}",
+            )
+        yield CommandLog(self.site.glyphs)
+        yield GoTo([pane.title for pane in PANES] + ["Consoles"])
+        yield HintBar()
+
+    def on_mount(self) -> None:
+        """Begin to look."""
+        self.set_class(self.site.glyphs is ASCII, "-ascii")
+        self.run_worker(self._follow(), name="look", group="look", exit_on_error=True)
+        self.run_worker(self._measure(), name="measure", group="measure", exit_on_error=True)
+        self.set_interval(1.0, self._second)
+        self._show_pane(self._at)
+
+    async def on_unmount(self) -> None:
+        """Let go of the database."""
+        await self.site.close()
+
+    # What is seen
+
+    @property
+    def pane(self) -> Pane | None:
+        """The pane that is shown; None: the consoles."""
+        shown = self.query_one("#panes", ContentSwitcher).visible_content
+        return shown if isinstance(shown, Pane) else None
+
+    @property
+    def consoles(self) -> ConsolesPane:
+        """The consoles."""
+        return self.query_one(ConsolesPane)
+
+    async def _follow(self) -> None:
+        """Look for commits, for ever."""
+        while True:
+            try:
+                delta = await self.site.read(LiveReader.look)
+            except ApplianceError as exc:
+                self._in_trouble(str(exc))
+                await self._pauses.sleep(TROUBLE_S)
+                continue
+            self._in_trouble(None)
+            if delta is not None:
+                self.take(delta)
+            await self._pauses.sleep(LOOK_S)
+
+    def take(self, delta: Delta) -> None:
+        """Something was committed."""
+        if delta.whole:
+            self.site.tally = type(self.site.tally)(delta.vms)
+        else:
+            self.site.tally.take(delta)
+        if (pane := self.pane) is not None:
+            pane.take(delta)
+        self._tell_state()
+
+    async def _measure(self) -> None:
+        """Follow what guests and host use; as long as that is told, the daemon lives."""
+        from appliance.qa.samples import samples
+
+        while True:
+            try:
+                async with aclosing(samples(self.site.control)) as rounds:
+                    async for round_ in rounds:
+                        self._daemon_lives()
+                        self.site.host, self.site.usage = round_.host, round_.vms
+                        self.query_one(DashboardPane).sample()
+                        if (pane := self.pane) is not None:
+                            pane.tick()
+            except ApplianceError:
+                self._daemon_is_down()
+            await self._pauses.sleep(RETRY_S)
+
+    def _daemon_lives(self) -> None:
+        if self.site.daemon_down_since is not None or not self.site.daemon_known:
+            self.site.daemon_known, self.site.daemon_down_since = True, None
+            self._tell_state()
+
+    def _daemon_is_down(self) -> None:
+        if self.site.daemon_down_since is None:
+            self.site.daemon_known, self.site.daemon_down_since = True, self.site.now
+            self.site.usage, self.site.host = {}, None
+            self._tell_state()
+
+    def _in_trouble(self, why: str | None) -> None:
+        if why != self._trouble:
+            self._trouble = why
+            self._tell_state()
+
+    def _second(self) -> None:
+        if (pane := self.pane) is not None:
+            pane.tick()
+        self._tell_state()
+
+    def _tell_state(self) -> None:
+        """Say in the top bar how things are."""
+        site, signs = self.site, self.site.glyphs
+        parts: list[tuple[str, str] | str] = [("QVD ", "bold"), (site.node, "bold"), "  "]
+        if self._trouble is not None:
+            parts.append((f"{signs.failed} {self._trouble}", "bold"))
+        elif site.daemon_down_since is not None:
+            down = clock((site.now - site.daemon_down_since).total_seconds())
+            parts.append(
+                (f"{signs.failed} daemon down for {down}, since {local(site.daemon_down_since)[11:]}", "bold")
+            )
+        elif site.daemon_known:
+            parts.append((f"{signs.states[VmState.RUNNING]} daemon up", ""))
+        parts.append("   ")
+        tally = site.tally
+        for word in (VmState.RUNNING, VmState.STARTING, VmState.STOPPING, VmState.STOPPED, VmState.ZOMBIE):
+            if tally.states[word]:
+                parts.append(f"{signs.states[word]} {tally.states[word]:,} {word}  ")
+        if tally.states["failed"]:
+            parts.append((f"{signs.failed} {tally.states['failed']:,} failed  ", "bold"))
+        if tally.connected:
+            parts.append(f"{signs.person} {tally.connected:,} connected  ")
+        if tally.outdated:
+            parts.append(f"{signs.outdated} {tally.outdated:,} outdated  ")
+        if site.read_only:
+            parts.insert(3, ("[read only] ", "bold"))
+        bar = self.query_one(TopBar)
+        bar.set_class(self._trouble is not None or site.daemon_down_since is not None, "-down")
+        bar.tell(Content.assemble(*parts))
+
+    # Where one is
+
+    def _show_pane(self, name: str) -> None:
+        self._at = name
+        self.query_one("#panes", ContentSwitcher).current = f"pane-{name}"
+        self.query_one(TabBar).tell(self._tabs(), self._title(name))
+        pane = self.pane
+        if pane is None:
+            self.consoles.focus_console()
+        else:
+            pane.enter()
+            pane.take(Delta(True, self.site.tally.vms))
+        self._hint()
+
+    def _tabs(self) -> list[tuple[str, str, bool]]:
+        tabs = [(str(number), pane.title, False) for number, pane in enumerate(PANES, 1)]
+        open_ = len(self.consoles.terminals)
+        return [*tabs, (str(len(PANES) + 1), f"Consoles{f' {open_}' if open_ else ''}", False)]
+
+    def _title(self, name: str) -> str:
+        if name == CONSOLES:
+            return self._tabs()[-1][1]
+        return next(pane.title for pane in PANES if pane.name_ == name)
+
+    def _hint(self) -> None:
+        pane = self.pane
+        hints = [("?", "help"), (":", "go to"), ("q", "quit")]
+        if pane is not None:
+            if isinstance(pane, TablePane):
+                hints = [("/", "filter"), ("space", "mark"), ("enter", "details"), *hints]
+            able = [action for action in pane.actions if not (action.changes and self.site.read_only)]
+            hints = [*hints[-3:-2], *((action.key, action.title.lower()) for action in able), *hints]
+            seen: set[str] = set()
+            hints = [one for one in hints if one[0] not in seen and not seen.add(one[0])]  # type: ignore[func-returns-value]
+        self.query_one(HintBar).tell(hints)
+
+    @on(TabBar.Picked)
+    def _picked(self, event: TabBar.Picked) -> None:
+        self.action_pane(event.number)
+
+    def action_pane(self, number: int) -> None:
+        """Show a pane by its number, from 0."""
+        if number < len(PANES):
+            self._show_pane(PANES[number].name_)
+        elif number == len(PANES):
+            self._show_pane(CONSOLES)
+
+    def action_go_to(self) -> None:
+        """Ask for the name of a pane."""
+        self.query_one(GoTo).open()
+
+    @on(GoTo.Chosen)
+    def _gone_to(self, event: GoTo.Chosen) -> None:
+        names = [pane.name_ for pane in PANES] + [CONSOLES]
+        if event.number is None:
+            if self.pane is not None:
+                self.pane.enter()
+        else:
+            self._show_pane(names[event.number])
+
+    @on(ConsolesPane.Left)
+    def _console_left(self) -> None:
+        self._show_pane(VmsPane.name_)
+
+    @on(ConsolesPane.CountChanged)
+    def _consoles_changed(self) -> None:
+        self.query_one(TabBar).tell(self._tabs(), self._title(self._at))
+
+    @on(RecordTable.Marked)
+    def _marked(self, event: RecordTable.Marked) -> None:
+        self._hint()
+
+    # Keys
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """No key but the chord is ours while somebody types into a guest."""
+        return not (self._typing)
+
+    @property
+    def _typing(self) -> bool:
+        panes = self.query(ConsolesPane)
+        return bool(panes) and panes.first().typing
+
+    def action_act(self, name: str) -> None:
+        """Do one of the shown pane's actions, by its name."""
+        pane = self.pane
+        action = next((one for one in pane.actions if one.name == name), None) if pane else None
+        if action is not None:
+            self.act(action)
+
+    def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
+        """The palette: every action, every pane, every look."""
+        yield from self._action_commands()
+        for number, pane in enumerate(PANES):
+            yield SystemCommand(f"Go to {pane.title}", f"Key {number + 1}", self._going(number))
+        yield SystemCommand("Go to Consoles", f"Key {len(PANES) + 1}", self._going(len(PANES)))
+        for name in themes.NAMES:
+            yield SystemCommand(f"Theme {name}", themes.NAMES[name], self._dressing(name))
+        yield SystemCommand("Choose columns", "F2", self.action_columns)
+        yield SystemCommand("Saved views", "F3", self.action_views)
+        yield SystemCommand("Help", "?", self.action_explain)
+        yield SystemCommand("Command log", "l", self.action_log)
+        yield SystemCommand("Quit", "q: no desktop is touched by that", self.action_leave)
+
+    def _action_commands(self) -> Iterable[SystemCommand]:
+        ours = self.pane
+        for pane in sorted(PANES, key=lambda one: ours is None or one.name_ != ours.name_):
+            for action in pane.actions:
+                if action.changes and self.site.read_only:
+                    continue
+                more = "" if action.ask is not Ask.TYPED else " It cannot be undone."
+                yield SystemCommand(
+                    f"{pane.title}: {action.title}",
+                    f"{action.key}: {action.doc}{more}",
+                    self._acting(pane.name_, action),
+                )
+
+    def _going(self, number: int) -> Callable[[], None]:
+        return lambda: self.action_pane(number)
+
+    def _dressing(self, name: str) -> Callable[[], None]:
+        def dress() -> None:
+            self.theme = name
+            self._complain(self.remembered.set_text("theme", name))
+
+        return dress
+
+    def _acting(self, name: str, action: Action) -> Callable[[], None]:
+        def act() -> None:
+            if self._at != name:
+                self._show_pane(name)
+            self.call_after_refresh(self.act, action)
+
+        return act
+
+    def open_console(self, vm_id: int, name: str) -> None:
+        """Show the console of a desktop, and let keys go there."""
+        self._show_pane(CONSOLES)
+        self.consoles.open(vm_id, name)
+
+    def action_explain(self) -> None:
+        """Say what the shown pane is for, and which keys do what."""
+        from appliance.tui.dialogs.message import Message
+        from appliance.tui.help import explanation
+
+        self.push_screen(Message("Keys", explanation(self.pane, self.site.read_only)))
+
+    def action_columns(self) -> None:
+        """Let somebody choose the columns of the shown table."""
+        if isinstance(self.pane, TablePane):
+            self.run_worker(self._choose_columns(self.pane), group="act")
+
+    async def _choose_columns(self, pane: TablePane[Any]) -> None:
+        from appliance.tui.dialogs.choices import Columns
+
+        shown = [column.key for column in pane.table.columns]
+        keys = await self.push_screen_wait(Columns(pane.columns, shown))
+        if keys is not None:
+            pane.choose_columns(keys)
+            self._complain(self.remembered.set_columns(pane.name_, keys))
+
+    def action_views(self) -> None:
+        """Let somebody save how the table looks now, or choose what was saved."""
+        if isinstance(self.pane, TablePane):
+            self.run_worker(self._choose_view(self.pane), group="act")
+
+    async def _choose_view(self, pane: TablePane[Any]) -> None:
+        from appliance.tui.dialogs.choices import Views
+
+        views = self.remembered.views(pane.name_)
+        choice = await self.push_screen_wait(Views(views, pane.view("")))
+        if choice is None:
+            return
+        view, drop = choice
+        if drop:
+            self._complain(self.remembered.drop_view(pane.name_, view.name))
+        elif view in views:
+            pane.look_as(view)
+        else:
+            self._complain(self.remembered.save_view(view))
+            self.notify(f"Saved the view {view.name!r}.")
+
+    def _complain(self, why: str | None) -> None:
+        if why is not None:
+            self.notify(why, severity="warning")
+
+    def action_log(self) -> None:
+        """Show or hide the commands."""
+        self.query_one(CommandLog).toggle()
+
+    def action_redraw(self) -> None:
+        """Draw everything again, whatever has written over it."""
+        self.refresh(repaint=True, layout=True)
+
+    def action_copy(self) -> None:
+        """Put the names of the chosen rows into the clipboard of the terminal."""
+        pane = self.pane
+        if pane is not None and (rows := pane.chosen()):
+            self.copy_to_clipboard("\n".join(str(pane.name_of(row)) for row in rows))
+            self.notify(f"Copied {len(rows)} names." if len(rows) > 1 else "Copied.")
+
+    async def action_leave(self) -> None:
+        """End the TUI; desktops go on as they are."""
+        if await self.may_leave():
+            self.exit()
+
+    def action_interrupt(self) -> None:
+        """Ctrl-c: nothing in particular, as it is pressed by habit; the second one within a moment quits."""
+        if self._interrupted:
+            self.exit()
+            return
+        self._interrupted = True
+        self.set_timer(2.0, self._calm)
+        self.notify("Press ctrl-c again, or q, to quit. Desktops go on as they are.")
+
+    def _calm(self) -> None:
+        self._interrupted = False

@@ -1,0 +1,364 @@
+"""What every pane with a table has alike: rows, filter, details, marks, and the actions on them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Generic, TypeVar
+
+from textual import events, on
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Container, Vertical
+
+from appliance.errors import ApplianceError
+from appliance.filters import Filter
+from appliance.storage.live import Delta
+from appliance.tui.actions import Action
+from appliance.tui.columns import Column
+from appliance.tui.listing import Key
+from appliance.tui.remembered import SavedView
+from appliance.tui.site import Site
+from appliance.tui.widgets.details import Details, Section
+from appliance.tui.widgets.filter_bar import FilterBar, is_grammar
+from appliance.tui.widgets.record_table import RecordTable
+
+R = TypeVar("R")
+WIDE = 150
+"""From so many columns on, details stand beside the table."""
+SETTLE_S = 0.15
+"""How long the cursor must rest before more is read about its record."""
+
+
+def bindings(actions: Sequence[Action]) -> list[BindingType]:
+    """The keys of actions."""
+    return [Binding(one.key, f"app.act('{one.name}')", one.title, show=False) for one in actions]
+
+
+class Pane(Vertical):
+    """One of the things that the keys 1 to 9 show."""
+
+    name_: ClassVar[str]
+    title: ClassVar[str]
+    help_: ClassVar[str] = ""
+    """What the pane is for, for `?`."""
+    actions: ClassVar[tuple[Action, ...]] = ()
+
+    def __init__(self, site: Site) -> None:
+        super().__init__(id=f"pane-{self.name_}")
+        self.site = site
+
+    @property
+    def is_shown(self) -> bool:
+        """Whether somebody can see it."""
+        return bool(self.display) and self.is_mounted
+
+    def take(self, delta: Delta) -> None:
+        """Something was committed; called while the pane is shown, and when it comes to be shown."""
+
+    def tick(self) -> None:
+        """A second has passed, or what guests use is known anew; called while it is shown."""
+
+    def enter(self) -> None:
+        """The pane is shown: let keys go to it."""
+
+    def chosen(self) -> list[Any]:
+        """The rows that an action is about."""
+        return []
+
+    def name_of(self, row: Any) -> object:
+        """By what a filter chooses a row."""
+        return row.name
+
+    def noun_of(self, row: Any) -> str:
+        """Of which noun a row is."""
+        raise NotImplementedError
+
+
+class TablePane(Pane, Generic[R]):
+    """A pane whose heart is a table."""
+
+    DEFAULT_CSS = """
+    TablePane > #body { height: 1fr; layout: vertical; }
+    TablePane > #body > Details { height: 40%; max-height: 16; display: none; border-top: solid $panel-lighten-2; }
+    TablePane > #body.-details > Details { display: block; }
+    TablePane > #body.-wide { layout: horizontal; }
+    TablePane > #body.-wide > Details { width: 48; height: 1fr; max-height: 100%; border-top: none; border-left: solid $panel-lighten-2; }
+    """
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("slash", "filter", "Filter", show=False),
+        Binding("less_than_sign,comma", "sort(-1)", "Sort by the column before", show=False),
+        Binding("greater_than_sign,full_stop", "sort(1)", "Sort by the next column", show=False),
+        Binding("equals_sign", "reverse", "Other way round", show=False),
+        Binding("escape", "back", "Back", show=False),
+        Binding("tab", "other", "Details and back", show=False),
+    ]
+    noun: ClassVar[str] = ""
+    """The noun whose filters are understood here; empty: only plain search."""
+    nouns: ClassVar[frozenset[str]] = frozenset()
+    """The nouns whose changes concern the rows."""
+    columns: ClassVar[tuple[Column[Any], ...]] = ()
+    sort: ClassVar[str] = "name"
+    empty: ClassVar[str] = "There is nothing yet."
+
+    def __init__(self, site: Site) -> None:
+        super().__init__(site)
+        self._chosen_details: bool | None = None
+        self._passing: set[int] | None = None
+        self._filter: Filter | None = None
+        self._needle = ""
+        self.first_columns: tuple[str, ...] = ()
+        """The columns to begin with; none: the usual ones."""
+
+    def compose(self) -> ComposeResult:
+        """The table, what there is to know of a row, and the filter."""
+        with Container(id="body"):
+            yield RecordTable(
+                self._chosen_columns(self.first_columns),
+                self.site.glyphs,
+                self.site.scene,
+                empty=self.empty,
+                sort=self.sort,
+            )
+            yield Details()
+        yield FilterBar()
+
+    @property
+    def table(self) -> RecordTable[R]:
+        """The table."""
+        return self.query_one(RecordTable)
+
+    @property
+    def filter_bar(self) -> FilterBar:
+        """The line with the filter."""
+        return self.query_one(FilterBar)
+
+    def enter(self) -> None:
+        """Keys go to the table."""
+        self.table.focus()
+
+    def chosen(self) -> list[R]:
+        """The marked rows, else the one at the cursor."""
+        return self.table.chosen
+
+    def tick(self) -> None:
+        """Countdowns and ages move."""
+        self.table.repaint()
+        self.show_details()
+
+    def searched(self, record: R) -> str:
+        """What plain search looks through, in lower case."""
+        cells = (column.cell(record, self.site.scene())[0] for column in self.columns)
+        return "\0".join(cells).casefold()
+
+    def sections(self, record: R) -> list[Section]:
+        """What there is to know of a row at once."""
+        return []
+
+    async def more(self, record: R) -> list[Section]:
+        """What takes a look at the database or a file."""
+        return []
+
+    def id_of(self, record: R) -> int:
+        """The number by which a filter's result names the record."""
+        return int(record.id)  # type: ignore[attr-defined]
+
+    def replace(self, records: Mapping[Key, R]) -> None:
+        """These are all the rows there are."""
+        if self._filter is not None:
+            self._refilter(records)
+            return
+        self.table.replace(records)
+        self.show_details()
+        self._count()
+
+    def apply(self, changed: Mapping[Key, R], gone: frozenset[Key] = frozenset()) -> None:
+        """These rows are other ones now."""
+        if self._filter is not None:
+            self._refilter(None)
+            return
+        self.table.apply(changed, gone)
+        if self.table.cursor in changed or gone:
+            self.show_details()
+        self._count()
+
+    # Filtering
+
+    def action_filter(self) -> None:
+        """Let somebody write a filter."""
+        self.filter_bar.open()
+
+    @on(FilterBar.Left)
+    def _filter_left(self, event: FilterBar.Left) -> None:
+        event.stop()
+        self.table.focus()
+
+    @on(FilterBar.Changed)
+    def _filter_changed(self, event: FilterBar.Changed) -> None:
+        event.stop()
+        self.filter_by(event.text)
+
+    def filter_by(self, text: str) -> None:
+        """Show only rows that pass a filter of `qa -f`, or hold the words of a text."""
+        if self.noun and is_grammar(text):
+            try:
+                self._filter = Filter.parse(text)
+            except ApplianceError as exc:
+                self.filter_bar.tell(f"{exc.message}", wrong=True)
+                return
+            self._refilter(None)
+            return
+        self._filter, self._passing, self._needle = None, None, text.casefold()
+        needles = self._needle.split()
+        if needles:
+            self.table.show(lambda record: all(needle in self.searched(record) for needle in needles))
+        else:
+            self.table.show(None)
+        self._count()
+
+    def all_records(self) -> Mapping[Key, R]:
+        """All rows there are now, for a filter that is applied anew."""
+        return self.table.listing.records
+
+    def _refilter(self, records: Mapping[Key, R] | None) -> None:
+        self.run_worker(self._passed(records), group="filter", exclusive=True, exit_on_error=False)
+
+    async def _passed(self, records: Mapping[Key, R] | None) -> None:
+        filter_ = self._filter
+        if filter_ is None:
+            return
+        try:
+            passing = await self.site.database.passing(self.noun, filter_)
+        except ApplianceError as exc:
+            self.filter_bar.tell(str(exc), wrong=True)
+            return
+        if filter_ is not self._filter:
+            return
+        fresh = self.all_records() if records is None else records
+        table = self.table
+        table.listing.records.clear()
+        table.listing.records.update(fresh)
+        table.show(lambda record: self.id_of(record) in passing)
+        self._passing = passing
+        self.show_details()
+        self._count()
+
+    def _count(self) -> None:
+        listing = self.table.listing
+        if self._filter is not None or self._needle:
+            self.filter_bar.tell(f"{len(listing):,} of {len(listing.records):,}")
+
+    # Looks
+
+    def _chosen_columns(self, keys: Sequence[str]) -> list[Column[Any]]:
+        usual = [column for column in self.columns if not column.optional]
+        return [column for column in self.columns if column.key in keys] or usual
+
+    def choose_columns(self, keys: Sequence[str]) -> None:
+        """Show these columns; none: the usual ones."""
+        self.table.choose_columns(self._chosen_columns(keys))
+
+    def view(self, name: str) -> SavedView:
+        """How the table looks now."""
+        return SavedView(
+            pane=self.name_,
+            name=name,
+            filter=self.filter_bar.text,
+            sort=self.table.sort_key,
+            reverse=self.table.reverse,
+            columns=tuple(column.key for column in self.table.columns),
+        )
+
+    def look_as(self, view: SavedView) -> None:
+        """Let the table look as it was saved."""
+        self.choose_columns(view.columns)
+        if view.sort is not None:
+            self.table.sort_by(view.sort, reverse=view.reverse)
+        if view.filter:
+            self.filter_bar.open(view.filter)
+            self.table.focus()
+        elif self.filter_bar.text:
+            self.filter_bar.action_drop()
+
+    # Sorting
+
+    def action_sort(self, by: int) -> None:
+        """Sort by a neighbour of the column that sorts now."""
+        keys = [column.key for column in self.table.columns if column.sort is not None]
+        at = keys.index(self.table.sort_key) if self.table.sort_key in keys else 0
+        self.table.sort_by(keys[(at + by) % len(keys)])
+
+    def action_reverse(self) -> None:
+        """Sort the other way round."""
+        if self.table.sort_key is not None:
+            self.table.sort_by(self.table.sort_key, reverse=not self.table.reverse)
+
+    # Details
+
+    @property
+    def details_shown(self) -> bool:
+        """Whether there is more to see of the row at the cursor."""
+        return self.query_one("#body").has_class("-details")
+
+    def on_resize(self, event: events.Resize) -> None:
+        """Details stand beside the table where there is room, and are shown there unless somebody hid them."""
+        body = self.query_one("#body")
+        wide = event.size.width >= WIDE
+        body.set_class(wide, "-wide")
+        body.set_class(wide if self._chosen_details is None else self._chosen_details, "-details")
+        self.call_after_refresh(self.show_details)
+
+    @on(RecordTable.Chosen)
+    def _toggle(self, event: RecordTable.Chosen) -> None:
+        event.stop()
+        self.toggle_details()
+
+    def toggle_details(self) -> None:
+        """Show or hide what there is to know of the row at the cursor."""
+        self._chosen_details = not self.details_shown
+        self.query_one("#body").set_class(self._chosen_details, "-details")
+        self.show_details()
+
+    @on(RecordTable.Moved)
+    def _moved(self, event: RecordTable.Moved) -> None:
+        event.stop()
+        self._more: list[Section] = []
+        self.show_details(anew=True)
+
+    def show_details(self, *, anew: bool = False) -> None:
+        """Show what there is to know of the row at the cursor; `anew`: it is another row."""
+        if not self.details_shown or not self.is_shown:
+            return
+        record = self.table.current
+        if record is None:
+            self.query_one(Details).show("Nothing chosen", [])
+            return
+        self.query_one(Details).show(
+            str(self.name_of(record)), [*self.sections(record), *getattr(self, "_more", [])]
+        )
+        if anew or getattr(self, "_more_of", None) != (self.table.cursor, id(record)):
+            self._more_of = (self.table.cursor, id(record))
+            self.run_worker(self._look_closer(record), group="details", exclusive=True, exit_on_error=False)
+
+    async def _look_closer(self, record: R) -> None:
+        from appliance.clock import SystemClock
+
+        await SystemClock().sleep(SETTLE_S)
+        try:
+            self._more = await self.more(record)
+        except ApplianceError as exc:
+            self._more = [Section("More", [("", (str(exc), "bad"))])]
+        current = self.table.current
+        if current is not None and self.details_shown:
+            self.query_one(Details).show(str(self.name_of(current)), [*self.sections(current), *self._more])
+
+    def action_other(self) -> None:
+        """Let keys go to the details, or to the table again."""
+        details = self.query_one(Details)
+        (self.table if details.has_focus or not self.details_shown else details).focus()
+
+    def action_back(self) -> None:
+        """Undo the last thing that narrows the view: marks, then details' focus, then the filter."""
+        if not self.table.has_focus:
+            self.table.focus()
+        elif not self.table.clear_marks() and self.filter_bar.text:
+            self.filter_bar.action_drop()

@@ -1,0 +1,108 @@
+"""The line in which somebody says which rows to see: the grammar of `qa -f`, or plain words to search for."""
+
+from __future__ import annotations
+
+import re
+from typing import ClassVar
+
+from textual import on
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Horizontal
+from textual.message import Message
+from textual.widgets import Input, Label
+
+GRAMMAR = re.compile(r"[=<>]|\bin\s*\(", re.IGNORECASE)
+SETTLE_S = 0.12
+"""How long typing must pause before the filter is tried."""
+
+
+def is_grammar(text: str) -> bool:
+    """Whether a text is meant as a filter of `qa -f`, rather than as words to search for."""
+    return GRAMMAR.search(text) is not None
+
+
+class FilterBar(Horizontal):
+    """Hidden until somebody filters."""
+
+    DEFAULT_CSS = """
+    FilterBar {
+        height: 1;
+        display: none;
+        background: $panel;
+        &.-open { display: block; }
+        & > #sign { width: auto; color: $text-accent; padding: 0 1; }
+        & > Input { border: none; height: 1; width: 1fr; padding: 0; background: $panel; }
+        & > Input:focus { border: none; }
+        & > #verdict { width: auto; max-width: 60%; padding: 0 1; color: $text-muted; }
+        &.-wrong > #verdict { color: $text-error; }
+    }
+    """
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape", "drop", "Drop the filter", show=False),
+        Binding("down", "leave", show=False),
+    ]
+
+    class Changed(Message):
+        """Another filter is wanted; an empty one: all rows."""
+
+        def __init__(self, text: str) -> None:
+            self.text = text
+            super().__init__()
+
+    class Left(Message):
+        """Keys shall go to the table again."""
+
+    def compose(self) -> ComposeResult:
+        """The sign, the words, and what came of them."""
+        yield Label("/", id="sign")
+        yield Input(placeholder="words to find, or a filter: state=running,osf=off*", compact=True)
+        yield Label("", id="verdict")
+
+    @property
+    def text(self) -> str:
+        """What is filtered by."""
+        return self.query_one(Input).value.strip()
+
+    def open(self, text: str | None = None) -> None:
+        """Let somebody write a filter, or put one there."""
+        self.add_class("-open")
+        field = self.query_one(Input)
+        if text is not None:
+            field.value = text
+        field.focus()
+
+    def tell(self, words: str, *, wrong: bool = False) -> None:
+        """Say what came of the filter."""
+        self.set_class(wrong, "-wrong")
+        self.query_one("#verdict", Label).update(words)
+
+    @on(Input.Changed)
+    def _changed(self, event: Input.Changed) -> None:
+        event.stop()
+        text = event.value.strip()
+        self._pending = text
+        self.set_timer(SETTLE_S, lambda: self._settled(text))
+
+    def _settled(self, text: str) -> None:
+        if text == self._pending and self.is_mounted:
+            self.post_message(self.Changed(text))
+
+    @on(Input.Submitted)
+    def _submitted(self, event: Input.Submitted) -> None:
+        event.stop()
+        self.action_leave()
+
+    def action_leave(self) -> None:
+        """Go on in the table, with this filter."""
+        if not self.text:
+            self.remove_class("-open")
+        self.post_message(self.Left())
+
+    def action_drop(self) -> None:
+        """Show all rows again."""
+        self.query_one(Input).value = ""
+        self.remove_class("-open")
+        self._pending = ""
+        self.post_message(self.Changed(""))
+        self.post_message(self.Left())

@@ -1,0 +1,441 @@
+"""A table that shows the rows of a listing which are on the screen, and repaints the cells that changed.
+
+It holds no rows of its own: a listing of ten thousand costs it as much as one of fifty. Cursor and marks are
+kept by key, so rows may come, go and move beneath them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, ClassVar, Generic, TypeVar
+
+from rich.cells import cell_len, set_cell_size
+from rich.segment import Segment
+from rich.style import Style
+from textual import events
+from textual.binding import Binding, BindingType
+from textual.geometry import Region, Size
+from textual.message import Message
+from textual.scroll_view import ScrollView
+from textual.strip import Strip
+
+from appliance.tui.columns import MARGIN, STYLES, Cell, Column, Placed, Scene, place
+from appliance.tui.glyphs import Glyphs
+from appliance.tui.listing import Key, Listing
+
+R = TypeVar("R")
+HEADER = 1
+SAMPLED = 2000
+"""How many rows are measured for the width of a column."""
+
+
+class RecordTable(ScrollView, Generic[R], can_focus=True):
+    """Rows of records beneath a header that stays."""
+
+    COMPONENT_CLASSES: ClassVar[set[str]] = {
+        *(f"table--{style}" for style in STYLES),
+        *("table--header", "table--sorted", "table--cursor", "table--cursor-away", "table--marked"),
+    }
+    DEFAULT_CSS = """
+    RecordTable {
+        height: 1fr;
+        scrollbar-size-vertical: 1;
+        scrollbar-size-horizontal: 0;
+        overflow-x: hidden;
+        background: $background;
+        & > .table--strong { text-style: bold; }
+        & > .table--dim { color: $text-muted; }
+        & > .table--good { color: $text-success; }
+        & > .table--busy { color: $text-accent; }
+        & > .table--warn { color: $text-warning; }
+        & > .table--bad { color: $text-error; text-style: bold; }
+        & > .table--info { color: $text-primary; }
+        & > .table--header { color: $text-muted; background: $panel; text-style: bold; }
+        & > .table--sorted { color: $text-primary; }
+        & > .table--cursor { background: $primary 35%; text-style: bold; }
+        & > .table--cursor-away { background: $surface-lighten-1; }
+        & > .table--marked { color: $text-accent; text-style: bold; }
+    }
+    """
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("up,k", "move(-1)", "Up", show=False),
+        Binding("down,j", "move(1)", "Down", show=False),
+        Binding("pageup,ctrl+b", "page(-1)", "Page up", show=False),
+        Binding("pagedown,ctrl+f", "page(1)", "Page down", show=False),
+        Binding("home,g", "first", "First", show=False),
+        Binding("end,G", "last", "Last", show=False),
+        Binding("space", "mark", "Mark", show=False),
+        Binding("ctrl+@,ctrl+space,V", "mark_range", "Mark range", show=False),
+        Binding("shift+up", "mark_move(-1)", "Mark upwards", show=False),
+        Binding("shift+down", "mark_move(1)", "Mark downwards", show=False),
+        Binding("asterisk,ctrl+a", "mark_all", "Mark all shown", show=False),
+        Binding("enter", "choose", "Details", show=False),
+    ]
+
+    class Moved(Message):
+        """The cursor stands on another record."""
+
+        def __init__(self, table: RecordTable[Any], key: Key | None) -> None:
+            self.table, self.key = table, key
+            super().__init__()
+
+        @property
+        def control(self) -> RecordTable[Any]:
+            return self.table
+
+    class Marked(Moved):
+        """The marks have changed."""
+
+    class Chosen(Moved):
+        """Somebody wants to see more of the record at the cursor."""
+
+    def __init__(
+        self,
+        columns: Sequence[Column[R]],
+        glyphs: Glyphs,
+        scene: Callable[[], Scene],
+        *,
+        id: str | None = None,  # noqa: A002 - Textual's name
+        empty: str = "There is nothing yet.",
+        sort: str | None = None,
+    ) -> None:
+        """`scene` tells what cells depend on, each time they are drawn; `sort` is the first order."""
+        super().__init__(id=id)
+        self.columns: tuple[Column[R], ...] = tuple(columns)
+        self.sort_key = sort
+        self.reverse = False
+        first = next((column.sort for column in columns if column.key == sort), None)
+        self.listing: Listing[R] = Listing(first) if first else Listing()
+        self.marks: set[Key] = set()
+        self.cursor: Key | None = None
+        self.empty = empty
+        self._glyphs = glyphs
+        self._scene = scene
+        self._at = 0
+        self._anchor: Key | None = None
+        self._placed: list[Placed[R]] = []
+        self._drawn: dict[int, tuple[Key, tuple[Cell, ...]]] = {}
+        self._looks: dict[str, Style] = {}
+        self._wanted: dict[str, int] = {}
+        self._now: Scene = scene()
+
+    @property
+    def current(self) -> R | None:
+        """The record at the cursor."""
+        return None if self.cursor is None else self.listing.records.get(self.cursor)
+
+    @property
+    def chosen(self) -> list[R]:
+        """What an action is about: the marked records that are rows, else the one at the cursor."""
+        keys = self.marks or ({self.cursor} if self.cursor is not None else set())
+        return [self.listing.records[key] for key in self.listing.ordered() if key in keys]
+
+    def replace(self, records: Mapping[Key, R]) -> None:
+        """Show these and no others."""
+        line = self._line_of_cursor()
+        self.listing.replace(records)
+        self.marks &= self.listing.records.keys()
+        self._measure(list(records.values())[:SAMPLED])
+        self._rows_changed(line)
+
+    def apply(self, changed: Mapping[Key, R], gone: Iterable[Key] = ()) -> None:
+        """Take in what changed; cursor, marks and what is on the screen stay where they are."""
+        line = self._line_of_cursor()
+        gone = set(gone)
+        moved = self.listing.apply(changed, gone)
+        self.marks -= gone
+        if moved:
+            self._measure(list(changed.values())[:SAMPLED], grow=True)
+            self._rows_changed(line)
+        else:
+            self.repaint()
+
+    def show(self, passes: Callable[[R], bool] | None) -> None:
+        """Let only records that pass be rows; marks on others are taken away, so that nobody acts unseen."""
+        line = self._line_of_cursor()
+        self.listing.show(passes)
+        before = len(self.marks)
+        self.marks = {key for key in self.marks if self.listing.index_of(key) is not None}
+        self._rows_changed(line)
+        if len(self.marks) != before:
+            self.post_message(self.Marked(self, self.cursor))
+
+    def sort_by(self, key: str, *, reverse: bool = False) -> None:
+        """Put the rows in the order of a column."""
+        column = next((one for one in self.columns if one.key == key), None)
+        if column is None or column.sort is None:
+            return
+        self.sort_key, self.reverse = key, reverse
+        line = self._line_of_cursor()
+        self.listing.sort_by(column.sort, reverse=reverse)
+        self._rows_changed(line)
+
+    def choose_columns(self, columns: Sequence[Column[R]]) -> None:
+        """Show other columns."""
+        self.columns = tuple(columns)
+        self._measure(list(self.listing.records.values())[:SAMPLED])
+        self._layout_columns()
+        self.refresh()
+
+    def set_cursor(self, key: Key) -> None:
+        """Put the cursor on a record, if it is a row."""
+        if (index := self.listing.index_of(key)) is not None:
+            self._go(index)
+
+    def repaint(self) -> None:
+        """Draw anew the cells whose contents differ from what is on the screen."""
+        self._now = self._scene()
+        for line, (key, cells) in list(self._drawn.items()):
+            record = self.listing.records.get(key)
+            if record is None:
+                continue
+            fresh = self._cells(record)
+            if fresh == cells:
+                continue
+            differing = [
+                place for place, old, new in zip(self._placed, cells, fresh, strict=True) if old != new
+            ]
+            first, last = differing[0], differing[-1]
+            self.refresh(Region(first.x, line, last.x + last.width - first.x, 1))
+
+    def clear_marks(self) -> bool:
+        """Take all marks away; whether there were any."""
+        if not self.marks:
+            return False
+        self.marks.clear()
+        self._marks_changed()
+        return True
+
+    def render_line(self, y: int) -> Strip:
+        """One line of the screen."""
+        width = self.size.width
+        if y < HEADER:
+            return self._header(width)
+        index = self.scroll_offset.y + y - HEADER
+        if index >= len(self.listing):
+            self._drawn.pop(y, None)
+            blank = Segment(" " * width, self._look("plain"))
+            if y == HEADER and not len(self.listing):
+                return Strip([Segment(f"  {self._nothing()}".ljust(width)[:width], self._look("dim"))], width)
+            return Strip([blank], width)
+        key = self.listing.key_at(index)
+        cells = self._cells(self.listing.records[key])
+        self._drawn[y] = (key, cells)
+        return self._row(key, cells, width)
+
+    def watch_has_focus(self, value: bool) -> None:
+        """The cursor looks different where keys go elsewhere."""
+        super().watch_has_focus(value)
+        self.refresh()
+
+    def notify_style_update(self) -> None:
+        """Another theme: other colours."""
+        super().notify_style_update()
+        self._looks.clear()
+
+    def watch_scroll_y(self, old_value: float, new_value: float) -> None:
+        """What was drawn stands on other lines."""
+        super().watch_scroll_y(old_value, new_value)
+        if round(old_value) != round(new_value):
+            self._drawn.clear()
+
+    def on_resize(self, event: events.Resize) -> None:
+        """Other columns fit."""
+        self._layout_columns()
+        self._rows_changed(self._line_of_cursor())
+
+    def action_move(self, by: int) -> None:
+        """Put the cursor on a neighbour."""
+        self._go(self._at + by)
+
+    def action_page(self, by: int) -> None:
+        """Move by a screen."""
+        self._go(self._at + by * max(1, self.size.height - HEADER - 1))
+
+    def action_first(self) -> None:
+        """Go to the top."""
+        self._go(0)
+
+    def action_last(self) -> None:
+        """Go to the bottom."""
+        self._go(len(self.listing) - 1)
+
+    def action_mark(self) -> None:
+        """Mark the row at the cursor or take its mark away, and go on to the next."""
+        if self.cursor is None:
+            return
+        self.marks ^= {self.cursor}
+        self._anchor = self.cursor
+        self._marks_changed()
+        self._go(self._at + 1)
+
+    def action_mark_range(self) -> None:
+        """Mark all rows from the one that was marked last to the cursor."""
+        start = self.listing.index_of(self._anchor) if self._anchor is not None else None
+        if self.cursor is None:
+            return
+        low, high = sorted((self._at if start is None else start, self._at))
+        self.marks |= {self.listing.key_at(index) for index in range(low, high + 1)}
+        self._anchor = self.cursor
+        self._marks_changed()
+
+    def action_mark_move(self, by: int) -> None:
+        """Mark the row at the cursor and its neighbour, and go there."""
+        if self.cursor is None:
+            return
+        self.marks.add(self.cursor)
+        self._go(self._at + by)
+        self.marks.add(self.cursor)
+        self._anchor = self.cursor
+        self._marks_changed()
+
+    def action_mark_all(self) -> None:
+        """Mark all rows, or none if all are."""
+        keys = set(self.listing.ordered())
+        self.marks = set() if self.marks == keys else keys
+        self._marks_changed()
+
+    def action_choose(self) -> None:
+        """Show more of the record at the cursor."""
+        if self.cursor is not None:
+            self.post_message(self.Chosen(self, self.cursor))
+
+    def on_click(self, event: events.Click) -> None:
+        """A click moves the cursor; on the header, it sorts; a second one on a row shows more."""
+        if event.y < HEADER:
+            for place_ in self._placed:
+                if place_.x <= event.x < place_.x + place_.width:
+                    self.sort_by(
+                        place_.column.key,
+                        reverse=place_.column.key == self.sort_key and not self.reverse,
+                    )
+            return
+        index = self.scroll_offset.y + event.y - HEADER
+        if index >= len(self.listing):
+            return
+        again = index == self._at
+        self._go(index)
+        if event.x < MARGIN or event.ctrl:
+            self.action_mark()
+        elif again and event.chain == 2:
+            self.action_choose()
+
+    def _nothing(self) -> str:
+        return "Nothing matches." if self.listing.records else self.empty
+
+    def _cells(self, record: R) -> tuple[Cell, ...]:
+        scene = self._now
+        return tuple(placed.column.cell(record, scene) for placed in self._placed)
+
+    def _header(self, width: int) -> Strip:
+        look, sorted_ = self._look("header"), self._look("header") + self._look("sorted")
+        segments, x = [Segment(" " * MARGIN, look)], MARGIN
+        for placed in self._placed:
+            title, ours = placed.column.title, placed.column.key == self.sort_key
+            if ours:
+                title = f"{title}{self._glyphs.down if self.reverse else self._glyphs.up}"
+            text = self._fit(title, placed.width, placed.column.right)
+            segments += [Segment(text, sorted_ if ours else look), Segment(" ", look)]
+            x += placed.width + 1
+        return Strip(segments, x).adjust_cell_length(width, look)
+
+    def _row(self, key: Key, cells: Sequence[Cell], width: int) -> Strip:
+        here, marked = key == self.cursor, key in self.marks
+        base = Style()
+        if here:
+            base = self._look("cursor" if self.has_focus else "cursor-away")
+        plain = self._look("plain") + base
+        sign = self._glyphs.mark if marked else self._glyphs.cursor if here else " "
+        segments = [Segment(f"{sign} ", plain + self._look("marked") if marked else plain)]
+        x = MARGIN
+        for placed, (text, style) in zip(self._placed, cells, strict=True):
+            look = self._look("marked") if marked and placed is self._placed[0] else self._look(style)
+            segments.append(Segment(self._fit(text, placed.width, placed.column.right), look + base))
+            segments.append(Segment(" ", plain))
+            x += placed.width + 1
+        return Strip(segments, x).adjust_cell_length(width, plain)
+
+    def _fit(self, text: str, width: int, right: bool) -> str:
+        if not text.isprintable():
+            text = "".join(char if char.isprintable() else " " for char in text)
+        length = len(text) if text.isascii() else cell_len(text)
+        if length > width:
+            return set_cell_size(text, width - 1) + self._glyphs.ellipsis
+        blank = " " * (width - length)
+        return blank + text if right else text + blank
+
+    def _look(self, name: str) -> Style:
+        """The style of this name: its colours on the table's ground."""
+        found = self._looks.get(name)
+        if found is None:
+            partial = name in {"cursor", "cursor-away", "sorted", "marked"}
+            found = self.get_component_rich_style(f"table--{name}", partial=partial)
+            self._looks[name] = found
+        return found
+
+    def _measure(self, records: Sequence[R], *, grow: bool = False) -> None:
+        """How wide contents are; columns never become narrower while rows only change."""
+        wanted = dict(self._wanted) if grow else {}
+        scene = self._now = self._scene()
+        for column in self.columns:
+            if column.least == column.most:
+                continue
+            widest = max((cell_len(column.cell(record, scene)[0]) for record in records), default=0)
+            wanted[column.key] = max(widest, wanted.get(column.key, 0), len(column.title) + 1)
+        if wanted != self._wanted:
+            self._wanted = wanted
+            self._layout_columns()
+            self.refresh()
+
+    def _layout_columns(self) -> None:
+        self._placed = place(self.columns, self._wanted, self.size.width)
+        self._drawn.clear()
+
+    def _line_of_cursor(self) -> int | None:
+        """On which line of the screen the cursor is, if it is."""
+        if self.cursor is None:
+            return None
+        line = self._at - self.scroll_offset.y
+        return line if 0 <= line < max(1, self.size.height - HEADER) else None
+
+    def _rows_changed(self, line: int | None) -> None:
+        """Draw all rows anew, with the cursor's record on the same line of the screen."""
+        count = len(self.listing)
+        before = self.cursor
+        index = None if self.cursor is None else self.listing.index_of(self.cursor)
+        self._at = max(0, min(self._at, count - 1)) if index is None else index
+        self.cursor = self.listing.key_at(self._at) if count else None
+        self.virtual_size = Size(self.size.width, count + HEADER)
+        if line is not None:
+            self._scroll(self._at - line)
+        self._drawn.clear()
+        self.refresh()
+        if self.cursor != before:
+            self.post_message(self.Moved(self, self.cursor))
+
+    def _go(self, index: int) -> None:
+        count = len(self.listing)
+        if not count:
+            return
+        old, self._at = self._at, max(0, min(index, count - 1))
+        before, self.cursor = self.cursor, self.listing.key_at(self._at)
+        rows = max(1, self.size.height - HEADER)
+        top = self.scroll_offset.y
+        if self._at < top:
+            self._scroll(self._at)
+        elif self._at >= top + rows:
+            self._scroll(self._at - rows + 1)
+        for row in (old, self._at):
+            line = row - self.scroll_offset.y + HEADER
+            if HEADER <= line < self.size.height:
+                self.refresh(Region(0, line, self.size.width, 1))
+        if self.cursor != before:
+            self.post_message(self.Moved(self, self.cursor))
+
+    def _scroll(self, top: int) -> None:
+        self.scroll_to(y=max(0, top), animate=False, force=True, immediate=True)
+
+    def _marks_changed(self) -> None:
+        self._drawn.clear()
+        self.refresh()
+        self.post_message(self.Marked(self, self.cursor))
