@@ -25,6 +25,8 @@ class Question:
     """What a field asks for."""
 
     name: str
+    title: str | None = None
+    """The name for people, unless it is made from `name`."""
     doc: str = ""
     shape: str = ""
     """What an answer looks like, shown where there is none yet."""
@@ -42,6 +44,8 @@ class Question:
     @property
     def label(self) -> str:
         """The name for people."""
+        if self.title is not None:
+            return self.title
         words = self.name.replace("_", " ").replace("-", " ").split(" ")
         shown = " ".join(ACRONYMS.get(word, word) for word in words)
         return shown[:1].upper() + shown[1:]
@@ -67,6 +71,11 @@ class Answer(Input):
         self._choices = list(question.choices)
         self._begun = ""
         self._put = ""
+
+    def offer(self, choices: Sequence[str]) -> None:
+        """Know other choices."""
+        self._choices = list(choices)
+        self.suggester = SuggestFromList(self._choices, case_sensitive=False) if choices else None
 
     def action_choose(self, step: int) -> None:
         """Put the next choice that begins as what was written, or leave the field."""
@@ -122,7 +131,7 @@ class Field(Vertical):
             super().__init__()
 
     def __init__(self, question: Question) -> None:
-        super().__init__(id=f"field-{question.name}")
+        super().__init__()
         self.question = question
         self.problem: str | None = None
 
@@ -192,7 +201,7 @@ class Field(Vertical):
             self._say(problem, "wrong")
 
     def explain(self, sentence: str, *, is_sure: bool = True) -> None:
-        """Say beneath the answer what was understood."""
+        """Say beneath the answer what was understood; nothing, if there are no words for it."""
         self.tell(None)
         self._say(sentence, "good" if is_sure else "guess")
 

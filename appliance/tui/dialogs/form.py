@@ -50,7 +50,11 @@ class VerbForm(Dialog[Outcome | None]):
 
     KEYS = "tab next · enter do it · esc leave"
     SCROLLS = "#fields"
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("ctrl+s", "submit", "Do it", show=False)]
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("ctrl+s", "submit", "Do it", show=False),
+        Binding("pageup", "scroll_page(-1)", "Page up", show=False),
+        Binding("pagedown", "scroll_page(1)", "Page down", show=False),
+    ]
     DEFAULT_CSS = """
     VerbForm {
         #whom { height: auto; max-height: 3; margin-bottom: 1; }
@@ -223,6 +227,11 @@ class VerbForm(Dialog[Outcome | None]):
         else:
             self.dismiss(None)
 
+    def action_scroll_page(self, pages: int) -> None:
+        """Move by pages in what scrolls."""
+        area = self.query_one(self.SCROLLS)
+        area.scroll_relative(y=pages * max(1, area.size.height - 1), animate=False)
+
     def changed(self) -> None:
         """Something was written: for forms that show more than the command."""
 
@@ -269,9 +278,10 @@ class VerbForm(Dialog[Outcome | None]):
             return
         name = field.question.name
         self._meanings.pop(name, None)
-        if not field.text or not field.is_changed:
-            lifts = field.is_changed and field.question.value
-            field.explain("it is lifted") if lifts else field.tell(None)
+        if not field.is_changed or not field.text:
+            known = times.soon(field.text, self.now, self._zone) if field.text else None
+            lifted = "it is lifted" if field.is_changed else ""
+            field.explain(known.sentence(self.now) if known and known.instant else lifted)
             return
         if (meaning := times.soon(field.text, self.now, self._zone)) is not None:
             self._understood(field, meaning)

@@ -27,22 +27,29 @@ CONNECTED = {UserState.CONNECTING, UserState.CONNECTED}
 Row = Mapping[str, Any]
 
 
-class TagForm(VerbForm):
+class Tagging(VerbForm):
     """A form of `di tag`, `di untag` or `di tag --undo`, with the desktops that it would concern."""
 
     SCROLLS = "#concerned"
     DEFAULT_CSS = """
-    TagForm {
+    Tagging {
+        #box { width: 100; }
         #fields { max-height: 8; }
         #summary { height: auto; margin-top: 1; text-style: bold; }
         #concerned { height: auto; scrollbar-size-vertical: 1; }
-        #rows { height: auto; }
+        #rows { height: auto; text-wrap: nowrap; text-overflow: ellipsis; }
         #help { height: 1; }
     }
     """
 
     _pause: Timer | None = None
     _rehearsed: tuple[tuple[str, ...], ...] | None = None
+    _rows: Sequence[Row] = ()
+
+    def on_mount(self) -> None:
+        self._versions: dict[int, str] = {}
+        super().on_mount()
+        self.run_worker(self._learn_versions(), group="versions")
 
     def beneath(self) -> ComposeResult:
         """The desktops concerned."""
@@ -80,10 +87,21 @@ class TagForm(VerbForm):
         self._rehearsed = calls
         self._tell(summary(rows), rows)
 
+    async def _learn_versions(self) -> None:
+        """How images are called by people."""
+        outcome = await self.call(["di", "list", "-o", "json"])
+        if outcome.ok:
+            self._versions = {row["id"]: row["version"] for row in outcome.json if row["version"]}
+            self._show_rows()
+
     def _tell(self, heading: Content, rows: Sequence[Row]) -> None:
-        glyphs = glyphs_of(self.app)
         self.query_one("#summary", Static).update(heading)
-        lines = [line(row, glyphs.person, glyphs.ellipsis) for row in rows[:MOST]]
+        self._rows = rows
+        self._show_rows()
+
+    def _show_rows(self) -> None:
+        rows, glyphs = self._rows, glyphs_of(self.app)
+        lines = [line(row, self._versions, glyphs.person, glyphs.ellipsis) for row in rows[:MOST]]
         if len(rows) > MOST:
             lines.append(Content.styled(f"and {len(rows) - MOST:,} more", "$text-muted"))
         self.query_one("#rows", Static).update(Content("\n").join(lines))
@@ -107,11 +125,11 @@ def summary(rows: Sequence[Row]) -> Content:
     return Content("").join(parts)
 
 
-def line(row: Row, person: str, ellipsis: str) -> Content:
+def line(row: Row, versions: Mapping[int, str], person: str, ellipsis: str) -> Content:
     """A desktop that is concerned: what it runs, and what it would run."""
     present = row["user_state"] in CONNECTED
     runs, then = row["current_di_id"], row["next_di_id"]
-    move = f"{_image(runs, 'stopped')} → {_image(then, 'no image')}"
+    move = f"{_image(runs, versions, 'stopped')} → {_image(then, versions, 'no image')}"
     return Content.assemble(
         (_cut(str(row["name"]), NAME, ellipsis), "bold"),
         _cut(str(row["user"]), USER, ellipsis),
@@ -129,8 +147,8 @@ def _failure(outcome: Outcome) -> Content:
     )
 
 
-def _image(number: int | None, none: str) -> str:
-    return none if number is None else f"image {number}"
+def _image(number: int | None, versions: Mapping[int, str], none: str) -> str:
+    return none if number is None else versions.get(number, f"image {number}")
 
 
 def _cut(text: str, width: int, ellipsis: str) -> str:
