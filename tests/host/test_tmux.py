@@ -34,8 +34,8 @@ def test_a_shell_answers_and_leaves_its_status(terminals: Tmux) -> None:
     assert "42 is it" in pane.screen()
 
 
-def test_a_signal_is_no_exit_status(terminals: Tmux) -> None:
-    assert terminals.open("sh", "-c", "kill -9 $$").ended() == -1
+def test_a_signal_is_an_exit_status(terminals: Tmux) -> None:
+    assert terminals.open("sh", "-c", "kill -9 $$").ended() == 137
 
 
 def test_keys_have_names_and_a_text_is_no_key(terminals: Tmux) -> None:

@@ -102,9 +102,11 @@ class Pane:
 
     @property
     def status(self) -> int | None:
-        """The exit status of the program; None while it runs, -1 if a signal has ended it."""
-        dead, status = self._told("#{pane_dead},#{pane_dead_status}").split(",")
-        return None if dead != "1" else int(status or -1)
+        """The exit status of the program, or 128 and the number of a signal; None while it runs."""
+        status, number = self._told("#{pane_dead_status},#{pane_dead_signal}").split(",")
+        if number:
+            return 128 + int(number)
+        return int(status) if status else None
 
     def ended(self, limit_s: float = LIMIT_S) -> int:
         """Wait until the program has ended; its exit status.
