@@ -84,7 +84,8 @@ class ConsoleApp(GuestKeyboard):
         self._control = control
         self._read_only = read_only
         self.stolen: list[str] = []
-        self.left: list[bool] = []
+        self.left = 0
+        self.typing: list[bool] = []
         self.counts: list[int] = []
 
     def compose(self) -> ComposeResult:
@@ -93,8 +94,11 @@ class ConsoleApp(GuestKeyboard):
     def action_steal(self, key: str) -> None:
         self.stolen.append(key)
 
-    def on_consoles_pane_left(self, event: ConsolesPane.Left) -> None:
-        self.left.append(event.pane)
+    def on_consoles_pane_left(self) -> None:
+        self.left += 1
+
+    def on_consoles_pane_typing_changed(self, event: ConsolesPane.TypingChanged) -> None:
+        self.typing.append(event.typing)
 
     def on_consoles_pane_count_changed(self, event: ConsolesPane.CountChanged) -> None:
         self.counts.append(event.open)

@@ -14,6 +14,7 @@ from appliance.tui.console.terminal import Terminal
 from appliance.tui.console.words import (
     COMMANDS,
     KEYS_BACK,
+    LESS_WANTED,
     READ_ONLY_HIDES,
     Glyphs,
     glyph,
@@ -81,7 +82,6 @@ class BottomLine(Static):
     DEFAULT_CSS = """
     BottomLine { height: 1; background: $panel; color: $text-muted; }
     BottomLine.typing { background: $primary; color: $text; }
-    BottomLine.typing:blur { background: $panel; }
     """
 
     def __init__(self) -> None:
@@ -95,24 +95,28 @@ class BottomLine(Static):
 
 def bottom_line(terminal: Terminal, width: int) -> Content:
     """What the line below a console says, within `width`: the more important, the more to the left."""
-    news = terminal.notice or place(terminal.reading.lines_back, terminal.skipped_bytes)
-    there = who_is_there(terminal.company)
-    if terminal.typing:
-        left = Content.assemble((f" {KEYS_BACK} ", "bold"))
-    elif terminal.read_only:
-        left = Content.assemble((" read-only ", "bold $text-warning"), *_keys(READ_ONLY_HIDES))
-    else:
-        left = Content.assemble(*_keys(()))
-    right = Content.assemble((news, "bold $text-warning"), (" · " if news else "", ""), (f"{there} ", ""))
-    room = width - left.cell_length - 1
-    if right.cell_length <= room:
-        return Content.assemble(left, " " * (width - left.cell_length - right.cell_length), right)
-    if terminal.typing:
-        return Content.assemble(left, " ", right).truncate(width, ellipsis=True)
-    least = min(right.cell_length, max(width // 2, 24))
-    return Content.assemble(
-        left.truncate(width - least - 1, ellipsis=True), " ", right.truncate(least, ellipsis=True)
+    news = terminal.notice or place(
+        terminal.reading.lines_back, terminal.skipped_bytes if terminal.is_flooded else 0
     )
+    there = who_is_there(terminal.standing, terminal.company)
+    right = Content.assemble((news, "bold"), " · " if news else "", there, " ")
+    if terminal.typing:
+        return _both(Content.assemble((f" {KEYS_BACK} ", "bold")), right, width)
+    hidden = list(READ_ONLY_HIDES) if terminal.read_only else []
+    left = _keys(hidden, terminal.read_only)
+    for key in LESS_WANTED:
+        if left.cell_length + right.cell_length >= width:
+            hidden.append(key)
+            left = _keys(hidden, terminal.read_only)
+    return _both(left, right, width)
+
+
+def _both(left: Content, right: Content, width: int) -> Content:
+    """Two parts at the two ends of a line; the right one gives way."""
+    room = max(0, width - left.cell_length - 1)
+    if right.cell_length > room:
+        right = right.truncate(room, ellipsis=True)
+    return Content.assemble(left, " " * (width - left.cell_length - right.cell_length), right)
 
 
 def shortened(name: str, most: int, more: str) -> str:
@@ -124,12 +128,12 @@ def shortened(name: str, most: int, more: str) -> str:
     return name + more
 
 
-def _keys(hidden: Sequence[str]) -> list[tuple[str, str]]:
-    parts: list[tuple[str, str]] = []
+def _keys(hidden: Sequence[str], read_only: bool) -> Content:
+    parts: list[tuple[str, str]] = [(" read-only ", "bold $text-warning")] if read_only else []
     for key, does in COMMANDS:
         if key not in hidden:
             parts += [(f" {key}", "bold $text-accent"), (f" {does}", "$text-muted")]
-    return parts
+    return Content.assemble(*parts)
 
 
 def _first_in_view(widths: Sequence[int], current: int, width: int) -> int:

@@ -36,9 +36,13 @@ class ConsolesPane(Vertical):
 
     DEFAULT_CSS = """
     ConsolesPane { height: 1fr; }
-    ConsolesPane #terminals { height: 1fr; }
+    ConsolesPane #terminals { height: 1fr; layers: below above; }
+    ConsolesPane Terminal, ConsolesPane #nothing { layer: below; }
     ConsolesPane #nothing { width: 1fr; height: 1fr; content-align: center middle; color: $text-muted; }
-    ConsolesPane #trouble { height: auto; padding: 0 1; background: $error-muted; color: $text-error; }
+    ConsolesPane #trouble {
+        layer: above; dock: top; height: auto; padding: 0 1; background: $error-muted; color: $text-error;
+    }
+    ConsolesPane #trouble.stopped { background: $panel; color: $text-muted; }
     ConsolesPane #search { height: 1; border: none; padding: 0 1; background: $surface; }
     """
 
@@ -63,12 +67,14 @@ class ConsolesPane(Vertical):
     ]
 
     class Left(Message):
-        """The person has left typing mode, or (from command mode) wants to leave the pane."""
+        """The person wants to leave the pane, from command mode; consoles stay open."""
 
-        def __init__(self, *, pane: bool) -> None:
+    class TypingChanged(Message):
+        """Keys go to a guest from now on, or no longer."""
+
+        def __init__(self, typing: bool) -> None:
             super().__init__()
-            self.pane = pane
-            """Whether the pane is to be left, not only typing mode."""
+            self.typing = typing
 
     class CountChanged(Message):
         """Another number of consoles is open."""
@@ -117,9 +123,9 @@ class ConsolesPane(Vertical):
         yield TabLine(self._glyphs)
         with Container(id="terminals"):
             yield Static("No console is open: choose a VM and open its console.", id="nothing")
-        trouble_line = Static("", id="trouble", markup=False)
-        trouble_line.display = False
-        yield trouble_line
+            trouble_line = Static("", id="trouble", markup=False)
+            trouble_line.display = False
+            yield trouble_line
         search = Input(placeholder="search, upwards", id="search", compact=True)
         search.display = False
         yield search
@@ -234,7 +240,7 @@ class ConsolesPane(Vertical):
             await self.close(self.active)
 
     def action_leave(self) -> None:
-        self.post_message(self.Left(pane=True))
+        self.post_message(self.Left())
 
     # What is told
 
@@ -242,7 +248,6 @@ class ConsolesPane(Vertical):
     def _keys_back(self, event: Terminal.KeysBack) -> None:
         event.stop()
         self._type(False)
-        self.post_message(self.Left(pane=False))
 
     @on(Terminal.Changed)
     def _changed(self, event: Terminal.Changed) -> None:
@@ -295,8 +300,12 @@ class ConsolesPane(Vertical):
             if terminal.typing and terminal is not self.active:
                 terminal.type(False)
         if self.active is not None:
+            was_typing = self.active.typing
             self.active.type(on)
-            self.active.focus(scroll_visible=False)
+            if on:
+                self.active.focus(scroll_visible=False)
+            if self.active.typing != was_typing:
+                self.post_message(self.TypingChanged(self.active.typing))
         self._tell()
 
     def _show(self, terminal: Terminal | None) -> None:

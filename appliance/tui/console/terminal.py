@@ -32,6 +32,8 @@ SLICE_BYTES = 2048
 PAINT_EVERY_S = 1 / 15
 PAINT_A_FLOOD_EVERY_S = 1 / 6
 WHEEL_LINES = 3
+NOTICE_S = 6.0
+"""How long a notice stays, unless keys go through before."""
 
 CURSOR_KEYS_MODE = 1
 PASTE_MODE = 2004
@@ -106,9 +108,11 @@ class Terminal(Widget, can_focus=True):
         self._backlog = Backlog()
         self._history_bytes = 0
         self._has_told = False
+        self._notice_timer: Timer | None = None
         self._paint_timer: Timer | None = None
         self._painted_at = 0.0
-        self._is_flooded = False
+        self.is_flooded = False
+        """Whether more comes than can be drawn, so that some is left out."""
         self._strips: dict[int, Strip] = {}
         self._painted_view: tuple[int, int, int] | None = None
         self._painted_cursor: Cursor | None = None
@@ -148,8 +152,9 @@ class Terminal(Widget, can_focus=True):
                 self._history_bytes = max(0, self._history_bytes - len(piece))
         if self._history_bytes == 0:
             self._paint_soon()
-        if not self._backlog:
-            self._is_flooded = False
+        if self.is_flooded and not self._backlog:
+            self.is_flooded = False
+            self.post_message(self.Changed(self))
         return bool(self._backlog)
 
     def scroll_lines(self, lines: int) -> None:
@@ -211,6 +216,9 @@ class Terminal(Widget, can_focus=True):
 
     def noticed(self, notice: str) -> None:
         self.notice = notice
+        if self._notice_timer is not None:
+            self._notice_timer.stop()
+        self._notice_timer = self.set_timer(NOTICE_S, self._forget_notice)
         self.post_message(self.Changed(self))
 
     def stands(self, standing: Standing, reason: str) -> None:
@@ -327,7 +335,7 @@ class Terminal(Widget, can_focus=True):
         return (self.screen_model.top + cursor.y, column, self.typing and self.has_focus)
 
     def _paint_soon(self) -> None:
-        every = PAINT_A_FLOOD_EVERY_S if self._is_flooded else PAINT_EVERY_S
+        every = PAINT_A_FLOOD_EVERY_S if self.is_flooded else PAINT_EVERY_S
         wait = self._painted_at + every - self._clock.monotonic()
         if wait <= 0:
             self.paint()
@@ -339,6 +347,11 @@ class Terminal(Widget, can_focus=True):
         self.paint()
 
     # The rest
+
+    def _forget_notice(self) -> None:
+        self._notice_timer = None
+        self.notice = ""
+        self.post_message(self.Changed(self))
 
     def _start_anew(self) -> None:
         columns, lines = self.size if self.is_mounted and self.size.area else FIRST_SIZE
@@ -360,7 +373,9 @@ class Terminal(Widget, can_focus=True):
         self._paint_soon()
 
     def _skip(self, skipped: Skipped) -> None:
-        self._is_flooded = True
+        if not self.is_flooded:
+            self.is_flooded = True
+            self.post_message(self.Changed(self))
         self._history_bytes = 0
         self.skipped_bytes += skipped.count
         self._interpreter.feed(skipped.lasting)

@@ -20,6 +20,8 @@ COMMANDS = (
     ("esc", "leave"),
 )
 READ_ONLY_HIDES = ("enter", "t", "r")
+LESS_WANTED = ("pgup", "r", "y", "/", "[ ]", "t", "w")
+"""The keys that a narrow line leaves out first; the help has them all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +56,10 @@ def glyph(glyphs: Glyphs, standing: Standing, company: Company) -> tuple[str, st
     return (glyphs.busy, "text-warning") if company.writer else (glyphs.watch, "text-muted")
 
 
-def who_is_there(company: Company) -> str:
-    """Who writes, who watches, and what the line waits for."""
+def who_is_there(standing: Standing, company: Company) -> str:
+    """Who writes, who watches, and what the line waits for; if there is no link, why not."""
+    if standing is not Standing.OPEN:
+        return standing.value
     watching = [other for other in company.others if other != company.writer]
     parts = []
     if company.you_write:
@@ -78,12 +82,12 @@ def trouble(standing: Standing, reason: str, since: datetime) -> str:
         case Standing.OPEN | Standing.CONNECTING:
             return ""
         case Standing.DAEMON_DOWN:
-            return f"The daemon is down {at}: {reason}. What is shown is old; this attaches again by itself."
+            return f"The daemon is down {at}. What is shown is old; the console comes back by itself."
         case Standing.NOT_RUNNING:
             word = "The VM has stopped" if reason == "the VM has stopped" else "The VM does not run"
-            return f"{word}, {at}. The console opens again when it runs."
+            return f"{word} ({at}). The console comes back when it runs."
         case Standing.REFUSED:
-            return f"No console {at}: {reason}. This tries again by itself."
+            return f"No console {at}: {reason}. It is tried again."
 
 
 def place(lines_back: int, skipped: int) -> str:
