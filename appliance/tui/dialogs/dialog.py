@@ -158,7 +158,7 @@ class Twin(Static):
         room = (self.size.width or 70) * TWIN_LINES - len(rest) - 12
         if len(first) > room:
             first = f"{first[:room]} …"
-        return Content.assemble(("$ ", "bold $text-primary"), first, (rest, "$text-disabled"))
+        return Content.assemble(("$ ", "bold $text-primary"), first, (rest, "$foreground-disabled"))
 
 
 class Dialog(ModalScreen[T]):

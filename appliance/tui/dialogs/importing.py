@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import ClassVar
 
+from rich.cells import cell_len, set_cell_size
 from textual.app import ComposeResult
 from textual.containers import Vertical
 from textual.content import Content
@@ -31,6 +32,8 @@ from appliance.tui.dialogs.form import HARD, SOFT, VerbForm
 
 ASKED = ("path", "osf", "version", "notes", SOFT, HARD, "delete")
 SIZES = ("B", "KiB", "MiB", "GiB", "TiB")
+LONGEST = 40
+"""Cells of a name that others are aligned with."""
 LEAST_S = 1.0
 """After how long a speed is told."""
 
@@ -65,6 +68,7 @@ class Importing(VerbForm):
             #under-way, #stop { display: block; }
             #where, #files, #fields, #help, #do { display: none; }
         }
+        #files.-empty { display: none; }
     }
     """
     BAR: ClassVar[int] = 60
@@ -109,7 +113,7 @@ class Importing(VerbForm):
     def above(self) -> ComposeResult:
         """The files that wait in the staging directory; how far it is, once it is under way."""
         yield Static("Looking into the staging directory …", id="where")
-        files = OptionList(id="files", compact=True, markup=False)
+        files = OptionList(id="files", classes="-empty", compact=True, markup=False)
         files.can_focus = False
         yield files
         with Vertical(id="under-way"):
@@ -212,7 +216,7 @@ class Importing(VerbForm):
         self.query_one("#bar", Static).update(
             Content.assemble(
                 (glyphs.bar * full, "$text-success"),
-                (glyphs.bar_rest * (self.BAR - full), "$text-disabled"),
+                (glyphs.bar_rest * (self.BAR - full), "$foreground-disabled"),
                 (f" {share:4.0%}", "bold"),
             )
         )
@@ -237,17 +241,17 @@ class Importing(VerbForm):
         )
         self.query_one("#where", Static).update(Content(found))
         files = self.query_one("#files", OptionList)
-        files.add_options([Option(self._line(one)) for one in self._candidates])
-        files.display = bool(self._candidates)
+        width = max((cell_len(one.name) for one in self._candidates), default=0)
+        files.add_options([Option(self._line(one, min(width, LONGEST))) for one in self._candidates])
+        files.set_class(not self._candidates, "-empty")
         files.highlighted = None
         self._point()
         self.call_after_refresh(self.fit)
 
-    def _line(self, one: Candidate) -> Content:
-        changed = one.changed.astimezone(self.now.tzinfo)
-        return Content.assemble(
-            (f"{one.name}  ", ""), (f"{size(one.size)}, {times.shown(changed, self.now)}", "$text-muted")
-        )
+    def _line(self, one: Candidate, width: int) -> Content:
+        changed = times.shown(one.changed.astimezone(self.now.tzinfo), self.now)
+        name = set_cell_size(one.name, max(width, cell_len(one.name)))
+        return Content.assemble(name, (f"  {size(one.size):>9}  {changed}", "$foreground-muted"))
 
     def _point(self) -> None:
         field = self.field("path")

@@ -62,7 +62,7 @@ class Properties(Dialog[Outcome | None]):
         with Vertical(id="new"):
             yield self._new
         yield Vertical(id="problem")
-        yield Static("Filters find them as property.KEY. Empty is a value too: ctrl+d deletes.", id="help")
+        yield Static("Filters find them as property.KEY; ctrl+d deletes one.", id="help")
         yield Twin()
 
     def buttons(self) -> ComposeResult:

@@ -16,6 +16,7 @@ from appliance.model import UserState
 from appliance.tui.calls import Outcome
 from appliance.tui.dialogs.dialog import glyphs_of
 from appliance.tui.dialogs.form import VerbForm
+from appliance.tui.glyphs import Glyphs
 
 PAUSE_S = 0.3
 """How long nothing must be written before a rehearsal begins."""
@@ -25,6 +26,7 @@ NAME, USER, PRESENCE = 20, 14, 14
 CONNECTED = {UserState.CONNECTING, UserState.CONNECTED}
 
 Row = Mapping[str, Any]
+WAITING = Content.styled("Whom it concerns is told here.", "not bold $foreground-muted")
 
 
 class Tagging(VerbForm):
@@ -45,6 +47,7 @@ class Tagging(VerbForm):
     _pause: Timer | None = None
     _rehearsed: tuple[tuple[str, ...], ...] | None = None
     _rows: Sequence[Row] = ()
+    _heading: Content | None = WAITING
 
     def on_mount(self) -> None:
         self._versions: dict[int, str] = {}
@@ -69,7 +72,7 @@ class Tagging(VerbForm):
             return
         self._rehearsed = None
         if self.problems() or any(field.problem for field in self.fields) or self._lacks_something():
-            self._tell(Content.styled("Whom it concerns is told here.", "not bold $text-muted"), ())
+            self._tell(WAITING, ())
             return
         self.run_worker(self._ask(calls), group="rehearsal", exclusive=True)
 
@@ -85,7 +88,7 @@ class Tagging(VerbForm):
                 return
             rows += outcome.json
         self._rehearsed = calls
-        self._tell(summary(rows), rows)
+        self._tell(None, rows)
 
     async def _learn_versions(self) -> None:
         """How images are called by people."""
@@ -94,48 +97,54 @@ class Tagging(VerbForm):
             self._versions = {row["id"]: row["version"] for row in outcome.json if row["version"]}
             self._show_rows()
 
-    def _tell(self, heading: Content, rows: Sequence[Row]) -> None:
-        self.query_one("#summary", Static).update(heading)
-        self._rows = rows
+    def _tell(self, heading: Content | None, rows: Sequence[Row]) -> None:
+        self._heading, self._rows = heading, rows
         self._show_rows()
 
     def _show_rows(self) -> None:
         rows, glyphs = self._rows, glyphs_of(self.app)
-        lines = [line(row, self._versions, glyphs.person, glyphs.ellipsis) for row in rows[:MOST]]
+        heading = summary(rows, self._versions) if self._heading is None else self._heading
+        self.query_one("#summary", Static).update(heading)
+        differ = len({row["next_di_id"] for row in rows}) > 1
+        lines = [line(row, self._versions, glyphs, then=differ) for row in rows[:MOST]]
         if len(rows) > MOST:
-            lines.append(Content.styled(f"and {len(rows) - MOST:,} more", "$text-muted"))
+            lines.append(Content.styled(f"and {len(rows) - MOST:,} more", "$foreground-muted"))
         self.query_one("#rows", Static).update(Content("\n").join(lines))
         self.query_one("#concerned", VerticalScroll).display = bool(lines)
         self.call_after_refresh(self.fit)
 
 
-def summary(rows: Sequence[Row]) -> Content:
-    """How many desktops, of how many people, and how many are in use."""
+def summary(rows: Sequence[Row], versions: Mapping[int, str]) -> Content:
+    """How many desktops, of how many people, how many are in use, and where they all would go."""
     if not rows:
         return Content("No desktop is concerned.")
     people = len({row["user"] for row in rows})
     connected = sum(row["user_state"] in CONNECTED for row in rows)
-    in_use = (
-        Content.styled(f"{connected:,} in use", "bold $text-warning") if connected else Content("none in use")
-    )
-    lost = sum(row["next_di_id"] is None for row in rows)
-    parts = [Content(f"{_count(len(rows), 'desktop')} of {_count(people, 'person', 'people')}, "), in_use]
-    if lost:
-        parts.append(Content.styled(f", {lost:,} would find no image", "bold $text-error"))
-    return Content("").join(parts)
-
-
-def line(row: Row, versions: Mapping[int, str], person: str, ellipsis: str) -> Content:
-    """A desktop that is concerned: what it runs, and what it would run."""
-    present = row["user_state"] in CONNECTED
-    runs, then = row["current_di_id"], row["next_di_id"]
-    move = f"{_image(runs, versions, 'stopped')} → {_image(then, versions, 'no image')}"
+    targets = {row["next_di_id"] for row in rows}
+    desktops = f"{_count(len(rows), 'desktop')} of {_count(people, 'person', 'people')}, "
+    in_use = (f"{connected:,} in use", "bold $text-warning" if connected else "")
+    if len(targets) > 1:
+        return Content.assemble(desktops, in_use)
+    (target,) = targets
+    if target is None:
+        return Content.assemble(desktops, in_use, ", would find ", ("no image", "bold $text-error"))
     return Content.assemble(
-        (_cut(str(row["name"]), NAME, ellipsis), "bold"),
-        _cut(str(row["user"]), USER, ellipsis),
-        (_cut(f"{person} {row['user_state']}" if present else "", PRESENCE, ellipsis), "$text-warning"),
-        (move, "$text-error" if then is None else ""),
-        ("  starts again" if row["comes_back"] else "", "$text-muted"),
+        desktops, in_use, ", would boot ", (_image(target, versions, ""), "bold $text-success")
+    )
+
+
+def line(row: Row, versions: Mapping[int, str], glyphs: Glyphs, *, then: bool) -> Content:
+    """A desktop that is concerned, and what it runs; with `then`, also what it would boot."""
+    present = row["user_state"] in CONNECTED
+    presence = f"{glyphs.person} {row['user_state']}" if present else ""
+    target = row["next_di_id"]
+    return Content.assemble(
+        (_cut(str(row["name"]), NAME, glyphs.ellipsis), "bold"),
+        _cut(str(row["user"]), USER, glyphs.ellipsis),
+        (_cut(presence, PRESENCE + 1, glyphs.ellipsis), "$text-warning"),
+        (_image(row["current_di_id"], versions, "stopped"), "$foreground-muted"),
+        (f" {glyphs.chevron} ", "$foreground-muted") if then else "",
+        (_image(target, versions, "no image"), "$text-error" if target is None else "") if then else "",
     )
 
 
@@ -143,7 +152,7 @@ def _failure(outcome: Outcome) -> Content:
     text = outcome.err.strip()
     hint = f" ({outcome.hint})" if outcome.hint else ""
     return Content.assemble(
-        (f"{text[:1].upper()}{text[1:]}", "bold $text-error"), (hint, "not bold $text-muted")
+        (f"{text[:1].upper()}{text[1:]}", "bold $text-error"), (hint, "not bold $foreground-muted")
     )
 
 
