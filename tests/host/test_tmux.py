@@ -71,6 +71,11 @@ def test_what_does_not_come_is_told_with_what_is_there(terminals: Tmux) -> None:
         pane.until("that", limit_s=0.2)
 
 
+def test_nothing_more_comes_of_what_has_ended(terminals: Tmux) -> None:
+    with pytest.raises(AssertionError, match="'that' does not come: it ended with status 3:\nthis"):
+        terminals.open("sh", "-c", "echo this; exit 3").until("that")
+
+
 def test_nothing_is_left() -> None:
     with tmux() as made:
         pid = made.open("sleep", "60").pid

@@ -66,12 +66,14 @@ class Pane:
         """
         reached = (lambda screen: shown in screen) if isinstance(shown, str) else shown
         over = time.monotonic() + limit_s
-        while not reached(screen := self.screen()):
-            if time.monotonic() > over:
-                wanted = repr(shown) if isinstance(shown, str) else "what was waited for"
-                raise AssertionError(f"{wanted} is not there after {limit_s:g} s, but:\n{screen}")
+        while True:
+            status = self.status
+            if reached(screen := self.screen()):
+                return screen
+            wanted = repr(shown) if isinstance(shown, str) else "what was waited for"
+            assert status is None, f"{wanted} does not come: it ended with status {status}:\n{screen}"
+            assert time.monotonic() < over, f"{wanted} is not there after {limit_s:g} s, but:\n{screen}"
             time.sleep(LOOK_S)
-        return screen
 
     def until_gone(self, shown: str, limit_s: float = LIMIT_S) -> str:
         """Wait until a text is not on the screen; the screen then.
