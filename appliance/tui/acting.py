@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from appliance.tui.panes.base import Pane
 from appliance.tui.remembered import Remembered
 from appliance.tui.site import Site
 from appliance.tui.widgets.command_log import CommandLog
+from appliance.tui.workers import start
 
 if TYPE_CHECKING:
     from appliance.qa.verbs import Verb
@@ -79,7 +81,7 @@ class ActingApp(App[None]):
         if action.changes and self.site.read_only:
             self.notify("This TUI only reads (--readonly).", severity="warning")
             return
-        self.run_worker(self._act(action), name=action.name, group="act", exit_on_error=True)
+        start(self, partial(self._act, action), group="act")
 
     async def _act(self, action: Action) -> None:
         rows = self._rows(action)
@@ -150,20 +152,17 @@ class ActingApp(App[None]):
             typed = names[0] if len(names) == 1 else str(len(names))
         left = len(pane.chosen()) - len(rows) if action.about_rows else 0
         notes = [f"{count(left, 'chosen row')} left out: {action.unfit}."] if left else []
-        return bool(
-            await self.push_screen_wait(
-                Confirm(
-                    f"{action.title} {what}?",
-                    button=f"{action.title} {what}",
-                    whom=names,
-                    costs=action.costs(rows),
-                    notes=notes,
-                    calls=calls,
-                    dangerous=action.ask in {Ask.ALWAYS, Ask.TYPED},
-                    typed=typed,
-                )
-            )
+        question = Confirm(
+            f"{action.title} {what}?",
+            button=f"{action.title} {what}",
+            whom=names,
+            costs=action.costs(rows),
+            notes=notes,
+            calls=calls,
+            dangerous=action.ask in {Ask.ALWAYS, Ask.TYPED},
+            typed=typed,
         )
+        return bool(await self.push_screen_wait(question))
 
     def _what(self, action: Action, rows: Sequence[Any]) -> str:
         """`3 desktops`; nothing if it is about no rows."""
@@ -346,16 +345,13 @@ class ActingApp(App[None]):
             return True
         from appliance.tui.dialogs.confirm import Confirm
 
-        return bool(
-            await self.push_screen_wait(
-                Confirm(
-                    "Leave while work is under way?",
-                    button="Leave",
-                    costs=["An import stops where it is; the same import goes on there, later."],
-                    dangerous=True,
-                )
-            )
+        question = Confirm(
+            "Leave while work is under way?",
+            button="Leave",
+            costs=["An import stops where it is; the same import goes on there, later."],
+            dangerous=True,
         )
+        return bool(await self.push_screen_wait(question))
 
 
 def form_of(action: Action, noun: str, rows: Sequence[Any], verb: Verb) -> dict[str, Any]:

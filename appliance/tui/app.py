@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from contextlib import aclosing
+from functools import partial
 from typing import Any, ClassVar
 
 from textual import on
@@ -39,10 +40,11 @@ from appliance.tui.panes.vms import SessionsPane, VmsPane
 from appliance.tui.remembered import Remembered
 from appliance.tui.site import Site
 from appliance.tui.view import clock
-from appliance.tui.widgets.bars import HintBar, TabBar, TopBar
+from appliance.tui.widgets.bars import HintBar, Tab, TabBar, TopBar
 from appliance.tui.widgets.command_log import CommandLog
 from appliance.tui.widgets.go_to import GoTo
 from appliance.tui.widgets.record_table import RecordTable
+from appliance.tui.workers import start
 
 LOOK_S = 0.1
 """How often the database is asked whether anything was committed."""
@@ -127,8 +129,8 @@ class QvdTui(GuestKeyboard, ActingApp):
     def on_mount(self) -> None:
         """Begin to look."""
         self.set_class(self.site.glyphs is ASCII, "-ascii")
-        self.run_worker(self._follow(), name="look", group="look", exit_on_error=True)
-        self.run_worker(self._measure(), name="measure", group="measure", exit_on_error=True)
+        start(self, self._follow, group="look")
+        start(self, self._measure, group="measure")
         self.set_interval(1.0, self._second)
         self._show_pane(self._at)
 
@@ -220,21 +222,25 @@ class QvdTui(GuestKeyboard, ActingApp):
         elif site.daemon_down_since is not None:
             down = clock((site.now - site.daemon_down_since).total_seconds())
             parts.append(
-                (f"{signs.failed} daemon down for {down}, since {local(site.daemon_down_since)[11:]}", "bold")
+                (f"{signs.failed} daemon down {down} (since {local(site.daemon_down_since)[11:]})", "bold")
             )
         elif site.daemon_known:
             parts.append((f"{signs.states[VmState.RUNNING]} daemon up", ""))
         parts.append("   ")
-        tally = site.tally
-        for word in (VmState.RUNNING, VmState.STARTING, VmState.STOPPING, VmState.STOPPED, VmState.ZOMBIE):
-            if tally.states[word]:
-                parts.append(f"{signs.states[word]} {tally.states[word]:,} {word}  ")
-        if tally.states["failed"]:
-            parts.append((f"{signs.failed} {tally.states['failed']:,} failed  ", "bold"))
-        if tally.connected:
-            parts.append(f"{signs.person} {tally.connected:,} connected  ")
-        if tally.outdated:
-            parts.append(f"{signs.outdated} {tally.outdated:,} outdated  ")
+        tally, states = site.tally, site.tally.states
+        counts = (
+            (signs.states[VmState.RUNNING], states[VmState.RUNNING], "running"),
+            (signs.failed, states["failed"], "failed"),
+            (signs.states[VmState.ZOMBIE], states[VmState.ZOMBIE], "zombie"),
+            (signs.person, tally.connected, "connected"),
+            (signs.outdated, tally.outdated, "outdated"),
+            (signs.states[VmState.STARTING], states[VmState.STARTING], "starting"),
+            (signs.states[VmState.STOPPING], states[VmState.STOPPING], "stopping"),
+            (signs.states[VmState.STOPPED], states[VmState.STOPPED], "stopped"),
+        )
+        for sign, number, word in counts:
+            if number:
+                parts.append((f"{sign} {number:,} {word}  ", "bold" if word in {"failed", "zombie"} else ""))
         if site.read_only:
             parts.insert(3, ("[read only] ", "bold"))
         bar = self.query_one(TopBar)
@@ -255,10 +261,10 @@ class QvdTui(GuestKeyboard, ActingApp):
             pane.take(Delta(True, self.site.tally.vms))
         self._hint()
 
-    def _tabs(self) -> list[tuple[str, str, bool]]:
-        tabs = [(str(number), pane.title, False) for number, pane in enumerate(PANES, 1)]
-        open_ = len(self.consoles.terminals)
-        return [*tabs, (str(len(PANES) + 1), f"Consoles{f' {open_}' if open_ else ''}", False)]
+    def _tabs(self) -> list[Tab]:
+        tabs = [(str(number), pane.title, pane.short) for number, pane in enumerate(PANES, 1)]
+        open_ = f" {number}" if (number := len(self.consoles.terminals)) else ""
+        return [*tabs, (str(len(PANES) + 1), f"Consoles{open_}", f"Cons{open_}")]
 
     def _title(self, name: str) -> str:
         if name == CONSOLES:
@@ -391,7 +397,7 @@ class QvdTui(GuestKeyboard, ActingApp):
     def action_columns(self) -> None:
         """Let somebody choose the columns of the shown table."""
         if isinstance(self.pane, TablePane):
-            self.run_worker(self._choose_columns(self.pane), group="act")
+            start(self, partial(self._choose_columns, self.pane), group="act")
 
     async def _choose_columns(self, pane: TablePane[Any]) -> None:
         from appliance.tui.dialogs.choices import Columns
@@ -405,7 +411,7 @@ class QvdTui(GuestKeyboard, ActingApp):
     def action_views(self) -> None:
         """Let somebody save how the table looks now, or choose what was saved."""
         if isinstance(self.pane, TablePane):
-            self.run_worker(self._choose_view(self.pane), group="act")
+            start(self, partial(self._choose_view, self.pane), group="act")
 
     async def _choose_view(self, pane: TablePane[Any]) -> None:
         from appliance.tui.dialogs.choices import Views

@@ -122,7 +122,7 @@ SESSION_COLUMNS: tuple[Column[VmLine], ...] = (
         key="name",
         title="Desktop",
         cell=lambda vm, scene: (vm.name, "plain"),
-        sort=lambda vm: vm.name.casefold(),
+        sort=lambda vm: view.natural(vm.name),
         least=12,
         most=32,
     ),

@@ -20,6 +20,9 @@ class Tally:
         """By the image that runs."""
         self.following: Counter[int] = Counter()
         """By the image of the next start."""
+        self.osfs: Counter[str] = Counter()
+        self.osfs_running: Counter[str] = Counter()
+        self.osfs_outdated: Counter[str] = Counter()
         self.limited: set[int] = set()
         """Those that have a limit."""
         self.connected = 0
@@ -49,6 +52,9 @@ class Tally:
         self.connected += by * vm.has_user
         self.outdated += by * vm.outdated
         self.blocked += by * bool(vm.blocked)
+        self.osfs[vm.osf] += by
+        self.osfs_running[vm.osf] += by * (vm.state == VmState.RUNNING)
+        self.osfs_outdated[vm.osf] += by * vm.outdated
         if vm.di_id is not None:
             self.running[vm.di_id] += by
         if vm.next_di_id is not None:

@@ -29,7 +29,7 @@ DARK = Theme(
     surface="#1A212B",
     panel="#222C38",
     dark=True,
-    variables={"primary-background": "#1F4E6E", "footer-background": "#222C38"},
+    variables={"primary-background": "#1F4E6E", "text-muted": "#8A97A6", "text-disabled": "#5C6773"},
 )
 LIGHT = Theme(
     name="qvd-light",
@@ -44,7 +44,7 @@ LIGHT = Theme(
     surface="#F0F3F6",
     panel="#E2E8EE",
     dark=False,
-    variables={"primary-background": "#BBD9EA"},
+    variables={"primary-background": "#BBD9EA", "text-muted": "#5A6773", "text-disabled": "#98A2AC"},
 )
 CONTRAST = Theme(
     name="qvd-contrast",
@@ -59,7 +59,7 @@ CONTRAST = Theme(
     surface="#000000",
     panel="#202020",
     dark=True,
-    variables={"primary-background": "#003C5A", "text-muted": "#E0E0E0"},
+    variables={"primary-background": "#003C5A", "text-muted": "#D0D0D0", "text-disabled": "#A0A0A0"},
 )
 COLOURBLIND = Theme(
     name="qvd-colourblind",
@@ -74,7 +74,7 @@ COLOURBLIND = Theme(
     surface="#1B2027",
     panel="#252C35",
     dark=True,
-    variables={"primary-background": "#124A6E"},
+    variables={"primary-background": "#124A6E", "text-muted": "#93A0AD", "text-disabled": "#66717C"},
 )
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
+from itertools import cycle
 
 from appliance.model import VmState
 from appliance.storage.live import VmLine
@@ -27,16 +29,17 @@ STATE_ORDER = {
     VmState.STOPPED: 5,
 }
 STEPS = {
-    "starting/queued": "queued",
-    "starting/cloning": "cloning",
-    "starting/launching": "launching",
-    "starting/awaiting-vma": "booting",
-    "starting/clearing": "clearing",
-    "starting/waiting": "waiting",
-    "stopping/shutting-down": "asked",
-    "stopping/cleaning": "cleaning",
+    "starting/queued": "queue",
+    "starting/cloning": "clone",
+    "starting/launching": "launch",
+    "starting/awaiting-vma": "boot",
+    "starting/clearing": "clear",
+    "starting/waiting": "wait",
+    "stopping/shutting-down": "end",
+    "stopping/cleaning": "clean",
 }
 """The sub-steps of a desktop on its way, in one word."""
+DIGITS = re.compile(r"([0-9]+)")
 HOUR_S = 3600
 DAY_S = 86_400
 MIB = 2**20
@@ -96,9 +99,7 @@ def state(vm: VmLine, scene: Scene) -> Cell:
     if vm.failure is not None and vm.state == VmState.STOPPED:
         return f"{signs.failed} failed", "bad"
     if step := STEPS.get(vm.phase):
-        word = f"{word} {step}"
-    if vm.restart and vm.state == VmState.STOPPING:
-        word = f"restarting {STEPS.get(vm.phase, '')}".rstrip()
+        word = f"{'restarting' if vm.restart and vm.state == VmState.STOPPING else word}: {step}"
     return f"{sign} {word}", style
 
 
@@ -164,7 +165,7 @@ VM_COLUMNS: tuple[Column[VmLine], ...] = (
         key="name",
         title="Name",
         cell=lambda vm, scene: (vm.name, failure_style(vm)),
-        sort=lambda vm: vm.name.casefold(),
+        sort=lambda vm: natural(vm.name),
         least=10,
         most=32,
     ),
@@ -172,7 +173,7 @@ VM_COLUMNS: tuple[Column[VmLine], ...] = (
         key="user",
         title="User",
         cell=lambda vm, scene: (vm.user, "plain"),
-        sort=lambda vm: vm.user.casefold(),
+        sort=lambda vm: natural(vm.user),
         least=7,
         most=20,
         rank=1,
@@ -182,7 +183,7 @@ VM_COLUMNS: tuple[Column[VmLine], ...] = (
         title="State",
         cell=state,
         sort=lambda vm: (STATE_ORDER[VmState(vm.state)], vm.failure is None, vm.phase),
-        least=13,
+        least=16,
         most=22,
     ),
     Column(
@@ -199,7 +200,7 @@ VM_COLUMNS: tuple[Column[VmLine], ...] = (
         title="Address",
         cell=lambda vm, scene: (vm.ip or "", "dim"),
         sort=lambda vm: tuple(map(int, vm.ip.split("."))) if vm.ip else (),
-        least=11,
+        least=12,
         most=15,
         rank=7,
     ),
@@ -331,6 +332,12 @@ VM_COLUMNS: tuple[Column[VmLine], ...] = (
         optional=True,
     ),
 )
+
+
+def natural(text: str) -> tuple[str | int, ...]:
+    """By what names are put in order, so that `desk-2` comes before `desk-10`."""
+    parts = DIGITS.split(text.casefold())
+    return tuple(int(part) if odd else part for odd, part in zip(cycle((False, True)), parts, strict=False))
 
 
 def texts(vm: VmLine) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, ClassVar, Generic, TypeVar
 
 from textual import events, on
@@ -21,6 +22,7 @@ from appliance.tui.site import Site
 from appliance.tui.widgets.details import Details, Section
 from appliance.tui.widgets.filter_bar import FilterBar, is_grammar
 from appliance.tui.widgets.record_table import RecordTable
+from appliance.tui.workers import start
 
 R = TypeVar("R")
 WIDE = 150
@@ -39,6 +41,8 @@ class Pane(Vertical):
 
     name_: ClassVar[str]
     title: ClassVar[str]
+    short: ClassVar[str]
+    """Its title where there is little room."""
     help_: ClassVar[str] = ""
     """What the pane is for, for `?`."""
     actions: ClassVar[tuple[Action, ...]] = ()
@@ -79,10 +83,12 @@ class TablePane(Pane, Generic[R]):
 
     DEFAULT_CSS = """
     TablePane > #body { height: 1fr; layout: vertical; }
-    TablePane > #body > Details { height: 40%; max-height: 16; display: none; border-top: solid $panel-lighten-2; }
+    TablePane > #body > Details { height: 40%; max-height: 16; display: none; }
+    TablePane > #body > Details { border-top: solid $panel-lighten-2; }
     TablePane > #body.-details > Details { display: block; }
     TablePane > #body.-wide { layout: horizontal; }
-    TablePane > #body.-wide > Details { width: 48; height: 1fr; max-height: 100%; border-top: none; border-left: solid $panel-lighten-2; }
+    TablePane > #body.-wide > Details { width: 48; height: 1fr; max-height: 100%; }
+    TablePane > #body.-wide > Details { border-top: none; border-left: solid $panel-lighten-2; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("slash", "filter", "Filter", show=False),
@@ -220,7 +226,7 @@ class TablePane(Pane, Generic[R]):
         return self.table.listing.records
 
     def _refilter(self, records: Mapping[Key, R] | None) -> None:
-        self.run_worker(self._passed(records), group="filter", exclusive=True, exit_on_error=False)
+        start(self, partial(self._passed, records), group="filter", exclusive=True)
 
     async def _passed(self, records: Mapping[Key, R] | None) -> None:
         filter_ = self._filter
@@ -300,7 +306,7 @@ class TablePane(Pane, Generic[R]):
         return self.query_one("#body").has_class("-details")
 
     def on_resize(self, event: events.Resize) -> None:
-        """Details stand beside the table where there is room, and are shown there unless somebody hid them."""
+        """Details stand beside the table where there is room, and are shown there unless hidden."""
         body = self.query_one("#body")
         wide = event.size.width >= WIDE
         body.set_class(wide, "-wide")
@@ -337,7 +343,7 @@ class TablePane(Pane, Generic[R]):
         )
         if anew or getattr(self, "_more_of", None) != (self.table.cursor, id(record)):
             self._more_of = (self.table.cursor, id(record))
-            self.run_worker(self._look_closer(record), group="details", exclusive=True, exit_on_error=False)
+            start(self, partial(self._look_closer, record), group="details", exclusive=True)
 
     async def _look_closer(self, record: R) -> None:
         from appliance.clock import SystemClock

@@ -23,6 +23,7 @@ from appliance.tui.panes.base import Pane, bindings
 from appliance.tui.panes.events import change
 from appliance.tui.view import STATE_STYLES, amount, countdown
 from appliance.tui.widgets.details import PAINT, printable
+from appliance.tui.workers import start
 
 Part = tuple[str, str]
 HISTORY = 240
@@ -75,6 +76,7 @@ class DashboardPane(Pane):
 
     name_ = "dashboard"
     title = "Dashboard"
+    short = "Dash"
     help_ = "How things are, at a glance. The fields tell what wants attention first."
     actions = ALARM_ACTIONS
     BINDINGS: ClassVar[list[BindingType]] = bindings(ALARM_ACTIONS)
@@ -105,7 +107,7 @@ class DashboardPane(Pane):
                 ("events", "Latest events"),
             ):
                 board = Board(id=name)
-                board.border_title = f" {title} "
+                board.border_title = title
                 yield board
 
     def on_resize(self, event: events.Resize) -> None:
@@ -127,7 +129,7 @@ class DashboardPane(Pane):
         self._wanted = True
         if not self._busy:
             self._busy = True
-            self.run_worker(self._read(), group="dashboard", exit_on_error=False)
+            start(self, self._read, group="dashboard")
 
     def tick(self) -> None:
         """Countdowns and what the host uses."""
@@ -203,7 +205,19 @@ class DashboardPane(Pane):
                 (f"{tally.blocked:,}", "strong" if tally.blocked else "dim"),
             ]
         )
-        self._board("desktops").tell(lines[:height], f" {total:,} in all ")
+        if len(lines) + 2 < height:
+            lines += [[], [(f"{'OSF':<14} {'running':>11}  {'old':>6}", "dim")]]
+        for osf, all_ in sorted(tally.osfs.items())[: max(0, height - len(lines))]:
+            old = tally.osfs_outdated[osf]
+            lines.append(
+                [
+                    (f"{_cut(osf, 14):<14} ", "plain"),
+                    (f"{tally.osfs_running[osf]:>5,}", "good" if tally.osfs_running[osf] else "dim"),
+                    (f"/{all_:<5,}  ", "dim"),
+                    (f"{old:>6,}" if old else "", "warn"),
+                ]
+            )
+        self._board("desktops").tell(lines[:height], f"{total:,} in all")
 
     def _draw_attention(self) -> None:
         tally, signs, now = self.site.tally, self.site.glyphs, self.site.now
@@ -225,7 +239,7 @@ class DashboardPane(Pane):
             )
         board = self._board("attention")
         board.set_class(bool(lines), "-alert")
-        note = f" {len(lines):,} " if lines else ""
+        note = f"{len(lines):,}" if lines else ""
         board.tell(lines[:height] or [[(f"{signs.ok} nothing", "good")]], note)
 
     def _draw_host(self) -> None:
@@ -258,7 +272,7 @@ class DashboardPane(Pane):
                     for share in list(history)[-room:]
                 )
                 lines.append([(f"{title:<7} ", "dim"), (text, "info")])
-        self._board("host").tell(lines[:height], f" load {use.load:.2f} ")
+        self._board("host").tell(lines[:height], f"load {use.load:.2f}")
 
     def _bar(self, title: str, share: float, told: str, width: int) -> list[Part]:
         signs = self.site.glyphs
@@ -287,7 +301,7 @@ class DashboardPane(Pane):
                 ]
             )
         total = len(self.site.tally.limited)
-        note = f" soft, hard {self.site.glyphs.dot} {total:,} limited " if total else ""
+        note = f"soft, hard {self.site.glyphs.dot} {total:,} limited" if total else ""
         self._board("deadlines").tell(lines or [[("no desktop has a limit", "dim")]], note)
 
     def _draw_people(self) -> None:
@@ -303,7 +317,7 @@ class DashboardPane(Pane):
             ]
             for vm in present[:height]
         ]
-        note = f" {count(tally.connected, 'session')} " if tally.connected else ""
+        note = count(tally.connected, "session") if tally.connected else ""
         self._board("people").tell(lines or [[("nobody is connected", "dim")]], note)
 
     def _draw_events(self) -> None:

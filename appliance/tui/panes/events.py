@@ -78,6 +78,7 @@ class EventsPane(FetchedPane[EventLine]):
 
     name_ = "events"
     title = "Events"
+    short = "Events"
     help_ = "What was changed, by whom: the latest lines of the audit log (qa events)."
     noun = "event"
     columns: ClassVar[tuple[Column[Any], ...]] = COLUMNS

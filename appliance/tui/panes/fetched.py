@@ -11,6 +11,7 @@ from appliance.errors import ApplianceError
 from appliance.storage.live import Delta
 from appliance.tui.listing import Key
 from appliance.tui.panes.base import TablePane
+from appliance.tui.workers import start
 
 R = TypeVar("R")
 SHARE = 10
@@ -43,7 +44,7 @@ class FetchedPane(TablePane[R], Generic[R]):
         self._wanted = True
         if not self._busy:
             self._busy = True
-            self.run_worker(self._read(), group="fetch", exit_on_error=False)
+            start(self, self._read, group="fetch")
 
     async def _read(self) -> None:
         clock = SystemClock()

@@ -105,6 +105,7 @@ class HostsPane(FetchedPane[Host]):
 
     name_ = "hosts"
     title = "Hosts"
+    short = "Hosts"
     help_ = "The nodes of this installation, whether their daemons live, and how many desktops they have."
     noun = "host"
     nouns = frozenset({"host", "vm"})

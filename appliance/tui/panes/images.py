@@ -193,9 +193,10 @@ class ImagesPane(FetchedPane[ImageRow]):
 
     name_ = "images"
     title = "Images"
+    short = "Images"
     help_ = (
-        "Flavours (OSFs) with their disk images, and the tags that say which image desktops boot. Moving a tag "
-        "moves desktops: with a soft limit they are asked, at the hard limit they are restarted."
+        "Flavours (OSFs) with their disk images, and the tags that say which image desktops boot. "
+        "Moving a tag moves desktops: with a soft limit they are asked, at the hard limit they are restarted."
     )
     noun = "di"
     nouns = frozenset({"osf", "di", "tag", "operation", "vm"})

@@ -51,6 +51,7 @@ class SettingsPane(FetchedPane["Explanation"]):
 
     name_ = "settings"
     title = "Settings"
+    short = "Set"
     help_ = "Every setting, its value in force, and whether the database, the file or the default says so."
     nouns = frozenset({"setting"})
     columns: ClassVar[tuple[Column[Any], ...]] = COLUMNS

@@ -12,7 +12,7 @@ from appliance.tui.actions import USER_ACTIONS, count
 from appliance.tui.columns import Column
 from appliance.tui.panes.base import bindings
 from appliance.tui.panes.fetched import FetchedPane
-from appliance.tui.view import state
+from appliance.tui.view import natural, state
 from appliance.tui.widgets.details import Section
 
 COLUMNS: tuple[Column[UserLine], ...] = (
@@ -20,7 +20,7 @@ COLUMNS: tuple[Column[UserLine], ...] = (
         key="name",
         title="Login",
         cell=lambda user, scene: (user.login, "strong" if user.connected else "plain"),
-        sort=lambda user: user.login.casefold(),
+        sort=lambda user: natural(user.login),
         least=12,
         most=40,
     ),
@@ -89,6 +89,7 @@ class UsersPane(FetchedPane[UserLine]):
 
     name_ = "users"
     title = "Users"
+    short = "Users"
     help_ = "Who owns desktops: whether they may log in, and at how many of their desktops they are."
     noun = "user"
     nouns = frozenset({"user", "vm"})

@@ -27,9 +27,10 @@ class VmsPane(TablePane[VmLine]):
 
     name_ = "vms"
     title = "VMs"
+    short = "VMs"
     help_ = (
-        "Every desktop with its state, who is at it, the image it runs and the one it would boot next, and how "
-        "long until it is asked (soft) or made (hard) to move there."
+        "Every desktop with its state, who is at it, the image it runs and the one it would boot next, "
+        "and how long until it is asked (soft) or made (hard) to move there."
     )
     noun = "vm"
     columns: ClassVar[tuple[Column[Any], ...]] = VM_COLUMNS
@@ -85,6 +86,7 @@ class SessionsPane(VmsPane):
 
     name_ = "sessions"
     title = "Sessions"
+    short = "Sess"
     help_ = "Who is connected, to which desktop, from where and since when."
     empty = "Nobody is connected."
     columns: ClassVar[tuple[Column[Any], ...]] = facts.SESSION_COLUMNS

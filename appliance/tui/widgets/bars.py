@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeAlias
 
 from textual import events
 from textual.content import Content
@@ -11,12 +12,16 @@ from textual.widgets import Static
 
 from appliance.tui.columns import GAP
 
+Tab: TypeAlias = tuple[str, str, str]
+"""Its key, its title, and that where there is little room."""
+
 
 class TopBar(Static):
     """Who we are, whether the daemon runs, and how many desktops are how."""
 
     DEFAULT_CSS = """
-    TopBar { height: 1; width: 1fr; background: $primary-background; color: $text; text-wrap: nowrap; text-overflow: ellipsis; padding: 0 1; }
+    TopBar { height: 1; width: 1fr; padding: 0 1; background: $primary-background; color: $text; }
+    TopBar { text-wrap: nowrap; text-overflow: ellipsis; }
     TopBar.-down { background: $error-muted; }
     """
 
@@ -41,8 +46,8 @@ class TabBar(Static):
             self.number = number
             super().__init__()
 
-    def tell(self, tabs: Sequence[tuple[str, str, bool]], active: str) -> None:
-        """Show tabs: key, title, and whether something there wants attention."""
+    def tell(self, tabs: Sequence[Tab], active: str) -> None:
+        """Show tabs, one of them as the active one, by its title."""
         self._tabs, self._active = list(tabs), active
         self._draw()
 
@@ -62,17 +67,12 @@ class TabBar(Static):
         self._places: list[tuple[int, int, int]] = []
         if not tabs or not width:
             return
-        longest = 12
-        while (
-            longest > 3 and sum(len(key) + 1 + min(len(title), longest) + 2 for key, title, _ in tabs) > width
-        ):
-            longest -= 1
+        narrow = sum(len(key) + len(title) + 3 for key, title, _ in tabs) > width
         parts: list[tuple[str, str] | str] = []
         x = 0
-        for number, (key, title, alert) in enumerate(tabs):
-            text = f" {key} {title[:longest]} "
-            here = title == self._active
-            style = "bold $text on $primary" if here else "$text-error" if alert else "$text-muted"
+        for number, (key, title, short) in enumerate(tabs):
+            text = f" {key} {short if narrow else title} "
+            style = "bold $text on $primary" if title == self._active else "$text-muted"
             parts.append((text, style))
             self._places.append((x, x + len(text), number))
             x += len(text)
@@ -83,7 +83,7 @@ class HintBar(Static):
     """The keys of the focused pane, as many as fit; the last command, or what went wrong, before them."""
 
     DEFAULT_CSS = """
-    HintBar { height: 1; width: 1fr; background: $panel; text-wrap: nowrap; text-overflow: ellipsis; padding: 0 1; }
+    HintBar { height: 1; width: 1fr; padding: 0 1; background: $panel; text-wrap: nowrap; }
     """
 
     def tell(self, hints: Sequence[tuple[str, str]]) -> None:

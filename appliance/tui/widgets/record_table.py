@@ -42,6 +42,7 @@ class RecordTable(ScrollView, Generic[R], can_focus=True):
         scrollbar-size-vertical: 1;
         scrollbar-size-horizontal: 0;
         overflow-x: hidden;
+        overflow-y: scroll;
         background: $background;
         & > .table--strong { text-style: bold; }
         & > .table--dim { color: $text-muted; }
@@ -52,8 +53,8 @@ class RecordTable(ScrollView, Generic[R], can_focus=True):
         & > .table--info { color: $text-primary; }
         & > .table--header { color: $text-muted; background: $panel; text-style: bold; }
         & > .table--sorted { color: $text-primary; }
-        & > .table--cursor { background: $primary 35%; text-style: bold; }
-        & > .table--cursor-away { background: $surface-lighten-1; }
+        & > .table--cursor { background: $primary-muted; }
+        & > .table--cursor-away { background: $panel; }
         & > .table--marked { color: $text-accent; text-style: bold; }
     }
     """
