@@ -13,7 +13,7 @@ from collections.abc import Callable
 from appliance.tui.console.screen import GuestScreen
 
 LONGEST_SEQUENCE = 4096
-"""How much of an unfinished sequence waits for its end."""
+"""How much of an unfinished sequence waits for its end; a longer one is over."""
 
 TOKEN = re.compile(
     r"""
@@ -21,7 +21,7 @@ TOKEN = re.compile(
     | (?P<newline> \r\n )
     | (?P<control> [\x07-\x0f] )
     | \x1b\[ (?P<prefix> [<-?]? ) (?P<parameters> [0-?]* ) (?P<between> [\x20-/]* ) (?P<final> [@-~] )
-    | (?P<string>  \x1b [\]PX^_] [^\x07\x1b]* (?: \x07 | \x1b\\ | (?=\x1b) ) )
+    | (?P<string>  \x1b [\]PX^_] [^\x07\x1b]* (?: \x07 | \x1b\\ | (?=\x1b) | \Z ) )
     | \x1b (?P<escape> [\x20-/]* [0-~] )
     | (?P<noise>   [\s\S] )
     """,
@@ -100,9 +100,9 @@ class Interpreter:
         text = self._unfinished + self._decoder.decode(data)
         self._unfinished = ""
         end = len(text)
-        if tail := UNFINISHED.search(text, max(0, text.rfind("\x1b") - 1)):
+        if tail := UNFINISHED.search(text):
             end = tail.start()
-            self._unfinished = text[end:][:LONGEST_SEQUENCE]
+            self._unfinished = text[end:] if len(text) - end <= LONGEST_SEQUENCE else ""
         screen = self._screen
         for token in TOKEN.finditer(text, 0, end):
             match token.lastgroup:

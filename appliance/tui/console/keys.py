@@ -70,7 +70,7 @@ def _sent(name: str, modifiers: int, character: str | None, cursor_keys: bool) -
 def _plain(name: str, modifiers: int, character: str | None) -> str:
     """A key that stands for a character, without what alt adds."""
     if modifiers & CTRL:
-        if len(name) == 1 and name.isascii() and name.isalpha():
+        if len(name) == 1 and "@" <= name.upper() <= "_":
             return chr(ord(name.upper()) - 64)
         return chr(CONTROL[name]) if name in CONTROL else _letter(name)
     if character is not None and len(character) == 1 and (_types(character) or name in SIMPLE):

@@ -82,7 +82,7 @@ def trouble(standing: Standing, reason: str, since: datetime) -> str:
         case Standing.OPEN | Standing.CONNECTING:
             return ""
         case Standing.DAEMON_DOWN:
-            return f"The daemon is down {at}. What is shown is old; the console comes back by itself."
+            return f"The daemon is down {at}. This is old; the console comes back by itself."
         case Standing.NOT_RUNNING:
             word = "The VM has stopped" if reason == "the VM has stopped" else "The VM does not run"
             return f"{word} ({at}). The console comes back when it runs."
