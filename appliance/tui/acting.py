@@ -162,7 +162,8 @@ class ActingApp(App[None]):
             dangerous=action.ask in {Ask.ALWAYS, Ask.TYPED},
             typed=typed,
         )
-        return bool(await self.push_screen_wait(question))
+        meant: bool | None = await self.push_screen_wait(question)
+        return meant is True
 
     def _what(self, action: Action, rows: Sequence[Any]) -> str:
         """`3 desktops`; nothing if it is about no rows."""
@@ -351,7 +352,8 @@ class ActingApp(App[None]):
             costs=["An import stops where it is; the same import goes on there, later."],
             dangerous=True,
         )
-        return bool(await self.push_screen_wait(question))
+        meant: bool | None = await self.push_screen_wait(question)
+        return meant is True
 
 
 def form_of(action: Action, noun: str, rows: Sequence[Any], verb: Verb) -> dict[str, Any]:

@@ -50,6 +50,8 @@ LOOK_S = 0.1
 """How often the database is asked whether anything was committed."""
 TROUBLE_S = 1.0
 """How often, while it cannot be read."""
+TELL_S = 0.25
+"""How often the top bar counts anew while much happens; what happens now and then, it tells at once."""
 RETRY_S = 1.0
 """How often a daemon that is down is tried."""
 PANES: tuple[type[Pane], ...] = (
@@ -95,6 +97,8 @@ class QvdTui(GuestKeyboard, ActingApp):
         self._pauses = timers
         self._at = VmsPane.name_
         self._trouble: str | None = None
+        self._counts_differ = False
+        self._told_at = 0.0
         self._interrupted = False
         themes.register(self)
         if (theme := remembered.text("theme")) in self.available_themes:
@@ -163,6 +167,8 @@ class QvdTui(GuestKeyboard, ActingApp):
             self._in_trouble(None)
             if delta is not None:
                 self.take(delta)
+            if self._counts_differ and self._pauses.monotonic() >= self._told_at + TELL_S:
+                self._tell_state()
             await self._pauses.sleep(LOOK_S)
 
     def take(self, delta: Delta) -> None:
@@ -173,7 +179,7 @@ class QvdTui(GuestKeyboard, ActingApp):
             self.site.tally.take(delta)
         if (pane := self.pane) is not None:
             pane.take(delta)
-        self._tell_state()
+        self._counts_differ = True
 
     async def _measure(self) -> None:
         """Follow what guests and host use; as long as that is told, the daemon lives."""
@@ -215,6 +221,7 @@ class QvdTui(GuestKeyboard, ActingApp):
 
     def _tell_state(self) -> None:
         """Say in the top bar how things are."""
+        self._counts_differ, self._told_at = False, self._pauses.monotonic()
         site, signs = self.site, self.site.glyphs
         parts: list[tuple[str, str] | str] = [("QVD ", "bold"), (site.node, "bold"), "  "]
         if self._trouble is not None:

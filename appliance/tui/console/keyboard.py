@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from textual import events
 from textual.app import App
-from textual.widget import Widget
 
-from appliance.tui.console.terminal import Terminal
+from appliance.tui.console.typed import typed_into
 
 
 class GuestKeyboard(App[None]):
@@ -26,8 +25,3 @@ class GuestKeyboard(App[None]):
                 terminal.take_key(event)
                 return
         await super().on_event(event)
-
-
-def typed_into(focused: Widget | None) -> Terminal | None:
-    """The terminal that gets the keys, if the focused widget is one and is typed into."""
-    return focused if isinstance(focused, Terminal) and focused.typing else None

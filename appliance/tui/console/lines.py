@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from rich.cells import cell_len
 from textual import events
@@ -10,7 +11,6 @@ from textual.content import Content
 from textual.message import Message
 from textual.widgets import Static
 
-from appliance.tui.console.terminal import Terminal
 from appliance.tui.console.words import (
     COMMANDS,
     KEYS_BACK,
@@ -21,6 +21,9 @@ from appliance.tui.console.words import (
     place,
     who_is_there,
 )
+
+if TYPE_CHECKING:
+    from appliance.tui.console.terminal import Terminal
 
 LONGEST_NAME = 24
 

@@ -7,7 +7,7 @@ writer's role is released, and the consoles stay attached and live.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from textual import events, on
 from textual.app import ComposeResult
@@ -20,8 +20,11 @@ from textual.widgets import Input, Static
 from appliance.clock import Clock, SystemClock
 from appliance.tui.console.lines import BottomLine, TabLine
 from appliance.tui.console.link import Standing
-from appliance.tui.console.terminal import Terminal
+from appliance.tui.console.typed import TypedInto
 from appliance.tui.console.words import ASCII, PRETTY, trouble
+
+if TYPE_CHECKING:
+    from appliance.tui.console.terminal import Terminal
 
 RING_BYTES = 1_048_576
 DRAW_EVERY_S = 0.05
@@ -133,6 +136,8 @@ class ConsolesPane(Vertical):
 
     def open(self, vm_id: int, name: str) -> None:
         """Open the console of a VM, or show it if it is open, and give the keys to the guest."""
+        from appliance.tui.console.terminal import Terminal  # it takes long: not before it is needed
+
         terminal = next((each for each in self._terminals if each.vm_id == vm_id), None)
         if terminal is None:
             terminal = Terminal(
@@ -244,27 +249,28 @@ class ConsolesPane(Vertical):
 
     # What is told
 
-    @on(Terminal.KeysBack)
-    def _keys_back(self, event: Terminal.KeysBack) -> None:
+    @on(TypedInto.KeysBack)
+    def _keys_back(self, event: TypedInto.KeysBack) -> None:
         event.stop()
         self._type(False)
 
-    @on(Terminal.Changed)
-    def _changed(self, event: Terminal.Changed) -> None:
+    @on(TypedInto.Changed)
+    def _changed(self, event: TypedInto.Changed) -> None:
         event.stop()
         self._tell()
 
-    @on(Terminal.Copied)
-    def _copied(self, event: Terminal.Copied) -> None:
+    @on(TypedInto.Copied)
+    def _copied(self, event: TypedInto.Copied) -> None:
         event.stop()
         self._copy(event.text)
 
-    @on(Terminal.Waiting)
-    def _waiting(self, event: Terminal.Waiting) -> None:
+    @on(TypedInto.Waiting)
+    def _waiting(self, event: TypedInto.Waiting) -> None:
         event.stop()
-        if event.terminal is not self.active and not event.terminal.has_news:
-            event.terminal.has_news = True
-            self._tell()
+        for terminal in self._terminals:
+            if terminal.vm_id == event.vm_id and terminal is not self.active and not terminal.has_news:
+                terminal.has_news = True
+                self._tell()
         self._draw()
 
     @on(TabLine.Chosen)

@@ -12,10 +12,8 @@ from typing import TypeAlias
 from rich.style import Style
 from textual import events
 from textual.geometry import Region
-from textual.message import Message
 from textual.strip import Strip
 from textual.timer import Timer
-from textual.widget import Widget
 
 from appliance.clock import Clock
 from appliance.tui.console.backlog import Backlog, Skipped
@@ -25,6 +23,7 @@ from appliance.tui.console.link import Company, Link, Standing
 from appliance.tui.console.reading import Position, Reading
 from appliance.tui.console.screen import GuestScreen
 from appliance.tui.console.strips import marked, strip_of
+from appliance.tui.console.typed import TypedInto
 
 FIRST_SIZE = (80, 24)
 """Columns and lines, until the widget is laid out."""
@@ -47,37 +46,13 @@ FOUND_HERE = Style(color="black", bgcolor="bright_cyan", bold=True)
 Cursor: TypeAlias = tuple[int, int, bool]
 
 
-class Terminal(Widget, can_focus=True):
+class Terminal(TypedInto):
     """The console of one VM. While `typing`, every key but Ctrl-] goes to the guest."""
 
     ALLOW_SELECT = False
     DEFAULT_CSS = """
     Terminal { width: 1fr; height: 1fr; background: $background; color: $foreground; }
     """
-
-    class Changed(Message):
-        """What the lines around this console say about it has changed."""
-
-        def __init__(self, terminal: Terminal) -> None:
-            super().__init__()
-            self.terminal = terminal
-
-    class Waiting(Message):
-        """Something has come and waits to be drawn."""
-
-        def __init__(self, terminal: Terminal) -> None:
-            super().__init__()
-            self.terminal = terminal
-
-    class KeysBack(Message):
-        """The person wants the keys back."""
-
-    class Copied(Message):
-        """A selection was made with the mouse, and is over."""
-
-        def __init__(self, text: str) -> None:
-            super().__init__()
-            self.text = text
 
     def __init__(
         self,
@@ -138,7 +113,7 @@ class Terminal(Widget, can_focus=True):
         if self.typing:
             self.reading.show_from(self.screen_model.end)
         self.repaint()
-        self.post_message(self.Changed(self))
+        self.post_message(self.Changed())
 
     def draw_some(self, until: float) -> bool:
         """Draw what waits, until it is drawn or the clock says `until`; whether anything is left."""
@@ -154,14 +129,14 @@ class Terminal(Widget, can_focus=True):
             self._paint_soon()
         if self.is_flooded and not self._backlog:
             self.is_flooded = False
-            self.post_message(self.Changed(self))
+            self.post_message(self.Changed())
         return bool(self._backlog)
 
     def scroll_lines(self, lines: int) -> None:
         """Move the view over what has scrolled off."""
         self.reading.scroll(lines)
         self.repaint()
-        self.post_message(self.Changed(self))
+        self.post_message(self.Changed())
 
     def repaint(self) -> None:
         """Paint everything again."""
@@ -207,19 +182,19 @@ class Terminal(Widget, can_focus=True):
             self._history_bytes += len(output)
         if output and not self._has_told:
             self._has_told = True
-            self.post_message(self.Waiting(self))
+            self.post_message(self.Waiting(self.vm_id))
 
     def joined(self, company: Company) -> None:
         self.company = company
         self._fit()
-        self.post_message(self.Changed(self))
+        self.post_message(self.Changed())
 
     def noticed(self, notice: str) -> None:
         self.notice = notice
         if self._notice_timer is not None:
             self._notice_timer.stop()
         self._notice_timer = self.set_timer(NOTICE_S, self._forget_notice)
-        self.post_message(self.Changed(self))
+        self.post_message(self.Changed())
 
     def stands(self, standing: Standing, reason: str) -> None:
         if standing != self.standing:
@@ -227,7 +202,7 @@ class Terminal(Widget, can_focus=True):
         if standing is not Standing.OPEN:
             self.company = Company()
         self.standing, self.reason = standing, reason
-        self.post_message(self.Changed(self))
+        self.post_message(self.Changed())
 
     # What the person does
 
@@ -351,7 +326,7 @@ class Terminal(Widget, can_focus=True):
     def _forget_notice(self) -> None:
         self._notice_timer = None
         self.notice = ""
-        self.post_message(self.Changed(self))
+        self.post_message(self.Changed())
 
     def _start_anew(self) -> None:
         columns, lines = self.size if self.is_mounted and self.size.area else FIRST_SIZE
@@ -375,7 +350,7 @@ class Terminal(Widget, can_focus=True):
     def _skip(self, skipped: Skipped) -> None:
         if not self.is_flooded:
             self.is_flooded = True
-            self.post_message(self.Changed(self))
+            self.post_message(self.Changed())
         self._history_bytes = 0
         self.skipped_bytes += skipped.count
         self._interpreter.feed(skipped.lasting)
@@ -387,10 +362,10 @@ class Terminal(Widget, can_focus=True):
         if self.reading.top is not None:
             self.reading.show_from(self.screen_model.end)
             self.repaint()
-            self.post_message(self.Changed(self))
+            self.post_message(self.Changed())
         if self.notice:
             self.notice = ""
-            self.post_message(self.Changed(self))
+            self.post_message(self.Changed())
         self.link.type(keys)
 
     def _position(self, event: events.MouseEvent) -> Position:

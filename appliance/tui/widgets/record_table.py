@@ -149,7 +149,7 @@ class RecordTable(ScrollView, Generic[R], can_focus=True):
             self._measure(list(changed.values())[:SAMPLED], grow=True)
             self._rows_changed(line)
         else:
-            self.repaint()
+            self._repaint(changed)
 
     def show(self, passes: Callable[[R], bool] | None) -> None:
         """Let only records that pass be rows; marks on others are taken away, so that nobody acts unseen."""
@@ -185,9 +185,13 @@ class RecordTable(ScrollView, Generic[R], can_focus=True):
 
     def repaint(self) -> None:
         """Draw anew the cells whose contents differ from what is on the screen."""
+        self._repaint(self.listing.records)
+
+    def _repaint(self, records: Mapping[Key, R]) -> None:
+        """Do so for these records alone, as far as they are on the screen."""
         self._now = self._scene()
-        for line, (key, cells) in list(self._drawn.items()):
-            record = self.listing.records.get(key)
+        for line, (key, cells) in self._drawn.items():
+            record = records.get(key)
             if record is None:
                 continue
             fresh = self._cells(record)
