@@ -6,6 +6,8 @@ only the pane that is shown takes it in. Whoever changed it (`qa`, the HKD, anot
 
 from __future__ import annotations
 
+import asyncio
+import signal
 from collections.abc import Callable, Iterable
 from contextlib import aclosing
 from functools import partial
@@ -132,6 +134,8 @@ class QvdTui(GuestKeyboard, ActingApp):
 
     def on_mount(self) -> None:
         """Begin to look."""
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            asyncio.get_running_loop().add_signal_handler(number, self.exit)
         self.set_class(self.site.glyphs is ASCII, "-ascii")
         start(self, self._follow, group="look")
         start(self, self._measure, group="measure")

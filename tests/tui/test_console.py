@@ -6,6 +6,8 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from textual import events
+from textual.widgets import Input
 
 from appliance.control import open_stream
 from appliance.control_frames import FrameKind
@@ -129,8 +131,8 @@ async def test_a_daemon_that_goes_away_and_comes_back(desk: Daemon) -> None:
         await desk.stop()
         await until(pilot, lambda: app.terminal.standing is Standing.DAEMON_DOWN)
         trouble = app.query_one("#trouble")
-        await until(pilot, lambda: trouble.display)
-        assert "The daemon is down since" in str(trouble.render())
+        await until(pilot, lambda: "The daemon is down since" in str(trouble.render()))
+        assert trouble.display
         assert "before" in painted(app.terminal)
         await pilot.press("x")
         assert "not sent" in app.terminal.notice
@@ -150,9 +152,86 @@ async def test_a_vm_that_stops_and_starts_again(desk: Daemon) -> None:
         await until(pilot, lambda: "going down" in painted(app.terminal))
         desk.gone(VM)
         await until(pilot, lambda: app.terminal.standing is Standing.NOT_RUNNING)
-        assert "The VM has stopped" in str(app.query_one("#trouble").render())
+        trouble = app.query_one("#trouble")
+        await until(pilot, lambda: "The VM has stopped" in str(trouble.render()))
         assert "going down" in painted(app.terminal)
         desk.run(VM)
         await until(pilot, lambda: app.terminal.standing is Standing.OPEN)
         desk.lines[VM].print(b"up again\r\n")
         await until(pilot, lambda: painted(app.terminal)[:2] == ["going down", "up again"])
+
+
+async def test_a_selection_with_the_mouse_is_copied_and_the_wheel_scrolls(desk: Daemon) -> None:
+    app = ConsoleApp(desk.control)
+    async with app.run_test(size=SIZE) as pilot:
+        app.pane.open(VM, "alice-desktop")
+        desk.lines[VM].print(b"".join(b"line %02d\r\n" % number for number in range(60)))
+        await until(pilot, lambda: "line 59" in painted(app.terminal))
+        first = painted(app.terminal)[0]
+        await pilot.mouse_down(app.terminal, offset=(5, 0))
+        await pilot.hover(app.terminal, offset=(3, 1))
+        await pilot.mouse_up(app.terminal, offset=(3, 1))
+        await until(pilot, lambda: app.clipboard == f"{first[5:]}\nline")
+        app.terminal.post_message(events.MouseScrollUp(app.terminal, 1, 1, 0, 0, 0, False, False, False))
+        await until(pilot, lambda: painted(app.terminal)[0] == f"line {int(first[5:]) - 3}")
+        assert desk.lines[VM].typed() == b""
+        await pilot.press("x")
+        await until(pilot, lambda: painted(app.terminal)[0] == first)
+        await until(pilot, lambda: desk.lines[VM].typed() == b"x")
+
+
+async def test_pasted_text_arrives_as_one_piece_if_the_guest_wants_that(desk: Daemon) -> None:
+    app = ConsoleApp(desk.control)
+    async with app.run_test(size=SIZE) as pilot:
+        app.pane.open(VM, "alice-desktop")
+        desk.lines[VM].print(b"\x1b[?2004hready")
+        await until(pilot, lambda: "ready" in painted(app.terminal))
+        app.post_message(events.Paste("one\ntwo"))
+        await until(pilot, lambda: desk.lines[VM].typed() == b"\x1b[200~one\rtwo\x1b[201~")
+        large = "0123456789" * 50_000
+        app.post_message(events.Paste(large))
+        got = b""
+
+        def whole() -> bool:
+            nonlocal got
+            got += desk.lines[VM].typed()
+            return got.endswith(b"\x1b[201~")
+
+        await until(pilot, whole, 30)
+        assert got == b"\x1b[200~" + large.encode() + b"\x1b[201~"
+
+
+async def test_a_pane_that_is_hidden_gives_the_keys_back_and_takes_no_focus(desk: Daemon) -> None:
+    app = ConsoleApp(desk.control)
+    async with app.run_test(size=SIZE) as pilot:
+        app.pane.open(VM, "alice-desktop")
+        await until(pilot, lambda: app.terminal.company.you_write)
+        other = Input()
+        await app.mount(other)
+        app.pane.display = False
+        other.focus()
+        await until(pilot, lambda: app.typing == [True, False])
+        await pilot.press("a")
+        assert other.value == "a"
+        await until(pilot, lambda: app.terminal.company.writer is None)
+        desk.lines[VM].print(b"meanwhile")
+        await until(pilot, lambda: "meanwhile" in model_text(app.terminal))
+        app.pane.display = True
+        app.pane.focus_console()
+        await pilot.press("i", "b")
+        await until(pilot, lambda: desk.lines[VM].typed() == b"b")
+        assert "meanwhile" in painted(app.terminal)[0]
+
+
+async def test_a_dialog_over_a_console_gets_its_keys(desk: Daemon) -> None:
+    app = ConsoleApp(desk.control)
+    async with app.run_test(size=SIZE) as pilot:
+        app.pane.open(VM, "alice-desktop")
+        await until(pilot, lambda: app.terminal.company.you_write)
+        app.action_command_palette()
+        await pilot.pause()
+        await pilot.press("x", "escape")
+        await until(pilot, lambda: len(app.screen_stack) == 1)
+        assert desk.lines[VM].typed() == b""
+        await pilot.press("y")
+        await until(pilot, lambda: desk.lines[VM].typed() == b"y")

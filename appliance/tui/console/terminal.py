@@ -74,7 +74,7 @@ class Terminal(TypedInto):
         self.standing = Standing.CONNECTING
         self.reason = ""
         self.since = clock.now()
-        """When the link went to what `standing` says."""
+        """When the link came to be as `standing` and, first, `reason` say."""
         self.notice = ""
         self.skipped_bytes = 0
         self.has_news = False
@@ -197,11 +197,12 @@ class Terminal(TypedInto):
         self.post_message(self.Changed())
 
     def stands(self, standing: Standing, reason: str) -> None:
-        if standing != self.standing:
-            self.since = self._clock.now()
         if standing is not Standing.OPEN:
             self.company = Company()
-        self.standing, self.reason = standing, reason
+        if standing != self.standing:
+            self.since = self._clock.now()
+            self.standing, self.reason = standing, reason
+            self.repaint()
         self.post_message(self.Changed())
 
     # What the person does
