@@ -1,0 +1,367 @@
+"""An office with desktops in every state, and somebody at its TUI: keys go in, the screen and the database are read.
+
+The office is made once for a run of tests, by `qa`, and copied for each: no test sees what another has done.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import contextlib
+import io
+import re
+import shlex
+import shutil
+import sqlite3
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, closing, contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+from textual.pilot import Pilot
+
+from appliance import config
+from appliance.clock import SystemClock
+from appliance.qa.main import main
+from appliance.storage.live import VmLine
+from appliance.tui.app import CONSOLES, PANES, QvdTui
+from appliance.tui.calls import Caller
+from appliance.tui.database import Database
+from appliance.tui.glyphs import FULL, Glyphs
+from appliance.tui.panes.base import Pane, TablePane
+from appliance.tui.remembered import Remembered
+from appliance.tui.site import Site
+from appliance.tui.widgets.command_log import CommandLog, Line
+from appliance.tui.widgets.record_table import RecordTable
+from tests.support.qa import Installation, Said
+
+Tables = dict[str, list[tuple[Any, ...]]]
+NAMES = {" ": "space", "\n": "enter", "=": "equals_sign"}
+JOURNAL = {"changes", "sqlite_sequence"}
+"""Tables that tell that something was written, not what there is."""
+INSTANT = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(\.\d+)?")
+UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+
+RUNNING = "vm_state = 'running', vm_phase = 'running/monitoring', started_by = 'command', host_id = 1"
+CONNECTED = "user_state = 'connected', l7r_session = vm_id, user_ip = '10.0.3.4', user_state_ts = '2026-01-02 03:04:05'"
+SCENES = {
+    "desk-2": f"{RUNNING}, {CONNECTED}, current_osf_id = 1, current_di_id = 1, real_user_id = 1",
+    "desk-3": "failure = 'the guest ended while it booted', failure_cause = 'image', failures = 2, "
+    "blocked = 1, block_cause = 'image'",
+    "desk-4": f"{RUNNING}, current_osf_id = 1, current_di_id = 2, blocked = 1, block_cause = 'admin'",
+    "desk-5": "vm_state = 'zombie', vm_phase = 'zombie/reaping', host_id = 1, current_osf_id = 1, "
+    "current_di_id = 2",
+    "desk-6": "vm_state = 'starting', vm_phase = 'starting/awaiting-vma', host_id = 1, current_osf_id = 1, "
+    "current_di_id = 2",
+    "desk-8": f"{RUNNING}, {CONNECTED}, current_osf_id = 1, current_di_id = 2, real_user_id = 2",
+}
+"""What the desktops do that do not simply stand still: desk-1, desk-7, lab-1, lab-2 and lab-3 do."""
+
+
+class Office(Installation):
+    """Four users, three OSFs, four images (one in the trash), eleven desktops, two hosts, an alarm."""
+
+    def __init__(self, directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        shutil.copytree(_template(), directory, dirs_exist_ok=True)
+        super().__init__(directory, capsys)
+
+    def write_config(self, **changes: str) -> None:
+        """With room for more than five desktops."""
+        super().write_config(**{"vm__network__netmask": "24", **changes})
+
+    @property
+    def database(self) -> Path:
+        """The file."""
+        return self.storage / "qvd.db"
+
+    def sql(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
+        """Do one statement on the database, as another process would, and commit it."""
+        with closing(sqlite3.connect(self.database, timeout=10)) as connection, connection:
+            return connection.execute(statement, values).fetchall()
+
+    def names(self, where: str) -> set[str]:
+        """The desktops of which something holds."""
+        return {
+            row[0]
+            for row in self.sql(f"SELECT name FROM vms JOIN vm_runtimes ON vm_id = id WHERE {where}")
+        }
+
+    def set_vm(self, name: str, assignments: str) -> None:
+        """Let a desktop be as the HKD would write it."""
+        self.sql(f"UPDATE vm_runtimes SET {assignments} WHERE vm_id = (SELECT id FROM vms WHERE name = ?)", name)
+
+    def tables(self) -> Tables:
+        """Everything that the database holds."""
+        with closing(sqlite3.connect(self.database, timeout=10)) as connection:
+            names = [
+                row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+            ]
+            return {
+                name: connection.execute(f'SELECT * FROM "{name}" ORDER BY 1, 2').fetchall()
+                for name in sorted(set(names) - JOURNAL)
+            }
+
+    def events(self, after: int = 0) -> list[tuple[str, str, str]]:
+        """Lines of the audit log: by whom, what, on what."""
+        return self.sql('SELECT "by", what, object FROM events WHERE id > ? ORDER BY id', after)
+
+    @property
+    def newest_event(self) -> int:
+        """The number of the newest line of the audit log."""
+        return int(self.sql("SELECT coalesce(max(id), 0) FROM events")[0][0])
+
+    async def elsewhere(self, *words: str) -> Said:
+        """Call `qa` as somebody else would, and insist on success."""
+        return await asyncio.to_thread(self.ok, *words)
+
+
+def comparable(tables: Tables) -> Tables:
+    """The same without what differs from one run to another: instants, random numbers, and which front it was."""
+
+    def plain(value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        value = UUID.sub("UUID", INSTANT.sub("INSTANT", value))
+        return re.sub(r"^(tui|qa):", "", value)
+
+    return {name: [tuple(map(plain, row)) for row in rows] for name, rows in tables.items()}
+
+
+@cache
+def _template() -> Path:
+    """A directory with the office, for copies."""
+    directory = Path(tempfile.mkdtemp(prefix="qvd-office-"))
+    atexit.register(shutil.rmtree, directory, ignore_errors=True)
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()):
+        patch.setattr(Office, "__init__", Installation.__init__)
+        office = Office(directory, None)  # type: ignore[arg-type]
+
+    def qa(*words: str) -> None:
+        said = io.StringIO()
+        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+            status = main(["--config", str(office.config), *words])
+        assert status == 0, (words, said.getvalue())
+
+    qa("admin", "init", "--yes")
+    for login in ("alice", "bruno", "chiara", "dmitri"):
+        qa("user", "add", f"login={login}", f"password-file={office.password('secret')}")
+    qa("user", "disable", "-f", "login=dmitri")
+    for osf in ("office", "lab", "empty"):
+        qa("osf", "add", f"name={osf}", "memory=1g")
+    for osf, version in (("office", "v1"), ("office", "v2"), ("lab", "v1"), ("lab", "v0")):
+        qa("di", "add", f"path={office.archive()}", f"osf={osf}", f"version={version}")
+    qa("di", "tag", "di_id=1", "tag=default")
+    qa("di", "tag", "di_id=2", "tag=default")
+    qa("di", "tag", "di_id=1", "tag=old")
+    qa("di", "tag", "di_id=3", "tag=default")
+    qa("di", "del", "-f", "id=4", "--yes")
+    qa("vm", "add", "name=desk", "user=alice", "osf=office", "bulk=7")
+    qa("vm", "add", "name=desk-8", "user=bruno", "osf=office")
+    qa("vm", "add", "name=lab", "user=bruno", "osf=lab", "bulk=3")
+    qa("vm", "propset", "room=12", "-f", "name=lab-1")
+    qa("host", "add", "name=spare", "address=spare.example")
+    qa("config", "set", "l7r.greeting=hello")
+    for name, assignments in SCENES.items():
+        office.set_vm(name, f"vm_state_ts = '2026-01-02 03:04:05', {assignments}")
+    office.sql(
+        "INSERT INTO alarms (kind, object, text, raised, last, count) VALUES "
+        "('pool', 'host 1', 'the pool is full', '2026-01-02 03:04:05', '2026-01-02 03:04:05', 1)"
+    )
+    office.sql("PRAGMA wal_checkpoint(TRUNCATE)")
+    return directory
+
+
+class Seat:
+    """Somebody at the keys of a TUI."""
+
+    def __init__(self, pilot: Pilot[None], app: QvdTui, office: Office) -> None:
+        self.pilot = pilot
+        self.app = app
+        self.office = office
+
+    async def press(self, *keys: str) -> None:
+        """Press keys; nothing of what they begin need have ended."""
+        await self.pilot.press(*keys)
+
+    async def write(self, text: str) -> None:
+        """Write a text into what has the focus."""
+        await self.press(*[NAMES.get(char, char) for char in text])
+
+    async def until(self, condition: Callable[[], object], limit_s: float = 15.0) -> None:
+        """Wait until something holds; fail with the screen if it never does."""
+        try:
+            async with asyncio.timeout(limit_s):
+                while not condition():
+                    await asyncio.sleep(0.02)
+        except TimeoutError:
+            raise AssertionError(f"it never came about; the screen:\n{self.text}") from None
+
+    async def shown(self, text: str) -> None:
+        """Wait until the screen shows a text."""
+        await self.until(lambda: text in self.text)
+
+    async def unseen(self, text: str) -> None:
+        """Wait until the screen shows a text no more."""
+        await self.until(lambda: text not in self.text)
+
+    @property
+    def text(self) -> str:
+        """All that the screen shows, line by line."""
+        strips = self.app.screen._compositor.render_strips()
+        return "\n".join(strip.text.rstrip() for strip in strips)
+
+    async def go(self, name: str) -> Pane | None:
+        """Show a pane by its number, and wait for its rows."""
+        number = [pane.name_ for pane in PANES].index(name) + 1 if name != CONSOLES else len(PANES) + 1
+        await self.press(str(number))
+        pane = self.app.pane
+        if isinstance(pane, TablePane):
+            await self.until(lambda: len(pane.table.listing.records))
+        return pane
+
+    @property
+    def table(self) -> RecordTable[Any]:
+        """The table of the pane that is shown."""
+        assert isinstance(self.app.pane, TablePane)
+        return self.app.pane.table
+
+    @property
+    def rows(self) -> list[str]:
+        """The names of all rows, from the top."""
+        pane = self.app.pane
+        assert isinstance(pane, TablePane)
+        listing = pane.table.listing
+        return [str(pane.name_of(listing.records[key])) for key in listing.ordered()]
+
+    def key_of(self, name: str) -> Any:
+        """The key of the row with a name; of images, `office v1`."""
+        pane = self.app.pane
+        assert isinstance(pane, TablePane)
+        for key, row in pane.table.listing.records.items():
+            if name in {str(pane.name_of(row)), f"{getattr(row, 'osf', '')} {pane.name_of(row)}"}:
+                return key
+        raise KeyError(name)
+
+    @property
+    def marked(self) -> set[str]:
+        """The names of the marked rows."""
+        pane = self.app.pane
+        assert isinstance(pane, TablePane)
+        records = pane.table.listing.records
+        return {str(pane.name_of(records[key])) for key in pane.table.marks}
+
+    @property
+    def here(self) -> str:
+        """The name of the row at the cursor."""
+        pane = self.app.pane
+        assert isinstance(pane, TablePane)
+        return str(pane.name_of(pane.table.current))
+
+    async def point(self, name: str) -> None:
+        """Put the cursor on a row."""
+        self.table.set_cursor(self.key_of(name))
+        await self.pilot.pause()
+
+    async def mark(self, *names: str) -> None:
+        """Mark rows."""
+        for name in names:
+            await self.point(name)
+            await self.press("space")
+
+    async def choose(self, *names: str) -> None:
+        """Put the cursor on a row, or mark several."""
+        if len(names) == 1:
+            await self.point(names[0])
+        else:
+            await self.mark(*names)
+
+    @property
+    def asks(self) -> bool:
+        """Whether a dialog is on the screen."""
+        return len(self.app.screen_stack) > 1
+
+    async def asked(self) -> None:
+        """Wait for a dialog."""
+        await self.until(lambda: self.asks)
+        await self.pilot.pause()
+
+    async def answered(self) -> None:
+        """Wait until no dialog is left."""
+        await self.until(lambda: not self.asks)
+        await self.pilot.pause()
+
+    @property
+    def log(self) -> list[Line]:
+        """The commands of this session."""
+        return list(self.app.query_one(CommandLog).lines)
+
+    async def done(self, number: int = 1) -> Line:
+        """Wait until so many commands have been given and have ended; the last one."""
+        await self.until(lambda: len(self.log) >= number and all(line.ok is not None for line in self.log))
+        await self.pilot.pause()
+        return self.log[-1]
+
+    @property
+    def notices(self) -> str:
+        """All that was told in the corner."""
+        return "\n".join(f"{one.title} {one.message}" for one in self.app._notifications)
+
+    def vm(self, name: str) -> VmLine:
+        """What the TUI believes of a desktop."""
+        return next(vm for vm in self.app.site.tally.vms.values() if vm.name == name)
+
+
+def tui(
+    office: Office, *, read_only: bool = False, remembered: Path | None = None, glyphs: Glyphs = FULL
+) -> QvdTui:
+    """A TUI of an office."""
+    settings = config.read_file(office.config)
+    clock = SystemClock()
+    site = Site(
+        config_file=office.config,
+        settings=settings,
+        database=Database(settings),
+        caller=Caller(office.config),
+        calendar=clock,
+        glyphs=glyphs,
+        read_only=read_only,
+        who="tester",
+    )
+    return QvdTui(site, clock, Remembered.read(remembered))
+
+
+@asynccontextmanager
+async def seated(
+    office: Office,
+    pane: str | None = "vms",
+    *,
+    size: tuple[int, int] = (120, 40),
+    read_only: bool = False,
+    remembered: Path | None = None,
+) -> AsyncIterator[Seat]:
+    """A TUI on a screen of so many columns and lines, with somebody at it who looks at a pane."""
+    app = tui(office, read_only=read_only, remembered=remembered)
+    async with app.run_test(size=size, notifications=True) as pilot:
+        seat = Seat(pilot, app, office)
+        if pane is not None:
+            await seat.until(lambda: app.site.tally.vms)
+            await seat.go(pane)
+        yield seat
+
+
+def twin_words(line: Line) -> list[str]:
+    """The words of a command as the log shows it, as a shell would give them to `qa`."""
+    words = shlex.split(line.command)
+    assert words[0] == "qa"
+    return words[1:]
+
+
+@contextmanager
+def nothing_changes(office: Office) -> Iterator[None]:
+    """Insist that the database is afterwards as before, to the last row."""
+    before = office.tables()
+    yield
+    assert office.tables() == before
