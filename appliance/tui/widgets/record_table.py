@@ -351,13 +351,19 @@ class RecordTable(ScrollView, Generic[R], can_focus=True):
             base = self._look("cursor" if self.has_focus else "cursor-away")
         plain = self._look("plain") + base
         sign = self._glyphs.mark if marked else self._glyphs.cursor if here else " "
-        segments = [Segment(f"{sign} ", plain + self._look("marked") if marked else plain)]
+        texts, looks = [f"{sign} "], [plain + self._look("marked") if marked else plain]
         x = MARGIN
         for placed, (text, style) in zip(self._placed, cells, strict=True):
             look = self._look("marked") if marked and placed is self._placed[0] else self._look(style)
-            segments.append(Segment(self._fit(text, placed.width, placed.column.right), look + base))
-            segments.append(Segment(" ", plain))
+            look += base
+            text = f"{self._fit(text, placed.width, placed.column.right)} "
+            if look == looks[-1] or text.isspace():
+                texts[-1] += text
+            else:
+                texts.append(text)
+                looks.append(look)
             x += placed.width + 1
+        segments = [Segment(text, look) for text, look in zip(texts, looks, strict=True)]
         return Strip(segments, x).adjust_cell_length(width, plain)
 
     def _fit(self, text: str, width: int, right: bool) -> str:
