@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -20,7 +21,7 @@ COMMANDS = (
     ("esc", "leave"),
 )
 READ_ONLY_HIDES = ("enter", "t", "r")
-LESS_WANTED = ("pgup", "r", "y", "/", "[ ]", "t", "w")
+LESS_WANTED = ("pgup", "r", "y", "[ ]", "/", "w", "t")
 """The keys that a narrow line leaves out first; the help has them all."""
 
 
@@ -60,12 +61,12 @@ def who_is_there(standing: Standing, company: Company) -> str:
     """Who writes, who watches, and what the line waits for; if there is no link, why not."""
     if standing is not Standing.OPEN:
         return standing.value
-    watching = [other for other in company.others if other != company.writer]
+    watching = [_name(other) for other in company.others if other != company.writer]
     parts = []
     if company.you_write:
         parts.append("you write")
     elif company.writer:
-        parts.append(f"{company.writer} writes, you watch")
+        parts.append(f"{_name(company.writer)} writes, you watch")
     else:
         parts.append("nobody writes")
     if watching:
@@ -73,6 +74,11 @@ def who_is_there(standing: Standing, company: Company) -> str:
     if company.waiting_for:
         parts.append(f"waiting: {company.waiting_for}")
     return " · ".join(parts)
+
+
+def _name(label: str) -> str:
+    """What somebody is called, without the number of the process."""
+    return re.sub(r" \(pid \d+\)\Z", "", label)
 
 
 def trouble(standing: Standing, reason: str, since: datetime) -> str:

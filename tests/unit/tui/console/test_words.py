@@ -16,9 +16,9 @@ BOB, EVE = "bob on pts/2 (pid 12)", "eve (pid 13)"
     [
         (Company(), "nobody writes"),
         (Company(writer="me", you_write=True), "you write"),
-        (Company(writer="me", you_write=True, others=(BOB,)), f"you write · {BOB} watches"),
-        (Company(writer=BOB, others=(BOB, EVE)), f"{BOB} writes, you watch · {EVE} watches"),
-        (Company(others=(BOB, EVE)), f"nobody writes · {BOB}, {EVE} watch"),
+        (Company(writer="me", you_write=True, others=(BOB,)), "you write · bob on pts/2 watches"),
+        (Company(writer=BOB, others=(BOB, EVE)), "bob on pts/2 writes, you watch · eve watches"),
+        (Company(others=(BOB, EVE)), "nobody writes · bob on pts/2, eve watch"),
         (Company(waiting_for="the line ended"), "nobody writes · waiting: the line ended"),
     ],
 )
