@@ -342,5 +342,11 @@ def natural(text: str) -> tuple[str | int, ...]:
 
 def texts(vm: VmLine) -> str:
     """What plain search looks through."""
-    parts = (vm.name, vm.user, vm.real_user, vm.ip, vm.osf, vm.tag, vm.di, vm.next_di, vm.host, vm.state)
+    parts = [vm.name, vm.user, vm.real_user, vm.ip, vm.osf, vm.tag, vm.di, vm.next_di, vm.host, vm.state]
+    if vm.failure is not None:
+        parts.append("failed")
+    if vm.has_user:
+        parts.append(vm.user_state)
+    if vm.outdated:
+        parts.append("outdated")
     return "\0".join(part for part in parts if part).casefold()

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from functools import partial
+from collections.abc import Collection, Mapping, Sequence
+from functools import cached_property, partial
 from typing import Any, ClassVar, Generic, TypeVar
 
 from textual import events, on
@@ -17,10 +17,11 @@ from appliance.storage.live import Delta
 from appliance.tui.actions import Action
 from appliance.tui.columns import Column
 from appliance.tui.listing import Key
+from appliance.tui.panes.filtering import Filtering
 from appliance.tui.remembered import SavedView
 from appliance.tui.site import Site
 from appliance.tui.widgets.details import Details, Section
-from appliance.tui.widgets.filter_bar import FilterBar, is_grammar
+from appliance.tui.widgets.filter_bar import FilterBar
 from appliance.tui.widgets.record_table import RecordTable
 from appliance.tui.workers import start
 
@@ -109,9 +110,6 @@ class TablePane(Pane, Generic[R]):
     def __init__(self, site: Site) -> None:
         super().__init__(site)
         self._chosen_details: bool | None = None
-        self._passing: set[int] | None = None
-        self._filter: Filter | None = None
-        self._needle = ""
         self.first_columns: tuple[str, ...] = ()
         """The columns to begin with; none: the usual ones."""
 
@@ -137,6 +135,20 @@ class TablePane(Pane, Generic[R]):
     def filter_bar(self) -> FilterBar:
         """The line with the filter."""
         return self.query_one(FilterBar)
+
+    @cached_property
+    def filtering(self) -> Filtering[R]:
+        """Which rows are shown."""
+        return Filtering(
+            self,
+            self.table,
+            self.filter_bar,
+            judge=self._judge if self.noun else None,
+            id_of=self.id_of,
+            searched=self.searched,
+            admits=self.admits,
+            changed=self.show_details,
+        )
 
     def enter(self) -> None:
         """Keys go to the table."""
@@ -168,24 +180,20 @@ class TablePane(Pane, Generic[R]):
         """The number by which a filter's result names the record."""
         return int(record.id)  # type: ignore[attr-defined]
 
+    def admits(self, record: R, passing: set[int]) -> bool:
+        """Whether a row is shown when the objects with these numbers pass a filter."""
+        return self.id_of(record) in passing
+
     def replace(self, records: Mapping[Key, R]) -> None:
         """These are all the rows there are."""
-        if self._filter is not None:
-            self._refilter(records)
-            return
-        self.table.replace(records)
+        self.filtering.replace(records)
         self.show_details()
-        self._count()
 
     def apply(self, changed: Mapping[Key, R], gone: frozenset[Key] = frozenset()) -> None:
         """These rows are other ones now."""
-        if self._filter is not None:
-            self._refilter(None)
-            return
-        self.table.apply(changed, gone)
+        self.filtering.apply(changed, gone)
         if self.table.cursor in changed or gone:
             self.show_details()
-        self._count()
 
     # Filtering
 
@@ -205,53 +213,14 @@ class TablePane(Pane, Generic[R]):
 
     def filter_by(self, text: str) -> None:
         """Show only rows that pass a filter of `qa -f`, or hold the words of a text."""
-        if self.noun and is_grammar(text):
-            try:
-                self._filter = Filter.parse(text)
-            except ApplianceError as exc:
-                self.filter_bar.tell(f"{exc.message}", wrong=True)
-                return
-            self._refilter(None)
-            return
-        self._filter, self._passing, self._needle = None, None, text.casefold()
-        needles = self._needle.split()
-        if needles:
-            self.table.show(lambda record: all(needle in self.searched(record) for needle in needles))
-        else:
-            self.table.show(None)
-        self._count()
+        self.filtering.by(text)
+
+    async def _judge(self, filter_: Filter, among: Collection[int] | None) -> set[int]:
+        return await self.site.database.passing(self.noun, filter_, among)
 
     def all_records(self) -> Mapping[Key, R]:
-        """All rows there are now, for a filter that is applied anew."""
+        """All rows there are now."""
         return self.table.listing.records
-
-    def _refilter(self, records: Mapping[Key, R] | None) -> None:
-        start(self, partial(self._passed, records), group="filter", exclusive=True)
-
-    async def _passed(self, records: Mapping[Key, R] | None) -> None:
-        filter_ = self._filter
-        if filter_ is None:
-            return
-        try:
-            passing = await self.site.database.passing(self.noun, filter_)
-        except ApplianceError as exc:
-            self.filter_bar.tell(str(exc), wrong=True)
-            return
-        if filter_ is not self._filter:
-            return
-        fresh = self.all_records() if records is None else records
-        table = self.table
-        table.listing.records.clear()
-        table.listing.records.update(fresh)
-        table.show(lambda record: self.id_of(record) in passing)
-        self._passing = passing
-        self.show_details()
-        self._count()
-
-    def _count(self) -> None:
-        listing = self.table.listing
-        if self._filter is not None or self._needle:
-            self.filter_bar.tell(f"{len(listing):,} of {len(listing.records):,}")
 
     # Looks
 

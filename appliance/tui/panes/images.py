@@ -210,6 +210,17 @@ class ImagesPane(FetchedPane[ImageRow]):
         osfs, dis, arriving = await self.site.database.images()
         return tree(osfs, dis, arriving, self.site.tally.running, self.site.tally.following)
 
+    def searched(self, record: ImageRow) -> str:
+        """Its words, and the flavour to which it belongs."""
+        return f"{record.osf.casefold()}\0{super().searched(record)}"
+
+    def admits(self, record: ImageRow, passing: set[int]) -> bool:
+        """An image that passes, and every flavour that has one."""
+        if not isinstance(record.of, Osf):
+            return record.id in passing
+        rows = self.table.listing.records.values()
+        return any(row.id in passing for row in rows if row.osf_id == record.id and row is not record)
+
     def noun_of(self, row: Any) -> str:
         """Images and flavours."""
         return "osf" if isinstance(row.of, Osf) else "operation" if row.arriving else "di"

@@ -1,0 +1,156 @@
+"""Which rows of a table are shown: by words in them, or by a filter of `qa -f` that the database judges.
+
+The database is asked in a worker, one question at a time, so that no row is judged by an older state than the
+one that is shown. What changed meanwhile waits for its turn; only what changed is asked about.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from typing import Generic, Protocol, TypeVar
+
+from textual.widget import Widget
+
+from appliance.errors import ApplianceError
+from appliance.filters import Filter
+from appliance.tui.listing import Key
+from appliance.tui.widgets.filter_bar import FilterBar, is_grammar
+from appliance.tui.widgets.record_table import RecordTable
+from appliance.tui.workers import start
+
+R = TypeVar("R")
+
+
+class Judge(Protocol):
+    """Asks the database which of its objects pass a filter; with `among`, of these at least."""
+
+    async def __call__(self, filter_: Filter, among: Collection[int] | None) -> set[int]: ...
+
+
+class Filtering(Generic[R]):
+    """The filter of one table."""
+
+    def __init__(
+        self,
+        owner: Widget,
+        table: RecordTable[R],
+        bar: FilterBar,
+        *,
+        judge: Judge | None,
+        id_of: Callable[[R], int],
+        searched: Callable[[R], str],
+        admits: Callable[[R, set[int]], bool],
+        changed: Callable[[], None],
+    ) -> None:
+        """`searched` gives what words are looked for in; `changed` is called when other rows are shown.
+
+        Without a `judge` there are only words. `admits` says whether a row is shown if these ids pass.
+        """
+        self._owner = owner
+        self._table = table
+        self._bar = bar
+        self._judge = judge
+        self._id_of = id_of
+        self._searched = searched
+        self._admits = admits
+        self._changed = changed
+        self._filter: Filter | None = None
+        self._words: list[str] = []
+        self._passing: set[int] = set()
+        self._replacement: Mapping[Key, R] | None = None
+        self._waiting: dict[Key, R] = {}
+        self._gone: set[Key] = set()
+        self._trouble: str | None = None
+        self._anew = False
+        self._busy = False
+
+    def by(self, text: str) -> None:
+        """Show only rows that pass; a text that is no filter yet changes nothing, and is told to be none."""
+        if self._judge is not None and is_grammar(text):
+            try:
+                self._filter = Filter.parse(text)
+            except ApplianceError as exc:
+                self._bar.tell(exc.message, wrong=True)
+                return
+            self._words, self._anew = [], True
+            self._begin()
+            return
+        self._filter, self._words, self._trouble = None, text.casefold().split(), None
+        self._show()
+
+    def replace(self, records: Mapping[Key, R]) -> None:
+        """These are all the records."""
+        if self._filter is None and not self._busy:
+            self._table.replace(records)
+            self._tell()
+            return
+        self._replacement, self._anew = records, True
+        self._waiting.clear()
+        self._gone.clear()
+        self._begin()
+
+    def apply(self, changed: Mapping[Key, R], gone: Collection[Key]) -> None:
+        """These records are other ones now."""
+        if self._filter is None and not self._busy:
+            self._table.apply(changed, gone)
+            self._tell()
+            return
+        self._waiting.update(changed)
+        self._gone = (self._gone - changed.keys()) | set(gone)
+        for key in gone:
+            self._waiting.pop(key, None)
+        self._begin()
+
+    def _begin(self) -> None:
+        if not self._busy:
+            self._busy = True
+            start(self._owner, self._work, group="filter")
+
+    async def _work(self) -> None:
+        try:
+            while self._anew or self._waiting or self._gone:
+                await self._judged()
+                self._changed()
+        finally:
+            self._busy = False
+
+    async def _judged(self) -> None:
+        """Take in what waits, each with the judgement on it."""
+        anew, self._anew = self._anew, False
+        replacement, self._replacement = self._replacement, None
+        waiting, self._waiting = self._waiting, {}
+        gone, self._gone = self._gone, set()
+        filter_, ids = self._filter, {self._id_of(record) for record in waiting.values()}
+        if filter_ is not None and self._judge is not None:
+            try:
+                passing = await self._judge(filter_, None if anew else ids)
+            except ApplianceError as exc:
+                self._trouble = str(exc)
+            else:
+                self._trouble = None
+                self._passing = passing if anew else (self._passing - ids) | passing
+                if anew and filter_ is self._filter:
+                    self._table.show(self._is_shown)
+        if replacement is not None:
+            self._table.replace(replacement)
+        if waiting or gone:
+            self._table.apply(waiting, gone)
+        self._tell()
+
+    def _show(self) -> None:
+        self._table.show(self._is_shown if self._words or self._filter is not None else None)
+        self._tell()
+        self._changed()
+
+    def _is_shown(self, record: R) -> bool:
+        if self._filter is not None:
+            return self._admits(record, self._passing)
+        text = self._searched(record)
+        return all(word in text for word in self._words)
+
+    def _tell(self) -> None:
+        if self._trouble is not None:
+            self._bar.tell(self._trouble, wrong=True)
+        elif self._filter is not None or self._words:
+            listing = self._table.listing
+            self._bar.tell(f"{len(listing):,} of {len(listing.records):,}")
