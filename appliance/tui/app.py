@@ -150,9 +150,11 @@ class QvdTui(GuestKeyboard, ActingApp):
 
     @property
     def pane(self) -> Pane | None:
-        """The pane that is shown; None: the consoles."""
-        shown = self.query_one("#panes", ContentSwitcher).visible_content
-        return shown if isinstance(shown, Pane) else None
+        """The pane that is shown; None: the consoles, or nothing any more as the TUI ends."""
+        for switcher in self.query("#panes").results(ContentSwitcher):
+            if isinstance(shown := switcher.visible_content, Pane):
+                return shown
+        return None
 
     @property
     def consoles(self) -> ConsolesPane:
@@ -195,7 +197,8 @@ class QvdTui(GuestKeyboard, ActingApp):
                     async for round_ in rounds:
                         self._daemon_lives()
                         self.site.host, self.site.usage = round_.host, round_.vms
-                        self.query_one(DashboardPane).sample()
+                        for dashboard in self.query(DashboardPane):
+                            dashboard.sample()
                         if (pane := self.pane) is not None:
                             pane.tick()
             except ApplianceError:
@@ -254,9 +257,9 @@ class QvdTui(GuestKeyboard, ActingApp):
                 parts.append((f"{sign} {number:,} {word}  ", "bold" if word in {"failed", "zombie"} else ""))
         if site.read_only:
             parts.insert(3, ("[read only] ", "bold"))
-        bar = self.query_one(TopBar)
-        bar.set_class(self._trouble is not None or site.daemon_down_since is not None, "-down")
-        bar.tell(Content.assemble(*parts))
+        for bar in self.query(TopBar):
+            bar.set_class(self._trouble is not None or site.daemon_down_since is not None, "-down")
+            bar.tell(Content.assemble(*parts))
 
     # Where one is
 
