@@ -287,6 +287,7 @@ class QvdTui(GuestKeyboard, ActingApp):
 
     def _hint(self) -> None:
         pane = self.pane
+        self.query_one(HintBar).display = pane is not None
         hints = [("?", "help"), (":", "go to"), ("q", "quit")]
         if pane is not None:
             if isinstance(pane, TablePane):

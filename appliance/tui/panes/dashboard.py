@@ -20,7 +20,7 @@ from appliance.storage.live import AlarmLine, Delta, EventLine
 from appliance.tui.actions import ALARM_ACTIONS, count
 from appliance.tui.facts import ago
 from appliance.tui.panes.base import Pane, bindings
-from appliance.tui.panes.events import change
+from appliance.tui.panes.events import change, named
 from appliance.tui.view import STATE_STYLES, amount, countdown
 from appliance.tui.widgets.details import PAINT, printable
 from appliance.tui.workers import start
@@ -137,8 +137,8 @@ class DashboardPane(Pane):
 
     def sample(self) -> None:
         """A new round of what the host uses."""
-        if (use := self.site.host) is not None:
-            self._cpu.append(use.cpu or 0.0)
+        if (use := self.site.host) is not None and use.cpu is not None:
+            self._cpu.append(use.cpu)
             self._memory.append(use.memory_bytes / max(1, use.memory_total_bytes))
 
     async def _read(self) -> None:
@@ -326,7 +326,7 @@ class DashboardPane(Pane):
             [
                 (f"{event.at[11:16]} ", "dim"),
                 (f"{event.what} ", "strong"),
-                (f"{event.object} ", "plain"),
+                (f"{named(event, self.site.tally).object} ", "plain"),
                 (change(event), "dim"),
             ]
             for event in self._events[:height]

@@ -12,6 +12,7 @@ from appliance.tui.actions import ALARM_ACTIONS
 from appliance.tui.columns import Column
 from appliance.tui.panes.base import bindings
 from appliance.tui.panes.fetched import FetchedPane
+from appliance.tui.tally import Tally
 from appliance.tui.view import instant
 from appliance.tui.widgets.details import Section
 
@@ -22,6 +23,13 @@ def change(event: EventLine) -> str:
     if was and now:
         return f"{was} -> {now}"
     return now or (f"was {was}" if was else "")
+
+
+def named(event: EventLine, tally: Tally) -> EventLine:
+    """The line with the name of the desktop that it is about, if it is about one that is there."""
+    noun, _, number = event.object.partition(" ")
+    vm = tally.vms.get(int(number)) if noun == "vm" and number.isdecimal() else None
+    return event if vm is None else event._replace(object=f"{event.object} {vm.name}")
 
 
 COLUMNS: tuple[Column[EventLine], ...] = (
@@ -97,7 +105,8 @@ class EventsPane(FetchedPane[EventLine]):
 
     async def fetch(self) -> dict[int, EventLine]:
         """The latest lines."""
-        return {event.id: event for event in await self.site.read(lambda reader: reader.events())}
+        events = await self.site.read(lambda reader: reader.events())
+        return {event.id: named(event, self.site.tally) for event in events}
 
     def name_of(self, row: Any) -> object:
         """What and on what."""
