@@ -151,10 +151,7 @@ class QvdTui(GuestKeyboard, ActingApp):
     @property
     def pane(self) -> Pane | None:
         """The pane that is shown; None: the consoles, or nothing any more as the TUI ends."""
-        for switcher in self.query("#panes").results(ContentSwitcher):
-            if isinstance(shown := switcher.visible_content, Pane):
-                return shown
-        return None
+        return next((pane for pane in self.query(Pane) if pane.name_ == self._at), None)
 
     @property
     def consoles(self) -> ConsolesPane:
