@@ -177,6 +177,7 @@ class LiveReader:
                 timeout=BUSY_TIMEOUT_S,
                 cached_statements=64,
             )
+            self._connection.execute("SELECT seq FROM changes LIMIT 1")
         self._file = file
         self._changes = ChangeReader(self._connection)
         self._version = -1

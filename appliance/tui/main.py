@@ -48,6 +48,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(config_file: Path | None, *, read_only: bool) -> int:
+    from appliance.storage.live import LiveReader
     from appliance.tui.app import QvdTui
     from appliance.tui.calls import Caller
     from appliance.tui.database import Database
@@ -57,7 +58,7 @@ def _run(config_file: Path | None, *, read_only: bool) -> int:
 
     settings = config.read_file(config.find_file(config_file))
     config.vetted(settings.written, settings.source)
-    database_path(settings)
+    LiveReader(database_path(settings)).close()
     clock = SystemClock()
     site = Site(
         config_file=config_file,
