@@ -222,7 +222,7 @@ async def _populate(url: str, count: int) -> None:
                 images[osf] = (made[0], made[1])
             rows, runtimes = [], []
             for number in range(1, count + 1):
-                osf = dice.choice(list(images))
+                chosen = dice.choice(list(images))
                 rows.append(
                     {
                         "id": number,
@@ -230,12 +230,12 @@ async def _populate(url: str, count: int) -> None:
                         "name": f"desk-{number:05}",
                         "subid_slot": number,
                         "user_id": dice.choice(users),
-                        "osf_id": osf,
+                        "osf_id": chosen,
                         "di_tag": "default",
                         "ip": f"10.9.{number // 250}.{number % 250 + 2}",
                     }
                 )
-                runtimes.append({"vm_id": number, **_runtime(dice, host, images[osf], tx.at)})
+                runtimes.append({"vm_id": number, **_runtime(dice, host, images[chosen], tx.at)})
             await tx.connection.execute(insert(vms), rows)
             for runtime in runtimes:
                 await tx.connection.execute(insert(vm_runtimes), [runtime])
