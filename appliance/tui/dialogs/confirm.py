@@ -34,7 +34,7 @@ class Confirm(Dialog[bool]):
     DEFAULT_CSS = """
     Confirm {
         #whom { height: auto; max-height: 5; }
-        #costs { height: auto; max-height: 8; margin-top: 1; }
+        #costs { height: auto; margin-top: 1; }
         #word { margin-top: 1; height: auto; }
         #typed { height: 1; border: none; padding: 0 1; background: $foreground 10%; }
         #typed:focus { background: $foreground 20%; }
@@ -61,6 +61,7 @@ class Confirm(Dialog[bool]):
         self._calls = calls
         self._dangerous = dangerous
         self._typed = typed
+        self.SCROLLS = "#costs" if self._costs or self._notes else "#whom"
 
     def body(self) -> ComposeResult:
         """Whom, what for, and the twin."""

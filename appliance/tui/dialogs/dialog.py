@@ -6,8 +6,8 @@ has the focus, so that it can be used without colours; on a terminal that draws 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import ClassVar, TypeVar
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, ClassVar, TypeVar
 
 from textual import events
 from textual.app import App, ComposeResult
@@ -16,7 +16,9 @@ from textual.containers import Horizontal, Vertical
 from textual.content import Content
 from textual.message import Message
 from textual.screen import ModalScreen
+from textual.widget import Widget
 from textual.widgets import Static
+from textual.worker import Worker
 
 from appliance.tui.calls import twin
 from appliance.tui.glyphs import ASCII, FULL, Glyphs
@@ -24,6 +26,7 @@ from appliance.tui.glyphs import ASCII, FULL, Glyphs
 T = TypeVar("T")
 TWIN_LINES = 4
 """How many lines of a twin are shown at most."""
+IN_ASCII = str.maketrans({"·": "-", "…": "...", "↑": "^", "↓": "v", "•": "*"})
 FRAME = 2
 """The lines above and below a box."""
 
@@ -32,6 +35,11 @@ def glyphs_of(app: App[object]) -> Glyphs:
     """The signs of the app whose dialog it is."""
     glyphs = getattr(app, "glyphs", FULL)
     return glyphs if isinstance(glyphs, Glyphs) else FULL
+
+
+def drawn(app: App[object], text: str) -> str:
+    """The text as the terminal can draw it."""
+    return text.translate(IN_ASCII) if glyphs_of(app) is ASCII else text
 
 
 class Push(Static, can_focus=True):
@@ -154,10 +162,11 @@ class Twin(Static):
     def render(self) -> Content:
         """As much of it as there is room for."""
         first = self._commands[0] if self._commands else ""
-        rest = f"  … and {len(self._commands) - 1} more like it" if len(self._commands) > 1 else ""
+        dots = glyphs_of(self.app).ellipsis
+        rest = f"  {dots} and {len(self._commands) - 1} more like it" if len(self._commands) > 1 else ""
         room = (self.size.width or 70) * TWIN_LINES - len(rest) - 12
         if len(first) > room:
-            first = f"{first[:room]} …"
+            first = f"{first[:room]} {dots}"
         return Content.assemble(("$ ", "bold $text-primary"), first, (rest, "$foreground-disabled"))
 
 
@@ -165,7 +174,11 @@ class Dialog(ModalScreen[T]):
     """A question or a form above the screen; `leave` and Escape end it without a result."""
 
     AUTO_FOCUS = None
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "leave", "Leave", show=False)]
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape", "leave", "Leave", show=False),
+        Binding("pageup", "scroll_page(-1)", "Page up", show=False),
+        Binding("pagedown", "scroll_page(1)", "Page down", show=False),
+    ]
     DEFAULT_CSS = """
     Dialog {
         align: center middle;
@@ -196,7 +209,7 @@ class Dialog(ModalScreen[T]):
     """
     KEYS = "esc leave"
     """What the keys do, at the foot of the box."""
-    SCROLLS: ClassVar[str | None] = None
+    SCROLLS: str | None = None
     """What of the box gives way, and scrolls, where the screen is too low for all."""
 
     def __init__(self, title: str, *, danger: bool = False) -> None:
@@ -217,7 +230,7 @@ class Dialog(ModalScreen[T]):
         self.set_class(glyphs_of(self.app) is ASCII, "-ascii")
         with Vertical(id="box") as box:
             box.border_title = Content(self.heading)
-            box.border_subtitle = self.KEYS
+            box.border_subtitle = drawn(self.app, self.KEYS)
             yield from self.body()
             with Horizontal(id="buttons"):
                 yield from self.buttons()
@@ -234,7 +247,7 @@ class Dialog(ModalScreen[T]):
         if not self.is_attached:
             return
         box = self.query_one("#box")
-        area = self.query_one(self.SCROLLS) if self.SCROLLS else None
+        area = self.scrolling
         others = [one for one in box.children if one is not area and one.display]
         taken = FRAME + sum(one.outer_size.height + one.styles.margin.height for one in others)
         if area is not None:
@@ -242,6 +255,20 @@ class Dialog(ModalScreen[T]):
             area.styles.max_height = max(3, self.size.height - taken)
             taken += area.virtual_size.height
         self.set_class(taken + 2 > self.size.height, "-short")
+
+    @property
+    def scrolling(self) -> Widget | None:
+        """What scrolls, if anything does."""
+        return self.query_one(self.SCROLLS) if self.SCROLLS else None
+
+    def action_scroll_page(self, pages: int) -> None:
+        """Move by pages in what scrolls."""
+        if (area := self.scrolling) is not None:
+            area.scroll_relative(y=pages * max(1, area.size.height - 1), animate=False)
+
+    def begin(self, work: Callable[[], Coroutine[Any, Any, None]], group: str) -> Worker[None]:
+        """Let work go on beside the dialog, in the place of what is under way in its group."""
+        return self.run_worker(work, group=group, exclusive=True)
 
     def action_leave(self) -> None:
         """End it; nothing is done."""
@@ -260,4 +287,4 @@ class Dialog(ModalScreen[T]):
 
     def keys(self, words: str) -> None:
         """Say other things about the keys."""
-        self.query_one("#box", Vertical).border_subtitle = words
+        self.query_one("#box", Vertical).border_subtitle = drawn(self.app, words)

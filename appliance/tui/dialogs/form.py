@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from typing import ClassVar
 
 from textual.app import ComposeResult
@@ -25,7 +26,7 @@ from appliance.threads import in_thread
 from appliance.tui.calls import Calls, Outcome
 from appliance.tui.dialogs import times
 from appliance.tui.dialogs.confirm import named
-from appliance.tui.dialogs.dialog import Dialog, Item, Push, Twin, glyphs_of
+from appliance.tui.dialogs.dialog import Dialog, Item, Push, Twin, drawn, glyphs_of
 from appliance.tui.dialogs.field import Field, Question
 from appliance.tui.dialogs.times import Kind, Meaning
 
@@ -50,11 +51,7 @@ class VerbForm(Dialog[Outcome | None]):
 
     KEYS = "tab next · enter do it · esc leave"
     SCROLLS = "#fields"
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("ctrl+s", "submit", "Do it", show=False),
-        Binding("pageup", "scroll_page(-1)", "Page up", show=False),
-        Binding("pagedown", "scroll_page(1)", "Page down", show=False),
-    ]
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("ctrl+s", "submit", "Do it", show=False)]
     DEFAULT_CSS = """
     VerbForm {
         #whom { height: auto; max-height: 3; margin-bottom: 1; }
@@ -218,7 +215,7 @@ class VerbForm(Dialog[Outcome | None]):
     def action_submit(self) -> None:
         """Do it, if all is well."""
         if not self._busy:
-            self.run_worker(self._submit(), group="submit", exclusive=True)
+            self.begin(self._submit, "submit")
 
     def action_leave(self) -> None:
         """Leave; what has begun is not left alone."""
@@ -226,11 +223,6 @@ class VerbForm(Dialog[Outcome | None]):
             self._show_problem("It is under way, and ends by itself.", None)
         else:
             self.dismiss(None)
-
-    def action_scroll_page(self, pages: int) -> None:
-        """Move by pages in what scrolls."""
-        area = self.query_one(self.SCROLLS)
-        area.scroll_relative(y=pages * max(1, area.size.height - 1), animate=False)
 
     def changed(self) -> None:
         """Something was written: for forms that show more than the command."""
@@ -264,7 +256,9 @@ class VerbForm(Dialog[Outcome | None]):
             if question.choices:
                 fitting = field.answer.fitting()[:MOST_CHOICES]
                 some = " · ".join(fitting) or "none begins like this"
-                text = text + Content.assemble(("  ↑↓ ", "bold $text-primary"), some)
+                text = text + Content.assemble(
+                    (drawn(self.app, "  ↑↓ "), "bold $text-primary"), drawn(self.app, some)
+                )
         self.query_one("#help", Static).update(text)
 
     def _check_passwords(self) -> None:
@@ -287,7 +281,7 @@ class VerbForm(Dialog[Outcome | None]):
             self._understood(field, meaning)
             return
         field.explain("…")
-        self.run_worker(self._read_later(field), group=f"read-{name}", exclusive=True)
+        self.begin(partial(self._read_later, field), f"read-{name}")
 
     async def _read_later(self, field: Field) -> None:
         text = field.text

@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
@@ -128,7 +129,7 @@ class Importing(VerbForm):
 
     def on_mount(self) -> None:
         super().on_mount()
-        self.run_worker(self._look(), group="staging")
+        self.begin(self._look, "staging")
 
     def changed(self) -> None:
         """Point at the file that is written."""
@@ -164,7 +165,7 @@ class Importing(VerbForm):
         self._begun = ("", 0.0, 0.0)
         path = self.field("path")
         await self._show_stage(path.text if path else "")
-        self._worker = self.app.run_worker(self._import(words), group="import", exclusive=False)
+        self._worker = self.app.run_worker(partial(self._import, words), group="import", exclusive=False)
         await self._ended.wait()
         self._worker = None
         self.set_class(False, "-importing")

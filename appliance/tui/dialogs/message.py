@@ -22,8 +22,8 @@ class Message(Dialog[None]):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("up,k", "scroll(-1)", "Up", show=False),
         Binding("down,j", "scroll(1)", "Down", show=False),
-        Binding("pageup,b", "scroll_page(-1)", "Page up", show=False),
-        Binding("pagedown,space,f", "scroll_page(1)", "Page down", show=False),
+        Binding("b", "scroll_page(-1)", "Page up", show=False),
+        Binding("space,f", "scroll_page(1)", "Page down", show=False),
         Binding("home,g", "scroll_to(0)", "First", show=False),
         Binding("end,G", "scroll_to(1)", "Last", show=False),
         Binding("enter,q,question_mark", "leave", "Close", show=False),
@@ -81,11 +81,6 @@ class Message(Dialog[None]):
     def action_scroll(self, lines: int) -> None:
         """Move by lines."""
         self.query_one("#text").scroll_relative(y=lines, animate=False)
-
-    def action_scroll_page(self, pages: int) -> None:
-        """Move by pages."""
-        area = self.query_one("#text")
-        area.scroll_relative(y=pages * max(1, area.size.height - 1), animate=False)
 
     def action_scroll_to(self, end: int) -> None:
         """Move to the first line, or to the last one."""

@@ -6,6 +6,7 @@ Nothing is written before it is meant: what was changed is sent as one `propset`
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, ClassVar
 
 from textual.app import ComposeResult
@@ -29,7 +30,7 @@ class Properties(Dialog[Outcome | None]):
     SCROLLS = "#fields"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("ctrl+s", "save", "Save", show=False),
-        Binding("ctrl+d", "delete", "Delete", show=False),
+        Binding("ctrl+d", "delete", "Delete", show=False, priority=True),
     ]
     DEFAULT_CSS = """
     Properties {
@@ -71,7 +72,7 @@ class Properties(Dialog[Outcome | None]):
         yield Push("Save", id="do", kind="main")
 
     def on_mount(self) -> None:
-        self.run_worker(self._read(), group="read")
+        self.begin(self._read, "read")
 
     def calls(self) -> list[list[str]]:
         """What saving would call."""
@@ -92,7 +93,7 @@ class Properties(Dialog[Outcome | None]):
         """Take another property in, or save."""
         event.stop()
         if event.input is self._new.answer and self._new.text:
-            self.run_worker(self._take_in(self._new), group="take", exclusive=True)
+            self.begin(partial(self._take_in, self._new), "take")
         else:
             self.action_save()
 
@@ -112,7 +113,7 @@ class Properties(Dialog[Outcome | None]):
     def action_save(self) -> None:
         """Write what was changed."""
         if not self._busy:
-            self.run_worker(self._save(), group="save", exclusive=True)
+            self.begin(self._save, "save")
 
     async def _read(self) -> None:
         outcome = await self.call([self.noun, "propget", "-o", "json", *self._filter_words])

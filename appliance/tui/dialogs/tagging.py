@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from rich.cells import cell_len, set_cell_size
@@ -52,7 +53,7 @@ class Tagging(VerbForm):
     def on_mount(self) -> None:
         self._versions: dict[int, str] = {}
         super().on_mount()
-        self.run_worker(self._learn_versions(), group="versions")
+        self.begin(self._learn_versions, "versions")
 
     def beneath(self) -> ComposeResult:
         """The desktops concerned."""
@@ -74,7 +75,7 @@ class Tagging(VerbForm):
         if self.problems() or any(field.problem for field in self.fields) or self._lacks_something():
             self._tell(WAITING, ())
             return
-        self.run_worker(self._ask(calls), group="rehearsal", exclusive=True)
+        self.begin(partial(self._ask, calls), "rehearsal")
 
     def _lacks_something(self) -> bool:
         return any(field.question.required and not field.text for field in self.fields)
