@@ -12,6 +12,10 @@ FIRST_LINE_BYTES = 4096
 """A history that begins within a line begins with the next one, unless that is further away."""
 
 
+STEP_BYTES = 8192
+"""Made harmless at a time, so that the daemon does not wait for it."""
+
+
 async def send_history(stream: Stream, capture: Capture, count: int, timers: Timers) -> None:
     """Send the last `count` bytes, and what is shown meanwhile: live bytes may follow when this returns.
 
@@ -24,13 +28,16 @@ async def send_history(stream: Stream, capture: Capture, count: int, timers: Tim
     position = max(capture.end - count, capture.first)
     is_cut = position > capture.first
     is_first = True
+    shown = bytearray()
     while is_first or position < capture.end:
-        data, position = capture.read(position, MAX_PAYLOAD)
-        shown = output.feed(from_a_safe_place(data) if is_cut else data)
+        data, position = capture.read(position, STEP_BYTES)
+        shown += output.feed(from_a_safe_place(data) if is_cut else data)
         is_cut = False
-        for start in range(0, max(len(shown), int(is_first)), MAX_PAYLOAD):
-            await stream.send(FrameKind.DATA, shown[start : start + MAX_PAYLOAD])
-        is_first = False
+        if len(shown) >= MAX_PAYLOAD or position >= capture.end:
+            for start in range(0, max(len(shown), int(is_first)), MAX_PAYLOAD):
+                await stream.send(FrameKind.DATA, bytes(shown[start : start + MAX_PAYLOAD]))
+            shown.clear()
+            is_first = False
         await timers.sleep(0)
 
 

@@ -18,7 +18,7 @@ from appliance.model import VmId
 from appliance.runtime.console import Consoles
 from appliance.tui.console.keyboard import GuestKeyboard
 from appliance.tui.console.pane import ConsolesPane
-from appliance.tui.console.screen import text_of
+from appliance.tui.console.rows import text_of
 from appliance.tui.console.terminal import Terminal
 from tests.support.lines import PtyLine
 

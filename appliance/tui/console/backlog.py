@@ -75,14 +75,29 @@ class Backlog:
         self._free = max(0, self._free - len(taken))
         return taken
 
+    def keep_lines(self, count: int) -> None:
+        """Forget what waits but for its last lines, for nobody could look at more; lasting sequences stay."""
+        start = len(self._waiting)
+        for _ in range(count + 1):
+            start = self._waiting.rfind(b"\n", 0, start)
+            if start < 0:
+                return
+        self._leave_out(start + 1)
+        taken = self.take(0)
+        if isinstance(taken, Skipped):
+            self._waiting[:0] = taken.lasting
+        self._free = min(self._free, len(self._waiting))
+
     def _skip(self) -> None:
-        start = _beginning(self._waiting, len(self._waiting) - KEPT_BYTES)
+        self._leave_out(_beginning(self._waiting, len(self._waiting) - KEPT_BYTES))
+        self._free = 0
+
+    def _leave_out(self, start: int) -> None:
         gone = bytes(self._waiting[:start])
         for match in LASTING.finditer(gone):
             self._keep(match)
         del self._waiting[:start]
         self._skipped += len(gone)
-        self._free = 0
 
     def _keep(self, match: re.Match[bytes]) -> None:
         """Remember a sequence in the place of the former one of its kind."""

@@ -12,6 +12,7 @@ from textual.message import Message
 from textual.widgets import Static
 
 from appliance.tui.console.words import (
+    CATCHING_UP,
     COMMANDS,
     KEYS_BACK,
     LESS_WANTED,
@@ -101,7 +102,7 @@ def bottom_line(terminal: Terminal, width: int) -> Content:
     news = terminal.notice or place(
         terminal.reading.lines_back, terminal.skipped_bytes if terminal.is_flooded else 0
     )
-    there = who_is_there(terminal.standing, terminal.company)
+    there = CATCHING_UP if terminal.is_catching_up else who_is_there(terminal.standing, terminal.company)
     right = Content.assemble((news, "bold"), " · " if news else "", there, " ")
     if terminal.typing:
         return _both(Content.assemble((f" {KEYS_BACK} ", "bold")), right, width)

@@ -10,7 +10,8 @@ from typing import TypeAlias
 
 from rich.cells import cell_len, get_character_cell_size
 
-from appliance.tui.console.screen import GuestScreen, text_of
+from appliance.tui.console.rows import text_of
+from appliance.tui.console.screen import GuestScreen
 
 Position: TypeAlias = tuple[int, int]
 

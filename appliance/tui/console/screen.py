@@ -1,9 +1,8 @@
 """The screen of a guest's console, with what has scrolled off it. Nothing here performs I/O.
 
-pyte moves cursors, lines and margins. What it lacks or does wrong is done here: the other screen of
-full-screen programs, dim text, erasing with the background alone, and keeping what scrolls off. Cells hold a
-character and its look; both are shared, so that a screen costs little memory. Rows are a list, where pyte
-has a dictionary, for scrolling moves them all.
+pyte moves cursors and margins, and knows tabs and character sets. What it lacks or does wrong is done here:
+the other screen of full-screen programs, dim text, erasing with the background alone, and keeping what
+scrolls off. The rows are ours (`rows`), in a list where pyte has a dictionary, for scrolling moves them all.
 
 Lines are numbered from the first that was ever shown: `first` is the oldest still kept, `top` the
 uppermost of the screen, `end` comes after its last. A line keeps its number while it scrolls.
@@ -13,50 +12,23 @@ from __future__ import annotations
 
 import unicodedata
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
-from itertools import groupby, repeat
-from typing import NamedTuple, TypeAlias, cast
+from collections.abc import Callable
+from typing import cast
 
 import pyte
 import pyte.charsets
 import pyte.modes
-from pyte.screens import Cursor, StaticDefaultDict
+from pyte.screens import Cursor
 from rich.cells import get_character_cell_size
 
 from appliance.tui.console.looks import PLAIN, Look, changed
+from appliance.tui.console.rows import BLANK, Cell, Line, Row, cell_of
 
 SCROLLBACK_LINES = 10_000
 SCROLLBACK_BYTES = 8_388_608
 """Roughly; reached before the number of lines only by a guest that colours each character."""
 LONGEST_CELL = 8
 """Characters in one cell: a letter and what combines with it."""
-LARGEST_PEN = 1024
-
-Line: TypeAlias = tuple[tuple[str, Look], ...]
-"""Pieces of text with one look each; blanks at the end are left out."""
-
-
-class Cell(NamedTuple):
-    """One place on the screen; `data` is empty in the second half of a wide character."""
-
-    data: str
-    look: Look
-
-
-BLANK = Cell(" ", PLAIN)
-Row: TypeAlias = StaticDefaultDict[int, Cell]
-"""The cells that are not blank, by column."""
-
-
-class Pen(dict[str, Cell]):
-    """The cells of one look, made when they are first drawn."""
-
-    def __init__(self, look: Look) -> None:
-        self.look = look
-
-    def __missing__(self, character: str) -> Cell:
-        cell = self[character] = Cell(character, self.look)
-        return cell
 
 
 class GuestScreen(pyte.Screen):
@@ -97,7 +69,7 @@ class GuestScreen(pyte.Screen):
             place = number - self.first
             return self.history[place] if place >= 0 else ()
         y = number - self.top
-        return condensed(self._rows[y], self.columns) if y < self.lines else ()
+        return self._rows[y].line(self.columns) if y < self.lines else ()
 
     # What pyte calls and is called for
 
@@ -107,7 +79,7 @@ class GuestScreen(pyte.Screen):
         self._saved.clear()
         self.private_modes.clear()
         super().reset()
-        self._rows = [_row() for _ in range(self.lines)]
+        self._rows = [Row() for _ in range(self.lines)]
         self._use(PLAIN)
         self.last_drawn = " "
 
@@ -123,7 +95,7 @@ class GuestScreen(pyte.Screen):
 
     def select_look(self, parameters: str) -> None:
         """SGR, with its parameters as they came."""
-        self._use(changed(self._pen.look, parameters))
+        self._use(changed(self._look, parameters))
 
     def draw(self, data: str) -> None:
         """Put text at the cursor, which moves on."""
@@ -196,7 +168,7 @@ class GuestScreen(pyte.Screen):
         place = Cursor(self.cursor.x, self.cursor.y)
         self._saved[self.is_alternate] = (
             place,
-            self._pen.look,
+            self._look,
             self.g0_charset,
             self.g1_charset,
             self.charset,
@@ -224,6 +196,16 @@ class GuestScreen(pyte.Screen):
     def erase_characters(self, count: int | None = None) -> None:
         """Erase from the cursor on, without moving anything."""
         self._erase(self.cursor.y, self.cursor.x, min(self.cursor.x + (count or 1), self.columns))
+
+    def insert_characters(self, count: int | None = None) -> None:
+        """Move what is at the cursor to the right."""
+        self.dirty.add(self.cursor.y)
+        self._rows[self.cursor.y].insert(self.cursor.x, count or 1, self.columns, self._eraser)
+
+    def delete_characters(self, count: int | None = None) -> None:
+        """Move what is behind the cursor to the left, over as many characters."""
+        self.dirty.add(self.cursor.y)
+        self._rows[self.cursor.y].delete(self.cursor.x, count or 1, self.columns, self._eraser)
 
     def erase_in_display(self, how: int = 0, *_: object, **__: object) -> None:
         """Erase below (0), above (1), or everything (2); 3 forgets what has scrolled off."""
@@ -279,11 +261,11 @@ class GuestScreen(pyte.Screen):
 
     @property
     def _rows(self) -> list[Row]:
-        return cast("list[Row]", self.buffer)
+        return self.buffer  # type: ignore[return-value]
 
     @_rows.setter
     def _rows(self, rows: list[Row]) -> None:
-        self.buffer = cast("dict[int, StaticDefaultDict[int, pyte.screens.Char]]", rows)
+        self.buffer = rows  # type: ignore[assignment]  # a list of ours, where pyte has a dictionary of its own
 
     @property
     def _region(self) -> tuple[int, int]:
@@ -294,7 +276,7 @@ class GuestScreen(pyte.Screen):
         return cast("pyte.screens.Char", BLANK)
 
     def _use(self, look: Look) -> None:
-        self._pen = Pen(look)
+        self._look = look
         self._eraser = BLANK if look.bg is None else Cell(" ", Look(bg=look.bg))
         self.cursor.attrs = cast("pyte.screens.Char", Cell(" ", look))
 
@@ -302,27 +284,18 @@ class GuestScreen(pyte.Screen):
         (self.mode.add if on else self.mode.discard)(mode)
 
     def _empty_row(self) -> Row:
-        row = _row()
+        row = Row()
         if self._eraser is not BLANK:
-            row.update(dict.fromkeys(range(self.columns), self._eraser))
+            row.erase(0, self.columns, self.columns, self._eraser)
         return row
 
     def _erase(self, y: int, start: int, end: int) -> None:
         self.dirty.add(y)
-        row = self._rows[y]
-        if self._eraser is not BLANK:
-            row.update(dict.fromkeys(range(start, end), self._eraser))
-        elif start == 0 and end >= self.columns:
-            row.clear()
-        else:
-            for x in range(start, end):
-                row.pop(x, None)
+        self._rows[y].erase(start, end, self.columns, self._eraser)
 
     def _draw_narrow(self, text: str) -> None:
         """Text of which each character takes one place."""
-        pen, cursor, columns = self._pen, self.cursor, self.columns
-        if len(pen) > LARGEST_PEN:
-            pen.clear()
+        cursor, columns, look = self.cursor, self.columns, self._look
         wraps = pyte.modes.DECAWM in self.mode
         start, end = 0, len(text)
         while start < end:
@@ -333,10 +306,9 @@ class GuestScreen(pyte.Screen):
                 else:
                     cursor.x, start = columns - 1, end - 1
             piece = text[start : start + columns - cursor.x]
-            after = cursor.x + len(piece)
-            self._rows[cursor.y].update(zip(range(cursor.x, after), map(pen.__getitem__, piece), strict=True))
+            self._rows[cursor.y].write(cursor.x, piece, look)
             self.dirty.add(cursor.y)
-            cursor.x = after
+            cursor.x += len(piece)
             start += len(piece)
 
     def _draw_one(self, character: str) -> None:
@@ -353,12 +325,10 @@ class GuestScreen(pyte.Screen):
                 cursor.x = max(self.columns - width, 0)
         if pyte.modes.IRM in self.mode:
             self.insert_characters(width)
-        if len(self._pen) > LARGEST_PEN:
-            self._pen.clear()
-        row = self._rows[cursor.y]
-        row[cursor.x] = self._pen[character]
+        cells = self._rows[cursor.y].cells
+        cells[cursor.x] = cell_of(character, self._look)
         if width == 2 and cursor.x + 1 < self.columns:
-            row[cursor.x + 1] = self._pen[""]
+            cells[cursor.x + 1] = cell_of("", self._look)
         self.dirty.add(cursor.y)
         cursor.x = min(cursor.x + width, self.columns)
 
@@ -366,17 +336,18 @@ class GuestScreen(pyte.Screen):
         """Add a mark to the character before the cursor; joiners and selectors are left out."""
         if not unicodedata.category(mark).startswith("M") or "\ufe00" <= mark <= "\ufe0f":
             return
-        row = self._rows[self.cursor.y]
+        cells = self._rows[self.cursor.y].cells
         x = self.cursor.x - 1
-        if x > 0 and row[x].data == "":
+        if x > 0 and x in cells and not cells[x].data:
             x -= 1
-        if x >= 0 and len(row[x].data) < LONGEST_CELL:
-            row[x] = row[x]._replace(data=unicodedata.normalize("NFC", row[x].data + mark))
+        cell = cells.get(x, BLANK)
+        if x >= 0 and len(cell.data) < LONGEST_CELL:
+            cells[x] = cell_of(unicodedata.normalize("NFC", cell.data + mark), cell.look)
             self.dirty.add(self.cursor.y)
 
     def _scroll_up(self, top: int, bottom: int) -> None:
         if top == 0 and self._main is None:
-            self._push(condensed(self._rows[0], self.columns))
+            self._push(self._rows[0].line(self.columns))
         self._move_up(top, bottom, 1)
 
     def _move_up(self, top: int, bottom: int, count: int) -> None:
@@ -407,7 +378,7 @@ class GuestScreen(pyte.Screen):
             if save:
                 self.save_cursor()
             self._main = (self._rows, Cursor(self.cursor.x, self.cursor.y))
-            self._rows = [_row() for _ in range(self.lines)]
+            self._rows = [Row() for _ in range(self.lines)]
         else:
             assert self._main is not None
             self._rows, _ = self._main
@@ -423,65 +394,13 @@ class GuestScreen(pyte.Screen):
         """Give `rows` another size; those that must go at the top are passed to `leave`."""
         del rows[max(lines, cursor.y + 1) :]
         for row in rows[: max(0, len(rows) - lines)]:
-            leave(condensed(row, self.columns))
+            leave(row.line(self.columns))
         cursor.y -= max(0, len(rows) - lines)
         del rows[: max(0, len(rows) - lines)]
         for row in rows:
-            for x in [x for x in row if x >= columns]:
-                del row[x]
-        rows += [_row() for _ in range(lines - len(rows))]
+            row.cut(columns)
+        rows += [Row() for _ in range(lines - len(rows))]
         cursor.x = min(cursor.x, columns - 1)
-
-
-def condensed(cells: Mapping[int, Cell], columns: int) -> Line:
-    """A row of cells as pieces of text."""
-    if not cells:
-        return ()
-    count = min(max(cells) + 1, columns)
-    row = list(map(cells.get, range(count), repeat(BLANK)))
-    text = "".join([cell[0] for cell in row])
-    if len(text) != count or not text.isascii():
-        row = list(_whole(row))
-        text = ""
-    looks = [cell[1] for cell in row]
-    pieces: list[tuple[str, Look]] = []
-    if text and looks.count(looks[0]) == count:
-        pieces.append((text, looks[0]))
-    else:
-        start = 0
-        for look, same in groupby(looks):
-            end = start + len(list(same))
-            pieces.append((text[start:end] or "".join([cell[0] for cell in row[start:end]]), look))
-            start = end
-    while pieces and pieces[-1][1] == PLAIN:
-        text = pieces.pop()[0].rstrip(" ")
-        if text:
-            pieces.append((text, PLAIN))
-            break
-    return tuple(pieces)
-
-
-def text_of(line: Line) -> str:
-    """A line without its looks."""
-    return "".join([text for text, _ in line])
-
-
-def _whole(row: list[Cell]) -> Iterable[Cell]:
-    """The cells with blanks for halves of wide characters of which something else has taken the other."""
-    for x, cell in enumerate(row):
-        if not cell.data:
-            before = row[x - 1].data if x else ""
-            is_half = bool(before) and get_character_cell_size(before[0]) == 2
-            yield cell if is_half else Cell(" ", cell.look)
-        elif get_character_cell_size(cell.data[0]) == 2:
-            follows = x + 1 < len(row) and not row[x + 1].data
-            yield cell if follows else Cell(" ", cell.look)
-        else:
-            yield cell
-
-
-def _row() -> Row:
-    return StaticDefaultDict(BLANK)
 
 
 def _cost(line: Line) -> int:

@@ -12,7 +12,7 @@ from rich.style import Style
 from textual.strip import Strip
 
 from appliance.tui.console.looks import Colour, Look
-from appliance.tui.console.screen import Line
+from appliance.tui.console.rows import Line
 
 
 @lru_cache(maxsize=4096)

@@ -21,7 +21,7 @@ from appliance.tui.console.interpreter import Interpreter
 from appliance.tui.console.keys import LEAVE, guest_bytes, pasted
 from appliance.tui.console.link import Company, Link, Standing
 from appliance.tui.console.reading import Position, Reading
-from appliance.tui.console.screen import GuestScreen
+from appliance.tui.console.screen import SCROLLBACK_LINES, GuestScreen
 from appliance.tui.console.strips import marked, strip_of
 from appliance.tui.console.typed import TypedInto
 
@@ -82,6 +82,7 @@ class Terminal(TypedInto):
         self._clock = clock
         self._backlog = Backlog()
         self._history_bytes = 0
+        self._is_arriving = False
         self._has_told = False
         self._notice_timer: Timer | None = None
         self._paint_timer: Timer | None = None
@@ -96,8 +97,8 @@ class Terminal(TypedInto):
 
     @property
     def is_catching_up(self) -> bool:
-        """Whether history is still to be drawn: nothing is painted before it is."""
-        return self._history_bytes > 0
+        """Whether history is still to come or to be drawn: nothing is painted before it is."""
+        return self._is_arriving or self._history_bytes > 0
 
     # What the pane does
 
@@ -118,6 +119,9 @@ class Terminal(TypedInto):
     def draw_some(self, until: float) -> bool:
         """Draw what waits, until it is drawn or the clock says `until`; whether anything is left."""
         self._has_told = False
+        if self._is_arriving:
+            return False
+        was_catching_up = self.is_catching_up
         while self._backlog and self._clock.monotonic() < until:
             piece = self._backlog.take(SLICE_BYTES)
             if isinstance(piece, Skipped):
@@ -126,6 +130,8 @@ class Terminal(TypedInto):
                 self._interpreter.feed(piece)
                 self._history_bytes = max(0, self._history_bytes - len(piece))
         if self._history_bytes == 0:
+            if was_catching_up:
+                self.post_message(self.Changed())
             self._paint_soon()
         if self.is_flooded and not self._backlog:
             self.is_flooded = False
@@ -175,6 +181,7 @@ class Terminal(TypedInto):
 
     def attached(self) -> None:
         self._start_anew()
+        self._is_arriving = True
 
     def shown(self, output: bytes, *, history: bool) -> None:
         self._backlog.add(output, whole=history)
@@ -187,6 +194,11 @@ class Terminal(TypedInto):
     def joined(self, company: Company) -> None:
         self.company = company
         self._fit()
+        if self._is_arriving:
+            self._is_arriving = False
+            self._backlog.keep_lines(SCROLLBACK_LINES + self.screen_model.lines)
+            self._history_bytes = len(self._backlog)
+            self.post_message(self.Waiting(self.vm_id))
         self.post_message(self.Changed())
 
     def noticed(self, notice: str) -> None:

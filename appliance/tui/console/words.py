@@ -8,6 +8,7 @@ from datetime import datetime
 
 from appliance.tui.console.link import Company, Standing
 
+CATCHING_UP = "reading what was shown before"
 KEYS_BACK = "Ctrl-] gives the keys back"
 COMMANDS = (
     ("enter", "type"),

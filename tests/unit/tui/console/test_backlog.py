@@ -73,3 +73,13 @@ def test_without_lines_the_rest_begins_with_a_sequence_or_a_character() -> None:
     rest = drained(backlog)[1]
     assert isinstance(rest, bytes)
     rest.decode()
+
+
+def test_of_a_long_history_only_the_lines_that_can_be_looked_at_are_drawn() -> None:
+    backlog = Backlog()
+    backlog.add(b"\x1b[?25l" + b"".join(b"%06d\n" % number for number in range(100_000)) + b"$ ", whole=True)
+    backlog.keep_lines(3)
+    assert drained(backlog) == [b"\x1b[?25l\x1b[m099997\n099998\n099999\n$ "]
+    backlog.add(b"a\nb", whole=True)
+    backlog.keep_lines(3)
+    assert drained(backlog) == [b"a\nb"]

@@ -10,7 +10,8 @@ from rich.cells import cell_len
 from appliance.tui.console import screen as screens
 from appliance.tui.console.interpreter import Interpreter
 from appliance.tui.console.looks import PLAIN, Look, changed
-from appliance.tui.console.screen import GuestScreen, Line, text_of
+from appliance.tui.console.rows import Line, text_of
+from appliance.tui.console.screen import GuestScreen
 
 
 def shown(output: str | bytes, columns: int = 10, lines: int = 4) -> GuestScreen:
@@ -216,6 +217,8 @@ def test_any_bytes_in_any_pieces_are_survived_and_fit(
     interpreter = Interpreter(cut_up)
     for start in range(0, len(output), cut):
         interpreter.feed(output[start : start + cut])
+        for row in cut_up._rows:
+            assert isinstance(row.cells, dict)  # rows of cells and rows of pieces look alike
     assert state(whole) == state(cut_up)
     for screen in (whole, cut_up):
         screen.resize(*size)
