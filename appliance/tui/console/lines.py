@@ -99,8 +99,12 @@ class BottomLine(Static):
 
 def bottom_line(terminal: Terminal, width: int) -> Content:
     """What the line below a console says, within `width`: the more important, the more to the left."""
+    screen = terminal.screen_model
     news = terminal.notice or place(
-        terminal.reading.lines_back, terminal.skipped_bytes if terminal.is_flooded else 0
+        terminal.reading.lines_back,
+        terminal.skipped_bytes if terminal.is_flooded else 0,
+        (screen.lines, screen.columns),
+        (terminal.size.height or screen.lines, terminal.size.width or screen.columns),
     )
     there = CATCHING_UP if terminal.is_catching_up else who_is_there(terminal.standing, terminal.company)
     right = Content.assemble((news, "bold"), " · " if news else "", there, " ")

@@ -97,11 +97,16 @@ def trouble(standing: Standing, reason: str, since: datetime) -> str:
             return f"No console {at}: {reason}. It is tried again."
 
 
-def place(lines_back: int, skipped: int) -> str:
-    """Where the view is, if it is not where the guest writes, and what was left out of it."""
+def place(lines_back: int, skipped: int, guest: tuple[int, int], ours: tuple[int, int]) -> str:
+    """Where the view is, if it is not where the guest writes, and what is not in it.
+
+    `guest` and `ours` are lines and columns of the guest's terminal and of the view.
+    """
     parts = []
     if lines_back:
         parts.append(f"{lines_back:,} lines back")
     if skipped:
         parts.append(f"{skipped:,} bytes skipped")
+    if guest[0] > ours[0] or guest[1] > ours[1]:
+        parts.append(f"its screen is larger: {guest[1]}x{guest[0]}")
     return " · ".join(parts)

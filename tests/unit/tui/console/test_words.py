@@ -53,8 +53,10 @@ def test_each_state_has_a_glyph_of_one_place() -> None:
 
 
 def test_where_the_view_is() -> None:
-    assert place(0, 0) == ""
-    assert place(1200, 3_000_000) == "1,200 lines back · 3,000,000 bytes skipped"
+    ours = (24, 80)
+    assert place(0, 0, ours, ours) == place(0, 0, (10, 40), ours) == ""
+    assert place(1200, 3_000_000, ours, ours) == "1,200 lines back · 3,000,000 bytes skipped"
+    assert place(0, 0, (50, 132), ours) == "its screen is larger: 132x50"
 
 
 def test_what_the_hub_tells() -> None:
