@@ -7,7 +7,7 @@ kept by key, so rows may come, go and move beneath them.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
 from rich.cells import cell_len, set_cell_size
 from rich.segment import Segment
@@ -27,6 +27,20 @@ R = TypeVar("R")
 HEADER = 1
 SAMPLED = 2000
 """How many rows are measured for the width of a column."""
+KEPT_ROWS = 500
+"""How many rows are kept as they were drawn, to be drawn quickly when they scroll."""
+NO_RECORD = None
+
+
+class Drawn(NamedTuple):
+    """A line as it is on the screen."""
+
+    key: Key
+    """Of its record; NO_RECORD for the header and for lines below the last row."""
+    cells: tuple[Cell, ...]
+    manner: tuple[bool, bool, bool]
+    """Whether the cursor is there, whether it is marked, whether keys go to the table."""
+    strip: Strip
 
 
 class RecordTable(ScrollView, Generic[R], can_focus=True):
@@ -115,7 +129,10 @@ class RecordTable(ScrollView, Generic[R], can_focus=True):
         self._at = 0
         self._anchor: Key | None = None
         self._placed: list[Placed[R]] = []
-        self._drawn: dict[int, tuple[Key, tuple[Cell, ...]]] = {}
+        self._drawn: dict[int, Drawn] = {}
+        """What is on the screen, by line; lines that must be drawn anew are missing."""
+        self._kept: dict[Key, Drawn] = {}
+        """Rows as they were drawn last, wherever that was."""
         self._looks: dict[str, Style] = {}
         self._wanted: dict[str, int] = {}
         self._now: Scene = scene()
@@ -176,7 +193,6 @@ class RecordTable(ScrollView, Generic[R], can_focus=True):
         self.columns = tuple(columns)
         self._measure(list(self.listing.records.values())[:SAMPLED])
         self._layout_columns()
-        self.refresh()
 
     def set_cursor(self, key: Key) -> None:
         """Put the cursor on a record, if it is a row."""
@@ -190,18 +206,18 @@ class RecordTable(ScrollView, Generic[R], can_focus=True):
     def _repaint(self, records: Mapping[Key, R]) -> None:
         """Do so for these records alone, as far as they are on the screen."""
         self._now = self._scene()
-        for line, (key, cells) in self._drawn.items():
-            record = records.get(key)
+        for line, drawn in list(self._drawn.items()):
+            record = records.get(drawn.key)
             if record is None:
                 continue
             fresh = self._cells(record)
-            if fresh == cells:
+            if fresh == drawn.cells:
                 continue
             differing = [
-                place for place, old, new in zip(self._placed, cells, fresh, strict=True) if old != new
+                place for place, old, new in zip(self._placed, drawn.cells, fresh, strict=True) if old != new
             ]
             first, last = differing[0], differing[-1]
-            self.refresh(Region(first.x, line, last.x + last.width - first.x, 1))
+            self._draw_anew(line, first.x, last.x + last.width)
 
     def clear_marks(self) -> bool:
         """Take all marks away; whether there were any."""
@@ -211,32 +227,69 @@ class RecordTable(ScrollView, Generic[R], can_focus=True):
         self._marks_changed()
         return True
 
+    def render_lines(self, crop: Region) -> list[Strip]:
+        """Lines of the screen: as they were, if nothing about them has changed.
+
+        This goes past Textual's cache of styled lines: there is no border and no padding to add, and a strip
+        that stays the same object need not be turned into escape sequences again.
+        """
+        if self.opacity < 1:
+            return super().render_lines(crop)
+        filters, background = self.get_line_filters(), self.background_colors[1]
+        strips = [self.render_line(y) for y in crop.line_range]
+        for filter_ in filters:
+            strips = [strip.apply_filter(filter_, background) for strip in strips]
+        if crop.column_span != (0, self.size.width):
+            strips = [strip.crop(*crop.column_span) for strip in strips]
+        return strips
+
     def render_line(self, y: int) -> Strip:
         """One line of the screen."""
+        drawn = self._drawn.get(y)
+        if drawn is None or drawn.strip.cell_length != self.size.width:
+            drawn = self._drawn[y] = self._draw(y)
+        return drawn.strip
+
+    def _draw(self, y: int) -> Drawn:
         width = self.size.width
-        if y < HEADER:
-            return self._header(width)
         index = self.scroll_offset.y + y - HEADER
+        if y < HEADER:
+            return Drawn(NO_RECORD, (), (False,) * 3, self._header(width))
         if index >= len(self.listing):
-            self._drawn.pop(y, None)
-            blank = Segment(" " * width, self._look("plain"))
-            if y == HEADER and not len(self.listing):
-                return Strip([Segment(f"  {self._nothing()}".ljust(width)[:width], self._look("dim"))], width)
-            return Strip([blank], width)
+            words = f"  {self._nothing()}" if y == HEADER and not len(self.listing) else ""
+            look = self._look("dim" if words else "plain")
+            strip = Strip([Segment(words.ljust(width)[:width], look)], width)
+            return Drawn(NO_RECORD, (), (False,) * 3, strip)
         key = self.listing.key_at(index)
         cells = self._cells(self.listing.records[key])
-        self._drawn[y] = (key, cells)
-        return self._row(key, cells, width)
+        manner = (key == self.cursor, key in self.marks, self.has_focus)
+        kept = self._kept.get(key)
+        if kept is None or kept.cells != cells or kept.manner != manner or kept.strip.cell_length != width:
+            if len(self._kept) >= KEPT_ROWS:
+                self._kept.clear()
+            kept = self._kept[key] = Drawn(key, cells, manner, self._row(cells, manner, width))
+        return kept
+
+    def _draw_anew(self, line: int, start: int, end: int) -> None:
+        """Let a line be drawn again; only from one column to another does it differ."""
+        self._drawn.pop(line, None)
+        self.refresh(Region(start, line, end - start, 1))
+
+    def _draw_all_anew(self) -> None:
+        self._drawn.clear()
+        self.refresh()
 
     def watch_has_focus(self, value: bool) -> None:
         """The cursor looks different where keys go elsewhere."""
         super().watch_has_focus(value)
-        self.refresh()
+        self._draw_all_anew()
 
     def notify_style_update(self) -> None:
         """Another theme: other colours."""
         super().notify_style_update()
         self._looks.clear()
+        self._kept.clear()
+        self._drawn.clear()
 
     def watch_scroll_y(self, old_value: float, new_value: float) -> None:
         """What was drawn stands on other lines."""
@@ -344,11 +397,11 @@ class RecordTable(ScrollView, Generic[R], can_focus=True):
             x += placed.width + 1
         return Strip(segments, x).adjust_cell_length(width, look)
 
-    def _row(self, key: Key, cells: Sequence[Cell], width: int) -> Strip:
-        here, marked = key == self.cursor, key in self.marks
+    def _row(self, cells: Sequence[Cell], manner: tuple[bool, bool, bool], width: int) -> Strip:
+        here, marked, focused = manner
         base = Style()
         if here:
-            base = self._look("cursor" if self.has_focus else "cursor-away")
+            base = self._look("cursor" if focused else "cursor-away")
         plain = self._look("plain") + base
         sign = self._glyphs.mark if marked else self._glyphs.cursor if here else " "
         texts, looks = [f"{sign} "], [plain + self._look("marked") if marked else plain]
@@ -396,11 +449,11 @@ class RecordTable(ScrollView, Generic[R], can_focus=True):
         if wanted != self._wanted:
             self._wanted = wanted
             self._layout_columns()
-            self.refresh()
 
     def _layout_columns(self) -> None:
         self._placed = place(self.columns, self._wanted, self.size.width)
-        self._drawn.clear()
+        self._kept.clear()
+        self._draw_all_anew()
 
     def _line_of_cursor(self) -> int | None:
         """On which line of the screen the cursor is, if it is."""
@@ -419,8 +472,7 @@ class RecordTable(ScrollView, Generic[R], can_focus=True):
         self.virtual_size = Size(self.size.width, count + HEADER)
         if line is not None:
             self._scroll(self._at - line)
-        self._drawn.clear()
-        self.refresh()
+        self._draw_all_anew()
         if self.cursor != before:
             self.post_message(self.Moved(self, self.cursor))
 
@@ -439,7 +491,7 @@ class RecordTable(ScrollView, Generic[R], can_focus=True):
         for row in (old, self._at):
             line = row - self.scroll_offset.y + HEADER
             if HEADER <= line < self.size.height:
-                self.refresh(Region(0, line, self.size.width, 1))
+                self._draw_anew(line, 0, self.size.width)
         if self.cursor != before:
             self.post_message(self.Moved(self, self.cursor))
 
@@ -447,6 +499,5 @@ class RecordTable(ScrollView, Generic[R], can_focus=True):
         self.scroll_to(y=max(0, top), animate=False, force=True, immediate=True)
 
     def _marks_changed(self) -> None:
-        self._drawn.clear()
-        self.refresh()
+        self._draw_all_anew()
         self.post_message(self.Marked(self, self.cursor))
