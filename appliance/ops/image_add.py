@@ -7,6 +7,7 @@ import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from appliance.clock import SystemClock, Timers
 from appliance.config import IMPORT_MAX_FILES, IMPORT_MAX_SIZE, Settings
@@ -32,6 +33,9 @@ from appliance.storage.operations import Kind
 from appliance.storage.paths import Paths, image_name
 from appliance.storage.store import Store, Tx
 from appliance.threads import in_thread
+
+if TYPE_CHECKING:
+    from appliance.storage.systemd_login import NoLogin
 
 CANCEL_LOOK_S = 0.5
 HEAD_BYTES = 512
@@ -89,6 +93,7 @@ async def add(
         operation = await tx.operations.begin(Kind.DI_ADD, di_id, owner=by, pid=os.getpid(), plan=plan)
         previous = await tx.images.newest(osf.id)
     intake = Intake(source, paths.image_part(di_id), origin)
+    silent: NoLogin | None = None
     try:
         async with (
             _cancellable(store, operation, timers),
@@ -96,6 +101,7 @@ async def add(
         ):
             if osf.backend is BackendKind.LXC:
                 copied = await _take_in_unpacking(paths, settings, di_id, intake, name, previous, report)
+                silent = await _look_for_login(paths.basefs(di_id))
             else:
                 copied = await _take_in(intake, None, lambda share: report("copying", share))
                 async with store.write() as tx:
@@ -113,6 +119,11 @@ async def add(
         raise
     finally:
         release(lock, paths.image_lock(di_id))
+    if silent is not None:
+        note(
+            "Warning: the image has no login on tty1, so the consoles of its desktops stay silent: "
+            f"{silent.reason} ({silent.remedy})"
+        )
     return di, limited
 
 
@@ -222,6 +233,13 @@ async def _inspect(image: Path, name: str, largest: int, report: Report) -> None
     report("checking", 0.0)
     await inspect(image, name, largest=largest)
     report("checking", 1.0)
+
+
+async def _look_for_login(base: Path) -> NoLogin | None:
+    """Why nobody could log in at the console of a container, as far as its image tells."""
+    from appliance.storage import console_login
+
+    return await in_thread(console_login.missing, base)
 
 
 def _head(source: Path) -> bytes:

@@ -85,12 +85,13 @@ async def bring_in(
     version: str | None,
     by: str,
     report: Report,
+    note: image_add.Note = lambda _: None,
 ) -> Di:
     """Add the image of an archive that `export` has written, here or elsewhere.
 
     It is for the OSF of that name, or else for that of the manifest; with `make_osf`, one that is not there
     is made as the manifest says, and goes again if the image is refused. Notes are the manifest's, and the
-    version, unless another is given.
+    version, unless another is given. `note` is told what people should know.
 
     :raises ImageError: the archive is none of ours, is damaged, or its image is refused
     :raises NotFoundError: there is no such OSF
@@ -122,6 +123,7 @@ async def bring_in(
                     notes=manifest.notes,
                     by=by,
                     report=report,
+                    note=note,
                 )
                 return di
         except BaseException:

@@ -49,6 +49,7 @@ async def import_(context: Context, given: Given) -> None:
                 version=given.get("version"),
                 by=context.by,
                 report=progress,
+                note=context.note,
             )
         finally:
             progress.end_line()
