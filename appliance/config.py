@@ -280,6 +280,12 @@ PATH_STORAGE_KEPT = declare("path.storage.kept", path, "${path.storage.root}/kep
 PATH_STORAGE_TRASH = declare(
     "path.storage.trash", path, "${path.storage.root}/trash", "Deleted things, for a while."
 )
+PATH_SERIAL_CAPTURES = declare(
+    "path.serial.captures",
+    path,
+    "${path.storage.root}/captures",
+    "What consoles have shown, with vm.serial.capture.",
+)
 PATH_RUN_LXC = declare("path.run.lxc", path, "${path.run}/lxc", "Configurations of containers.")
 PATH_RUN_KVM = declare(
     "path.run.kvm", path, "${path.run}/kvm", "Sockets and domains of virtual machines; at most 80 characters."
@@ -420,6 +426,12 @@ KVM_TIMEOUT = declare(
 )
 KVM_TIMEOUT_START = declare(
     "internal.hkd.kvm.timeout.start", seconds, "45", "Longest wait until libvirtd has started a domain."
+)
+SERIAL_CAPTURE = declare(
+    "vm.serial.capture",
+    boolean,
+    "0",
+    "Whether what consoles show is kept in path.serial.captures, 64 MiB of each VM.",
 )
 VM_STARTING_MAX = declare("hkd.vm.starting.max", count, "6", "How many VMs may boot at once.")
 VM_HEAVY_MAX = declare("internal.hkd.max_heavy", count, "10", "How many VMs may be stopped at once.")

@@ -28,6 +28,7 @@ from appliance.config import (
     LOG_LEVEL,
     NETWORK_DHCP,
     NODENAME,
+    SERIAL_CAPTURE,
     VM_HYPERVISOR,
     VM_STARTING_MAX,
     Settings,
@@ -147,6 +148,7 @@ class Appliance:
                     self._paths.console_capture,
                     tasks,
                     self._clock,
+                    self._paths.console_record if self._settings[SERIAL_CAPTURE] else None,
                 )
                 supervisor = Supervisor(
                     Performer(

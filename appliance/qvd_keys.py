@@ -9,12 +9,12 @@ QVD_KEYS = frozenset(
     """
     database.host database.name database.user database.password database.port path.tmp
     path.storage.overlayfs path.l7r.ssl.key path.l7r.ssl.cert
-    path.l7r.ssl.ca path.l7r.ssl.crl path.serial.captures path.qvd.bin command.kvm command.kvm-img
+    path.l7r.ssl.ca path.l7r.ssl.crl path.qvd.bin command.kvm command.kvm-img
     command.dhcpd l7r.auth.plugin.default.salt l7r.auth.mode l7r.loadbalancer.plugin
     l7r.loadbalancer.plugin.default.weight.ram l7r.loadbalancer.plugin.default.weight.cpu
     l7r.loadbalancer.plugin.default.weight.random hkd.pid_file
     vm.lxc.unionfs.type vm.kvm.virtio vm.vnc.redirect vm.vnc.opts
-    vm.serial.redirect vm.serial.capture vm.lxc.home.per.user vm.kvm.home.drive.index
+    vm.serial.redirect vm.lxc.home.per.user vm.kvm.home.drive.index
     internal.vm.network.dhcp-hostsfile internal.vm.port.x
     internal.hkd.cluster.node.timeout internal.hkd.agent.ticker.timeout internal.hkd.lock.path
     internal.hkd.vm.lock.path

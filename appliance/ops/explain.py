@@ -18,6 +18,7 @@ AT_START = (
     "storage.pool.",
     "vm.hypervisor",
     "vm.kvm.",
+    "vm.serial.capture",
     "internal.hkd.kvm.timeout.",
     "vm.network.bridge",
     "vm.network.gateway",

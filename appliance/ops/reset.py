@@ -215,6 +215,7 @@ def _survey(settings: Settings, installation: InstallationId | None, names: dict
     files = (
         *named(paths.all_rootfs, LOCK),
         *named(paths.consoles, CONSOLE),
+        *named(paths.captures, CONSOLE),
         *(entry for entry in _entries(paths.lxc) if entry.name.startswith(f"qvd-{installation}-")),
         *(entry for entry in _entries(paths.ssl) if entry.suffix == ".pem"),
         *(file for file in singles if file.exists()),
@@ -262,7 +263,8 @@ def _remove(settings: Settings, estate: Estate, report: Report) -> None:
                 delete(volume)
         for file in estate.archives:
             _discard(file)
-        for folder in (*paths.storage, paths.consoles, paths.lxc, paths.ssl, paths.ssl.parent):
+        records = (paths.consoles, paths.captures)
+        for folder in (*paths.storage, *records, paths.lxc, paths.ssl, paths.ssl.parent):
             with contextlib.suppress(OSError):  # what others put there stays, and so does its directory
                 folder.rmdir()
         note.unlink(missing_ok=True)

@@ -39,6 +39,7 @@ logger = logging.getLogger(__name__)
 HISTORY_BYTES = 65_536
 """Sent to a viewer that does not say how much it wants; at most, it gets what the capture keeps."""
 READ_BYTES = 4096
+RECORD_BYTES = 67_108_864
 FLOOD_BYTES_PER_S = 1_048_576
 PAUSE_S = 0.005
 """Between two looks at a line: one that says a little at a time costs the daemon as much for each."""
@@ -85,11 +86,18 @@ class Hub:
     """One guest's console."""
 
     def __init__(
-        self, vm_id: VmId, line: Callable[[VmId], ConsoleLine], capture: Capture, timers: Timers
+        self,
+        vm_id: VmId,
+        line: Callable[[VmId], ConsoleLine],
+        capture: Capture,
+        timers: Timers,
+        record: Capture | None = None,
     ) -> None:
+        """`capture` is the ring that viewers are shown; `record` keeps the same for longer."""
         self._vm_id = vm_id
         self._line = line
         self._capture = capture
+        self._record = record
         self._timers = timers
         self._arriving: list[Viewer] = []
         self._viewers: list[Viewer] = []
@@ -112,6 +120,8 @@ class Hub:
                 await self._timers.sleep(pause)
         finally:
             self._capture.close()
+            if self._record is not None:
+                self._record.close()
 
     def end_views(self, reason: str) -> None:
         """End every view, with a word why."""
@@ -208,6 +218,8 @@ class Hub:
 
     def _show(self, shown: bytes) -> None:
         self._capture.append(shown)
+        if self._record is not None:
+            self._record.append(shown)
         for viewer in self._viewers:
             viewer.stream.offer(FrameKind.DATA, shown)
 
@@ -323,10 +335,15 @@ class Consoles:
         capture_file: Callable[[VmId], Path],
         tasks: asyncio.TaskGroup,
         timers: Timers,
+        record_file: Callable[[VmId], Path] | None = None,
     ) -> None:
-        """`line` gives a guest's line, anew for each opening; hubs run as tasks of `tasks`."""
+        """`line` gives a guest's line, anew for each opening; hubs run as tasks of `tasks`.
+
+        With `record_file`, what consoles show is also kept there, RECORD_BYTES of each.
+        """
         self._line = line
         self._capture_file = capture_file
+        self._record_file = record_file
         self._tasks = tasks
         self._timers = timers
         self._hubs: dict[VmId, tuple[Hub, asyncio.Task[None]]] = {}
@@ -335,7 +352,8 @@ class Consoles:
         """Hold the guest's line from now on; again for a guest that is known changes nothing."""
         if vm_id in self._hubs:
             return
-        hub = Hub(vm_id, self._line, Capture(self._capture_file(vm_id)), self._timers)
+        record = None if self._record_file is None else Capture(self._record_file(vm_id), RECORD_BYTES)
+        hub = Hub(vm_id, self._line, Capture(self._capture_file(vm_id)), self._timers, record)
         task = self._tasks.create_task(self._run(vm_id, hub), name=f"console of VM {vm_id}")
         self._hubs[vm_id] = (hub, task)
 

@@ -21,13 +21,12 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 
-from appliance import config
+from appliance import config, console_log
 from appliance.clock import SystemClock, Timers
 from appliance.config import Settings
 from appliance.errors import BackendError, HostError
 from appliance.log import facts
 from appliance.model import NO_DI, InstallationId, Mark, Usage, VmId
-from appliance import console_log
 from appliance.runtime import bridge, kvm_accel, kvm_domain, kvm_launch, kvm_process, names
 from appliance.runtime.backend import Departure, GuestSpec, Sighting
 from appliance.runtime.cgroups import NO_WEIGHTS, Cgroups, tell_weightless

@@ -12,8 +12,8 @@ import socket
 from collections.abc import Callable
 from pathlib import Path
 
-from appliance.errors import BackendError
 from appliance import console_log
+from appliance.errors import BackendError
 from appliance.runtime import lxc_command
 from appliance.threads import in_thread
 

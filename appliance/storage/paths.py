@@ -37,6 +37,7 @@ class Paths:
         self.ssl = settings[config.PATH_SSL]
         self.control = settings[config.PATH_CONTROL]
         self.cgroup = settings[config.PATH_CGROUP]
+        self.captures = settings[config.PATH_SERIAL_CAPTURES]
 
     @property
     def storage(self) -> tuple[Path, ...]:
@@ -151,6 +152,10 @@ class Paths:
     def console_capture(self, vm_id: VmId) -> Path:
         """What a VM's console has shown, harmless to print."""
         return self.consoles / f"{vm_id}.tty"
+
+    def console_record(self, vm_id: VmId) -> Path:
+        """The same for longer, where `vm.serial.capture` wants it; its older parts have `.1` to `.4` appended."""
+        return self.captures / f"{vm_id}.log"
 
 
 def image_name(di_id: DiId, name: str) -> str:

@@ -17,7 +17,8 @@ from appliance.control_frames import FrameKind
 from appliance.errors import AdminError, ConflictError, UsageError
 from appliance.model import VmId
 from appliance.runtime import console
-from appliance.runtime.console import Consoles
+from appliance.runtime.console import RECORD_BYTES, Consoles
+from appliance.runtime.console_capture import CAPTURE_BYTES
 from tests.support.lines import PtyLine
 
 VM = VmId(7)
@@ -59,7 +60,7 @@ class Seen:
 
     async def until(self, reached: Callable[[], bool]) -> None:
         """Receive until `reached()`."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while not reached():
                 frame = await self.stream.receive()
                 assert frame is not None, f"ended: {self.stream.farewell}"
@@ -93,7 +94,7 @@ async def bench(line: PtyLine, tmp_path: Path) -> AsyncIterator[Bench]:
 
 
 async def eventually(true: Callable[[], bool]) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while not true():
             await asyncio.sleep(0.005)
 
@@ -283,7 +284,7 @@ async def test_a_viewer_that_reads_no_history_holds_nobody_up_and_ends_with_the_
         await other.until_it_ends(b"news")
         assert other.state["others"] == []
         bench.consoles.guest_gone(VM)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while await lazy.stream.receive():
                 pass
         assert lazy.stream.farewell == "the VM has stopped"
@@ -477,3 +478,22 @@ async def test_a_new_daemon_shows_what_the_former_one_captured(tmp_path: Path, l
             consoles.guest_gone(VM)
     assert seen.output == b"first\r\nsecond\r\n"
     assert line.opened == 2
+
+
+async def test_a_record_keeps_what_the_ring_forgets_where_it_is_wanted(line: PtyLine, tmp_path: Path) -> None:
+    """`vm.serial.capture`: a record for each VM, from the first byte on."""
+    record = tmp_path / "records" / f"{VM}.log"
+    async with asyncio.TaskGroup() as tasks:
+        consoles = Consoles(
+            lambda vm_id: line,
+            lambda vm_id: tmp_path / f"{vm_id}.tty",
+            tasks,
+            SystemClock(),
+            lambda vm_id: tmp_path / "records" / f"{vm_id}.log",
+        )
+        consoles.guest_runs(VM)
+        line.print(b"the first words\r\n")
+        await eventually(lambda: record.exists() and record.read_bytes() == b"the first words\r\n")
+        consoles.guest_gone(VM)
+    assert record.stat().st_mode & 0o777 == 0o600
+    assert RECORD_BYTES > 50 * CAPTURE_BYTES
