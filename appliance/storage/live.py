@@ -232,7 +232,7 @@ class LiveReader:
         return Delta(False, vms, ids - vms.keys(), nouns)
 
     def _vms(self, where: str) -> dict[int, VmLine]:
-        rows = self._connection.execute(f"{_VMS} {where}")  # noqa: S608 - only numbers are put in
+        rows = self._connection.execute(f"{_VMS} {where}")
         return {row[0]: VmLine._make(row) for row in rows}
 
     @contextmanager

@@ -154,7 +154,7 @@ class Paths:
         return self.consoles / f"{vm_id}.tty"
 
     def console_record(self, vm_id: VmId) -> Path:
-        """The same for longer, where `vm.serial.capture` wants it; its older parts have `.1` to `.4` appended."""
+        """The same for longer, where `vm.serial.capture` wants it."""
         return self.captures / f"{vm_id}.log"
 
 
