@@ -160,9 +160,8 @@ class RecordTable(ScrollView, Generic[R], can_focus=True):
         """Take in what changed; cursor, marks and what is on the screen stay where they are."""
         line = self._line_of_cursor()
         gone = set(gone)
-        moved = self.listing.apply(changed, gone)
-        self.marks -= gone
-        if moved:
+        if self.listing.apply(changed, gone):
+            self._unmark_unseen()
             self._measure(list(changed.values())[:SAMPLED], grow=True)
             self._rows_changed(line)
         else:
@@ -172,11 +171,8 @@ class RecordTable(ScrollView, Generic[R], can_focus=True):
         """Let only records that pass be rows; marks on others are taken away, so that nobody acts unseen."""
         line = self._line_of_cursor()
         self.listing.show(passes)
-        before = len(self.marks)
-        self.marks = {key for key in self.marks if self.listing.index_of(key) is not None}
+        self._unmark_unseen()
         self._rows_changed(line)
-        if len(self.marks) != before:
-            self.post_message(self.Marked(self, self.cursor))
 
     def sort_by(self, key: str, *, reverse: bool = False) -> None:
         """Put the rows in the order of a column."""
@@ -275,6 +271,14 @@ class RecordTable(ScrollView, Generic[R], can_focus=True):
         self._drawn.pop(line, None)
         self.refresh(Region(start, line, end - start, 1))
 
+    def _draw_what_differs(self) -> None:
+        """Let those lines be drawn again that would look different."""
+        for y in range(self.size.height):
+            before = self._drawn.get(y)
+            now = self._drawn[y] = self._draw(y)
+            if before is None or (before.strip is not now.strip and before.strip != now.strip):
+                self.refresh(Region(0, y, self.size.width, 1))
+
     def _draw_all_anew(self) -> None:
         self._drawn.clear()
         self.refresh()
@@ -292,10 +296,10 @@ class RecordTable(ScrollView, Generic[R], can_focus=True):
         self._drawn.clear()
 
     def watch_scroll_y(self, old_value: float, new_value: float) -> None:
-        """What was drawn stands on other lines."""
-        super().watch_scroll_y(old_value, new_value)
-        if round(old_value) != round(new_value):
-            self._drawn.clear()
+        """Records stand on other lines, unless rows came or went above them at the same time."""
+        if self.show_vertical_scrollbar and round(old_value) != round(new_value):
+            self.vertical_scrollbar.position = new_value
+            self._draw_what_differs()
 
     def on_resize(self, event: events.Resize) -> None:
         """Other columns fit."""
@@ -455,6 +459,13 @@ class RecordTable(ScrollView, Generic[R], can_focus=True):
         self._kept.clear()
         self._draw_all_anew()
 
+    def _unmark_unseen(self) -> None:
+        """Take the marks of records away that are no rows any more."""
+        seen = {key for key in self.marks if self.listing.index_of(key) is not None}
+        if seen != self.marks:
+            self.marks = seen
+            self.post_message(self.Marked(self, self.cursor))
+
     def _line_of_cursor(self) -> int | None:
         """On which line of the screen the cursor is, if it is."""
         if self.cursor is None:
@@ -463,7 +474,7 @@ class RecordTable(ScrollView, Generic[R], can_focus=True):
         return line if 0 <= line < max(1, self.size.height - HEADER) else None
 
     def _rows_changed(self, line: int | None) -> None:
-        """Draw all rows anew, with the cursor's record on the same line of the screen."""
+        """Show rows that came, went or moved, with the cursor's record on the same line of the screen."""
         count = len(self.listing)
         before = self.cursor
         index = None if self.cursor is None else self.listing.index_of(self.cursor)
@@ -472,7 +483,7 @@ class RecordTable(ScrollView, Generic[R], can_focus=True):
         self.virtual_size = Size(self.size.width, count + HEADER)
         if line is not None:
             self._scroll(self._at - line)
-        self._draw_all_anew()
+        self._draw_what_differs()
         if self.cursor != before:
             self.post_message(self.Moved(self, self.cursor))
 
