@@ -164,7 +164,7 @@ class Twin(Static):
         first = self._commands[0] if self._commands else ""
         dots = glyphs_of(self.app).ellipsis
         rest = f"  {dots} and {len(self._commands) - 1} more like it" if len(self._commands) > 1 else ""
-        room = (self.size.width or 70) * TWIN_LINES - len(rest) - 12
+        room = (self.size.width or 70) * (TWIN_LINES - 1) - len(rest)  # a line may be lost to long words
         if len(first) > room:
             first = f"{first[:room]} {dots}"
         return Content.assemble(("$ ", "bold $text-primary"), first, (rest, "$foreground-disabled"))
