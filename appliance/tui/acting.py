@@ -341,15 +341,13 @@ class ActingApp(App[None]):
         self.push_screen(Message.of(f"{action.title}: {rows[0].name}", outcome))
 
     async def may_leave(self) -> bool:
-        """Whether the TUI may end: nothing is lost by that, but an import under way stops."""
-        if not self.calls_under_way:
-            return True
+        """Whether the TUI may end: no desktop is touched by that, but an import under way is given up."""
         from appliance.tui.dialogs.confirm import Confirm
 
         question = Confirm(
             "Leave while work is under way?",
             button="Leave",
-            costs=["An import stops where it is; the same import goes on there, later."],
+            costs=["An import is given up, and nothing of it is left."],
             dangerous=True,
         )
         meant: bool | None = await self.push_screen_wait(question)

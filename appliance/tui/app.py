@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import Callable, Iterable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from functools import partial
 from typing import Any, ClassVar
 
@@ -19,6 +19,7 @@ from textual.binding import Binding, BindingType
 from textual.content import Content
 from textual.screen import Screen
 from textual.widgets import ContentSwitcher
+from textual.worker import WorkerError
 
 from appliance.clock import Timers
 from appliance.errors import ApplianceError
@@ -41,6 +42,7 @@ from appliance.tui.panes.users import UsersPane
 from appliance.tui.panes.vms import SessionsPane, VmsPane
 from appliance.tui.remembered import Remembered
 from appliance.tui.site import Site
+from appliance.tui.summary import summary
 from appliance.tui.view import clock
 from appliance.tui.widgets.bars import HintBar, Tab, TabBar, TopBar
 from appliance.tui.widgets.command_log import CommandLog
@@ -227,33 +229,16 @@ class QvdTui(GuestKeyboard, ActingApp):
         """Say in the top bar how things are."""
         self._counts_differ, self._told_at = False, self._pauses.monotonic()
         site, signs = self.site, self.site.glyphs
-        parts: list[tuple[str, str] | str] = [("QVD ", "bold"), (site.node, "bold"), "  "]
+        state: tuple[str, str] | None = None
         if self._trouble is not None:
-            parts.append((f"{signs.failed} {self._trouble}", "bold"))
+            state = (f"{signs.failed} {self._trouble}", "bold")
         elif site.daemon_down_since is not None:
             down = clock((site.now - site.daemon_down_since).total_seconds())
-            parts.append(
-                (f"{signs.failed} daemon down {down} (since {local(site.daemon_down_since)[11:]})", "bold")
-            )
+            since = local(site.daemon_down_since)[11:]
+            state = (f"{signs.failed} daemon down {down} (since {since})", "bold")
         elif site.daemon_known:
-            parts.append((f"{signs.states[VmState.RUNNING]} daemon up", ""))
-        parts.append("   ")
-        tally, states = site.tally, site.tally.states
-        counts = (
-            (signs.states[VmState.RUNNING], states[VmState.RUNNING], "running"),
-            (signs.failed, states["failed"], "failed"),
-            (signs.states[VmState.ZOMBIE], states[VmState.ZOMBIE], "zombie"),
-            (signs.person, tally.connected, "connected"),
-            (signs.outdated, tally.outdated, "outdated"),
-            (signs.states[VmState.STARTING], states[VmState.STARTING], "starting"),
-            (signs.states[VmState.STOPPING], states[VmState.STOPPING], "stopping"),
-            (signs.states[VmState.STOPPED], states[VmState.STOPPED], "stopped"),
-        )
-        for sign, number, word in counts:
-            if number:
-                parts.append((f"{sign} {number:,} {word}  ", "bold" if word in {"failed", "zombie"} else ""))
-        if site.read_only:
-            parts.insert(3, ("[read only] ", "bold"))
+            state = (f"{signs.states[VmState.RUNNING]} daemon up", "")
+        parts = summary(site.node, state, site.tally, signs, read_only=site.read_only)
         for bar in self.query(TopBar):
             bar.set_class(self._trouble is not None or site.daemon_down_since is not None, "-down")
             bar.tell(Content.assemble(*parts))
@@ -460,9 +445,20 @@ class QvdTui(GuestKeyboard, ActingApp):
             self.copy_to_clipboard("\n".join(str(pane.name_of(row)) for row in rows))
             self.notify(f"Copied {len(rows)} names." if len(rows) > 1 else "Copied.")
 
-    async def action_leave(self) -> None:
+    def action_leave(self) -> None:
         """End the TUI; desktops go on as they are."""
+        if self.calls_under_way:
+            start(self, self._leave_work, group="leave", exclusive=True)
+        else:
+            self.exit()
+
+    async def _leave_work(self) -> None:
+        """End it though work is under way, if that is meant; what is given up is tidied away first."""
         if await self.may_leave():
+            for worker in [one for one in self.workers if one.group != "leave"]:
+                worker.cancel()
+                with suppress(WorkerError):
+                    await worker.wait()
             self.exit()
 
     def action_interrupt(self) -> None:
