@@ -17,6 +17,7 @@ from appliance.control import ControlServer, Stream, open_stream
 from appliance.control_frames import MAX_PAYLOAD, FrameKind, encode
 from appliance.errors import BackendError, DaemonDownError, UsageError
 from appliance.model import Usage, VmId
+from appliance.qa.samples import Round, samples
 from appliance.runtime.host_usage import HostUsage
 from appliance.runtime.samples import (
     EVERY_S,
@@ -31,7 +32,6 @@ from appliance.runtime.samples import (
     frames,
     watcher_of,
 )
-from appliance.tui.samples import Round, samples
 
 HOST = HostUsage(
     cpu_s=0.0,
