@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
-from rich.cells import cell_len, set_cell_size
 from rich.segment import Segment
 from rich.style import Style
 from textual import events
@@ -22,6 +21,7 @@ from textual.strip import Strip
 from appliance.tui.columns import MARGIN, STYLES, Cell, Column, Placed, Scene, place
 from appliance.tui.glyphs import Glyphs
 from appliance.tui.listing import Key, Listing
+from appliance.tui.rows import cells_of, header, row, wanted
 
 R = TypeVar("R")
 HEADER = 1
@@ -386,20 +386,13 @@ class RecordTable(ScrollView, Generic[R], can_focus=True):
         return "Nothing matches." if self.listing.records else self.empty
 
     def _cells(self, record: R) -> tuple[Cell, ...]:
-        scene = self._now
-        return tuple(placed.column.cell(record, scene) for placed in self._placed)
+        return cells_of(record, self._placed, self._now)
 
     def _header(self, width: int) -> Strip:
-        look, sorted_ = self._look("header"), self._look("header") + self._look("sorted")
-        segments, x = [Segment(" " * MARGIN, look)], MARGIN
-        for placed in self._placed:
-            title, ours = placed.column.title, placed.column.key == self.sort_key
-            if ours:
-                title = f"{title}{self._glyphs.down if self.reverse else self._glyphs.up}"
-            text = self._fit(title, placed.width, placed.column.right)
-            segments += [Segment(text, sorted_ if ours else look), Segment(" ", look)]
-            x += placed.width + 1
-        return Strip(segments, x).adjust_cell_length(width, look)
+        look = self._look("header")
+        pieces = header(self._placed, self.sort_key, self._glyphs, reverse=self.reverse)
+        looks = {"header": look, "sorted": look + self._look("sorted")}
+        return Strip([Segment(text, looks[style]) for text, style in pieces]).adjust_cell_length(width, look)
 
     def _row(self, cells: Sequence[Cell], manner: tuple[bool, bool, bool], width: int) -> Strip:
         here, marked, focused = manner
@@ -407,30 +400,11 @@ class RecordTable(ScrollView, Generic[R], can_focus=True):
         if here:
             base = self._look("cursor" if focused else "cursor-away")
         plain = self._look("plain") + base
-        sign = self._glyphs.mark if marked else self._glyphs.cursor if here else " "
-        texts, looks = [f"{sign} "], [plain + self._look("marked") if marked else plain]
-        x = MARGIN
-        for placed, (text, style) in zip(self._placed, cells, strict=True):
-            look = self._look("marked") if marked and placed is self._placed[0] else self._look(style)
-            look += base
-            text = f"{self._fit(text, placed.width, placed.column.right)} "
-            if look == looks[-1] or text.isspace():
-                texts[-1] += text
-            else:
-                texts.append(text)
-                looks.append(look)
-            x += placed.width + 1
-        segments = [Segment(text, look) for text, look in zip(texts, looks, strict=True)]
-        return Strip(segments, x).adjust_cell_length(width, plain)
-
-    def _fit(self, text: str, width: int, right: bool) -> str:
-        if not text.isprintable():
-            text = "".join(char if char.isprintable() else " " for char in text)
-        length = len(text) if text.isascii() else cell_len(text)
-        if length > width:
-            return set_cell_size(text, width - 1) + self._glyphs.ellipsis
-        blank = " " * (width - length)
-        return blank + text if right else text + blank
+        segments = []
+        for text, style in row(cells, self._placed, self._glyphs, here=here, marked=marked):
+            look = plain + self._look(style) if style == "marked" else self._look(style) + base
+            segments.append(Segment(text, look))
+        return Strip(segments).adjust_cell_length(width, plain)
 
     def _look(self, name: str) -> Style:
         """The style of this name: its colours on the table's ground."""
@@ -443,15 +417,12 @@ class RecordTable(ScrollView, Generic[R], can_focus=True):
 
     def _measure(self, records: Sequence[R], *, grow: bool = False) -> None:
         """How wide contents are; columns never become narrower while rows only change."""
-        wanted = dict(self._wanted) if grow else {}
-        scene = self._now = self._scene()
-        for column in self.columns:
-            if column.least == column.most:
-                continue
-            widest = max((cell_len(column.cell(record, scene)[0]) for record in records), default=0)
-            wanted[column.key] = max(widest, wanted.get(column.key, 0), len(column.title) + 1)
-        if wanted != self._wanted:
-            self._wanted = wanted
+        self._now = self._scene()
+        widths = wanted(self.columns, records, self._now)
+        if grow:
+            widths = {key: max(width, self._wanted.get(key, 0)) for key, width in widths.items()}
+        if widths != self._wanted:
+            self._wanted = widths
             self._layout_columns()
 
     def _layout_columns(self) -> None:
@@ -499,8 +470,8 @@ class RecordTable(ScrollView, Generic[R], can_focus=True):
             self._scroll(self._at)
         elif self._at >= top + rows:
             self._scroll(self._at - rows + 1)
-        for row in (old, self._at):
-            line = row - self.scroll_offset.y + HEADER
+        for index_ in (old, self._at):
+            line = index_ - self.scroll_offset.y + HEADER
             if HEADER <= line < self.size.height:
                 self._draw_anew(line, 0, self.size.width)
         if self.cursor != before:
