@@ -105,10 +105,14 @@ class Pane:
     @property
     def status(self) -> int | None:
         """The exit status of the program, or 128 and the number of a signal; None while it runs."""
-        status, number = self._told("#{pane_dead_status},#{pane_dead_signal}").split(",")
+        dead, status, number = self._told("#{pane_dead},#{pane_dead_status},#{pane_dead_signal}").split(",")
         if number:
             return 128 + int(number)
-        return int(status) if status else None
+        if status:
+            return int(status)
+        if dead == "1":  # tmux 3.3 may miss the end of a child; that of another makes it look again
+            self._tmux.call("run-shell", "true")
+        return None
 
     def ended(self, limit_s: float = LIMIT_S) -> int:
         """Wait until the program has ended; its exit status.
