@@ -178,6 +178,8 @@ class QvdTui(GuestKeyboard, ActingApp):
 
     def take(self, delta: Delta) -> None:
         """Something was committed."""
+        if not self.is_running:
+            return
         if delta.whole:
             self.site.tally = type(self.site.tally)(delta.vms)
         else:
@@ -194,6 +196,8 @@ class QvdTui(GuestKeyboard, ActingApp):
             try:
                 async with aclosing(samples(self.site.control)) as rounds:
                     async for round_ in rounds:
+                        if not self.is_running:
+                            return
                         self._daemon_lives()
                         self.site.host, self.site.usage = round_.host, round_.vms
                         for dashboard in self.query(DashboardPane):
@@ -221,6 +225,8 @@ class QvdTui(GuestKeyboard, ActingApp):
             self._tell_state()
 
     def _second(self) -> None:
+        if not self.is_running:
+            return
         if (pane := self.pane) is not None:
             pane.tick()
         self._tell_state()

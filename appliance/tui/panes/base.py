@@ -322,6 +322,8 @@ class TablePane(Pane, Generic[R]):
             self._more = await self.more(record)
         except ApplianceError as exc:
             self._more = [Section("More", [("", (str(exc), "bad"))])]
+        if not self.app.is_running:
+            return
         current = self.table.current
         if current is not None and self.details_shown:
             self.query_one(Details).show(str(self.name_of(current)), [*self.sections(current), *self._more])

@@ -55,8 +55,12 @@ class FetchedPane(TablePane[R], Generic[R]):
                 try:
                     rows = await self.fetch()
                 except ApplianceError as exc:
+                    if not self.app.is_running:
+                        return
                     self.table.empty = str(exc)
                     self.table.refresh()
+                    return
+                if not self.app.is_running:
                     return
                 self._show(rows)
                 await clock.sleep(max(LEAST_PAUSE_S, SHARE * (clock.monotonic() - begun)))
