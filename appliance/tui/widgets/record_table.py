@@ -129,6 +129,8 @@ class RecordTable(ScrollView, Generic[R], can_focus=True):
         self._at = 0
         self._anchor: Key | None = None
         self._placed: list[Placed[R]] = []
+        self._placed_in = -1
+        """The width for which columns have their places."""
         self._drawn: dict[int, Drawn] = {}
         """What is on the screen, by line; lines that must be drawn anew are missing."""
         self._kept: dict[Key, Drawn] = {}
@@ -241,8 +243,10 @@ class RecordTable(ScrollView, Generic[R], can_focus=True):
 
     def render_line(self, y: int) -> Strip:
         """One line of the screen."""
+        if self._placed_in != self.size.width:  # nobody has told us of the new size yet
+            self._place_columns()
         drawn = self._drawn.get(y)
-        if drawn is None or drawn.strip.cell_length != self.size.width:
+        if drawn is None:
             drawn = self._drawn[y] = self._draw(y)
         return drawn.strip
 
@@ -260,7 +264,7 @@ class RecordTable(ScrollView, Generic[R], can_focus=True):
         cells = self._cells(self.listing.records[key])
         manner = (key == self.cursor, key in self.marks, self.has_focus)
         kept = self._kept.get(key)
-        if kept is None or kept.cells != cells or kept.manner != manner or kept.strip.cell_length != width:
+        if kept is None or kept.cells != cells or kept.manner != manner:
             if len(self._kept) >= KEPT_ROWS:
                 self._kept.clear()
             kept = self._kept[key] = Drawn(key, cells, manner, self._row(cells, manner, width))
@@ -426,9 +430,14 @@ class RecordTable(ScrollView, Generic[R], can_focus=True):
             self._layout_columns()
 
     def _layout_columns(self) -> None:
-        self._placed = place(self.columns, self._wanted, self.size.width)
-        self._kept.clear()
+        self._place_columns()
         self._draw_all_anew()
+
+    def _place_columns(self) -> None:
+        self._placed_in = self.size.width
+        self._placed = place(self.columns, self._wanted, self._placed_in)
+        self._kept.clear()
+        self._drawn.clear()
 
     def _unmark_unseen(self) -> None:
         """Take the marks of records away that are no rows any more."""
