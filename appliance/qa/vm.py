@@ -11,6 +11,7 @@ from appliance.model import TAG_DEFAULT, OsfId, StartedBy, UserId, Vm, VmState
 from appliance.ops import expiry, osfs, users, vms
 from appliance.qa.context import Context
 from appliance.qa.limits import ARGUMENTS, NAMES, given_limits, report
+from appliance.qa.look import VERBS as LOOK
 from appliance.qa.output import Column, Json, instant, local_time, span, yes_no
 from appliance.qa.reach import VERBS as REACH
 from appliance.qa.subject import Subject, property_verbs, show_verb
@@ -418,5 +419,6 @@ VERBS = (
     ),
     *REACH,
     *TELL,
+    *LOOK,
     *property_verbs(SUBJECT),
 )
