@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from appliance.errors import ApplianceError, HostError, TimeExpressionError
+from appliance.errors import AdminError, ApplianceError, HostError, TimeExpressionError
 from appliance.qa.output import printable
 from appliance.threads import in_thread
 
@@ -102,7 +102,8 @@ class Caller:
         """Do what `qa WORDS…` does, without its questions: whoever calls has asked.
 
         `stdin` is what the verb reads as its standard input, which is how passwords go. An error of the
-        request, the host or the database is an outcome; a cancellation passes, and undoes what is half done.
+        request, the host, the database or the program is an outcome. A cancellation
+        passes, and undoes what is half done.
         """
         out, err, told = io.StringIO(), io.StringIO(), tuple(words)
         try:
@@ -113,6 +114,10 @@ class Caller:
         except OSError as exc:
             where = f"{exc.filename}: " if exc.filename else ""
             return _failure(told, out.getvalue(), HostError(f"{where}{exc.strerror or exc}"))
+        except Exception as exc:
+            first = next(iter(str(exc).splitlines()), "")
+            fault = f"this is a fault of the program: {type(exc).__name__}: {first}"
+            return _failure(told, out.getvalue(), AdminError(fault, hint="please report it"))
         return Outcome(words=told, status=status, out=out.getvalue(), err=err.getvalue())
 
     async def verb(self, noun: str, name: str) -> Verb:
