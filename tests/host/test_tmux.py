@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.tmux import Tmux, tmux
+from tests.support.tmux import Tmux, runs, tmux
 
 pytestmark = pytest.mark.host
 
@@ -76,13 +76,28 @@ def test_nothing_more_comes_of_what_has_ended(terminals: Tmux) -> None:
         terminals.open("sh", "-c", "echo this; exit 3").until("that")
 
 
+def test_a_closed_terminal_ends_its_program(terminals: Tmux) -> None:
+    pane = terminals.open("sh", "-c", "echo on; exec sleep 60")
+    pane.until("on")
+    pid = pane.pid
+    assert runs(pid)
+    pane.close()
+    assert not runs(pid)
+    stubborn = terminals.open("sh", "-c", "trap '' HUP; echo on; exec sleep 60")
+    stubborn.until("on")
+    pid = stubborn.pid
+    with pytest.raises(AssertionError, match="goes on without its terminal"):
+        stubborn.close(limit_s=0.5)
+    os.kill(pid, 9)
+
+
 def test_nothing_is_left() -> None:
     with tmux() as made:
         pid = made.open("sleep", "60").pid
         folder = Path(made.environment["TMUX_TMPDIR"])
-        os.kill(pid, 0)
+        assert runs(pid)
     assert not folder.exists()
     over = time.monotonic() + 5
-    while Path(f"/proc/{pid}").exists() and time.monotonic() < over:
+    while runs(pid) and time.monotonic() < over:
         time.sleep(0.05)
-    assert not Path(f"/proc/{pid}").exists()
+    assert not runs(pid)

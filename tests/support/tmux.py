@@ -125,12 +125,28 @@ class Pane:
             time.sleep(LOOK_S)
         return status
 
-    def close(self) -> None:
-        """Close the terminal under the program, as a lost connection does."""
+    def close(self, limit_s: float = LIMIT_S) -> None:
+        """Close the terminal under the program, as a lost connection does, and wait for the program's end.
+
+        :raises AssertionError: it goes on
+        """
+        pid = self.pid
         self._tmux.call("kill-session", "-t", self._name)
+        over = time.monotonic() + limit_s
+        while runs(pid):
+            assert time.monotonic() < over, f"process {pid} goes on without its terminal"
+            time.sleep(LOOK_S)
 
     def _told(self, form: str) -> str:
         return self._tmux.call("display-message", "-p", "-t", self._name, form).rstrip("\n")
+
+
+def runs(pid: int) -> bool:
+    """Whether a process is there and has not ended."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
 
 
 @dataclass

@@ -126,6 +126,7 @@ def test_a_day_at_the_tui(office: Office) -> None:
     uses_a_console(tui, office)
     shares_the_console(tui, office)
     moves_a_tag(tui, office)
+    loses_the_connection(office)
     marks_and_stops(tui, office)
     before = office.states()
     tui.press("q")
@@ -237,6 +238,24 @@ def moves_a_tag(tui: Pane, office: Office) -> None:
     assert abs(found["desk1"]["expire_hard_s"] - latest) < 10
     assert {row["next_di_id"] for row in found.values()} == {2}
     assert (found["desk1"]["current_di_id"], found["desk1"]["outdated"]) == (1, True)
+
+
+def loses_the_connection(office: Office) -> None:
+    """A terminal that goes away ends its TUI, with the console in it, and nothing else."""
+    before = office.rows()["desk1"]
+    other = office.tui()
+    until_it_is(other, "desk1", "running")
+    other.press("c")
+    other.until("you write")
+    other.close(limit_s=10)
+    after = office.rows()["desk1"]
+    assert (after["vm_state"], after["run"]) == ("running", before["run"])
+    free = office.qa("vm", "console", "-f", "name=desk1")
+    free.enter("clear; echo still $((40+2)) here")
+    free.until("still 42 here")
+    assert "also here" not in free.screen(), "the console was let go"
+    free.press(CHORD)
+    assert free.ended() == 0
 
 
 def marks_and_stops(tui: Pane, office: Office) -> None:
