@@ -217,6 +217,11 @@ class Dialog(ModalScreen[T]):
         self.heading = title
         self.set_class(danger, "-danger")
 
+    @property
+    def is_open(self) -> bool:
+        """Whether it is still there: work that it began may end after it was left."""
+        return self.app.is_running and self in self.app.screen_stack
+
     def body(self) -> ComposeResult:
         """What the box holds above its buttons."""
         yield from ()

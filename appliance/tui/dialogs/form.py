@@ -286,7 +286,7 @@ class VerbForm(Dialog[Outcome | None]):
     async def _read_later(self, field: Field) -> None:
         text = field.text
         meaning = await in_thread(times.later, text, self.now, self._zone)
-        if text == field.text:
+        if self.is_open and text == field.text:
             self._understood(field, meaning)
 
     def _understood(self, field: Field, meaning: Meaning) -> None:
@@ -322,6 +322,8 @@ class VerbForm(Dialog[Outcome | None]):
         for field in self.fields:
             if field.question.tells_time and field.text and field.is_changed:
                 await self._read_later(field)
+            if not self.is_open:
+                return
         if wrong := self._first_wrong():
             wrong.answer.focus()
             return
@@ -333,6 +335,8 @@ class VerbForm(Dialog[Outcome | None]):
             outcome = await self.run_calls()
         finally:
             self._set_busy(False)
+        if not self.is_open:
+            return
         if outcome.ok:
             self.dismiss(outcome)
             return
@@ -350,7 +354,7 @@ class VerbForm(Dialog[Outcome | None]):
 
     def _set_busy(self, busy: bool) -> None:
         self._busy = busy
-        if not self.is_attached:
+        if not self.is_open:
             return
         self.query_one("#do", Push).disabled = busy
         self.keys("working …" if busy else self.KEYS)
@@ -361,7 +365,7 @@ class VerbForm(Dialog[Outcome | None]):
         area.remove_children()
         area.mount(Item(glyphs_of(self.app).wrong, problem, "wrong"))
         if hint:
-            area.mount(Item(glyphs_of(self.app).chevron, _sentence(hint), "muted"))
+            area.mount(Item(glyphs_of(self.app).chevron, _remedy(hint), "muted"))
         self.call_after_refresh(self.fit)
 
 
@@ -410,6 +414,14 @@ def _for_people(error: str) -> str:
     return "nothing is changed yet" if error.startswith("nothing to change") else error
 
 
+def _remedy(hint: str) -> str:
+    """A sentence, unless it is a command to copy."""
+    return hint if hint.startswith(("qa ", "qvd-")) else _sentence(hint)
+
+
 def _sentence(text: str) -> str:
+    """The text as a sentence; a command stays as it is typed."""
+    if text.startswith("qa "):
+        return text
     text = text[:1].upper() + text[1:]
     return text if text.endswith((".", "!", "?", "…")) else f"{text}."

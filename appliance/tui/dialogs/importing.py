@@ -168,6 +168,8 @@ class Importing(VerbForm):
         self._worker = self.app.run_worker(partial(self._import, words), group="import", exclusive=False)
         await self._ended.wait()
         self._worker = None
+        if not self.is_open:
+            return self._outcome or Outcome(words=tuple(words), status=1)
         self.set_class(False, "-importing")
         self.query_one("#cancel", Push).relabel("Cancel")
         self.call_after_refresh(self.fit)
@@ -205,7 +207,7 @@ class Importing(VerbForm):
         self.call_after_refresh(self.fit)
 
     def _progress(self, step: str, share: float) -> None:
-        if not self._gone and self.is_attached and not self._cancelling:
+        if not self._gone and self.is_open and not self._cancelling:
             self._draw(step, share)
 
     def _draw(self, step: str, share: float) -> None:
@@ -235,6 +237,8 @@ class Importing(VerbForm):
     async def _look(self) -> None:
         """List what waits in the staging directory."""
         self._candidates = await in_thread(candidates, self._staging)
+        if not self.is_open:
+            return
         if field := self.field("path"):
             field.answer.offer([one.name for one in self._candidates])
         found = (

@@ -117,6 +117,8 @@ class Properties(Dialog[Outcome | None]):
 
     async def _read(self) -> None:
         outcome = await self.call([self.noun, "propget", "-o", "json", *self._filter_words])
+        if not self.is_open:
+            return
         if not outcome.ok:
             self._show_problem(outcome.err.strip(), outcome.hint)
             return
@@ -164,6 +166,8 @@ class Properties(Dialog[Outcome | None]):
             if not outcome.ok:
                 break
         self._busy = False
+        if not self.is_open:
+            return
         if outcome.ok:
             self.dismiss(outcome)
         else:

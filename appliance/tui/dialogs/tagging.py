@@ -103,6 +103,8 @@ class Tagging(VerbForm):
         self._show_rows()
 
     def _show_rows(self) -> None:
+        if not self.is_open:
+            return
         rows, glyphs = self._rows, glyphs_of(self.app)
         heading = summary(rows, self._versions) if self._heading is None else self._heading
         self.query_one("#summary", Static).update(heading)
