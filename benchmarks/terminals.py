@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import itertools
 import os
 import re
 import select
@@ -64,6 +65,15 @@ class Terminal:
     def bytes_between(self, start: float, end: float) -> int:
         """How much was sent between two instants."""
         return sum(len(chunk.data) for chunk in list(self.chunks) if start <= chunk.at < end)
+
+    def came(self, text: bytes, after: float) -> float | None:
+        """When a text came after an instant, as far as is known now; None: it has not."""
+        chunks = [chunk for chunk in list(self.chunks) if chunk.at >= after]
+        place = b"".join(chunk.data for chunk in chunks).find(text)
+        if place < 0:
+            return None
+        ends = itertools.accumulate(len(chunk.data) for chunk in chunks)
+        return next(chunk.at for chunk, end in zip(chunks, ends, strict=True) if end >= place + len(text))
 
     def shows(self, text: bytes, *, after: float, limit_s: float = 10.0) -> float:
         """Wait until a text is sent after an instant; when it came. It must be sent in one piece.
