@@ -104,6 +104,9 @@ class QvdTui(GuestKeyboard, ActingApp):
         self._counts_differ = False
         self._told_at = 0.0
         self._interrupted = False
+        self._bar = TopBar()
+        self._panes = {kind.name_: kind(site) for kind in PANES}
+        """By their names: looking for them among all widgets, many times a second, is dear."""
         themes.register(self)
         if (theme := remembered.text("theme")) in self.available_themes:
             self.theme = theme
@@ -115,11 +118,10 @@ class QvdTui(GuestKeyboard, ActingApp):
 
     def compose(self) -> ComposeResult:
         """Bars above and below, and between them the pane that is shown."""
-        yield TopBar()
+        yield self._bar
         yield TabBar()
         with ContentSwitcher(initial=f"pane-{self._at}", id="panes"):
-            for kind in PANES:
-                pane = kind(self.site)
+            for pane in self._panes.values():
                 if isinstance(pane, TablePane):
                     pane.first_columns = self.remembered.columns(pane.name_)
                 yield pane
@@ -153,7 +155,8 @@ class QvdTui(GuestKeyboard, ActingApp):
     @property
     def pane(self) -> Pane | None:
         """The pane that is shown; None: the consoles, or nothing any more as the TUI ends."""
-        return next((pane for pane in self.query(Pane) if pane.name_ == self._at), None)
+        pane = self._panes.get(self._at)
+        return pane if pane is not None and pane.is_attached else None
 
     @property
     def consoles(self) -> ConsolesPane:
@@ -245,9 +248,9 @@ class QvdTui(GuestKeyboard, ActingApp):
         elif site.daemon_known:
             state = (f"{signs.states[VmState.RUNNING]} daemon up", "")
         parts = summary(site.node, state, site.tally, signs, read_only=site.read_only)
-        for bar in self.query(TopBar):
-            bar.set_class(self._trouble is not None or site.daemon_down_since is not None, "-down")
-            bar.tell(Content.assemble(*parts))
+        if self._bar.is_attached:
+            self._bar.set_class(self._trouble is not None or site.daemon_down_since is not None, "-down")
+            self._bar.tell(Content.assemble(*parts))
 
     # Where one is
 
