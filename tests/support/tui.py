@@ -1,4 +1,4 @@
-"""An office with desktops in every state, and somebody at its TUI: keys go in, the screen and the database are read.
+"""An office with desktops in every state, and somebody at its TUI: keys go in, screen and database are read.
 
 The office is made once for a run of tests, by `qa`, and copied for each: no test sees what another has done.
 """
@@ -14,6 +14,7 @@ import shlex
 import shutil
 import sqlite3
 import tempfile
+import unicodedata
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, closing, contextmanager
 from functools import cache
@@ -21,10 +22,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from textual import events
+from textual.keys import REPLACED_KEYS, _character_to_key, _get_unicode_name_from_key
 from textual.pilot import Pilot
 
 from appliance import config
 from appliance.clock import SystemClock
+from appliance.model import Osf
 from appliance.qa.main import main
 from appliance.storage.live import VmLine
 from appliance.tui.app import CONSOLES, PANES, QvdTui
@@ -32,6 +36,7 @@ from appliance.tui.calls import Caller
 from appliance.tui.database import Database
 from appliance.tui.glyphs import FULL, Glyphs
 from appliance.tui.panes.base import Pane, TablePane
+from appliance.tui.panes.images import ImageRow
 from appliance.tui.remembered import Remembered
 from appliance.tui.site import Site
 from appliance.tui.widgets.command_log import CommandLog, Line
@@ -39,30 +44,47 @@ from appliance.tui.widgets.record_table import RecordTable
 from tests.support.qa import Installation, Said
 
 Tables = dict[str, list[tuple[Any, ...]]]
-NAMES = {" ": "space", "\n": "enter", "=": "equals_sign"}
+ROUNDS = 3
+"""A key goes from the app by its screen to a widget."""
 JOURNAL = {"changes", "sqlite_sequence"}
 """Tables that tell that something was written, not what there is."""
 INSTANT = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(\.\d+)?")
+FRONT = re.compile(r"\b(tui|qa):")
 UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 
+IMAGES = (
+    ("office", "v1"),
+    ("office", "v2"),
+    ("lab", "v1"),
+    ("lab", "v0"),
+    ("lab", "v3"),
+    ("office", "v3"),
+    ("office", "v4"),
+    ("lab", "v2"),
+)
+"""By their numbers from 1: 4 and 5 are in the trash, 7 and 8 are blocked; 2 and 3 are the default ones."""
+
 RUNNING = "vm_state = 'running', vm_phase = 'running/monitoring', started_by = 'command', host_id = 1"
-CONNECTED = "user_state = 'connected', l7r_session = vm_id, user_ip = '10.0.3.4', user_state_ts = '2026-01-02 03:04:05'"
+CONNECTED = (
+    "user_state = 'connected', l7r_session = vm_id, user_ip = '10.0.3.4', "
+    "user_state_ts = '2026-01-02 03:04:05'"
+)
 SCENES = {
     "desk-2": f"{RUNNING}, {CONNECTED}, current_osf_id = 1, current_di_id = 1, real_user_id = 1",
     "desk-3": "failure = 'the guest ended while it booted', failure_cause = 'image', failures = 2, "
     "blocked = 1, block_cause = 'image'",
-    "desk-4": f"{RUNNING}, current_osf_id = 1, current_di_id = 2, blocked = 1, block_cause = 'admin'",
+    "desk-4": f"{RUNNING}, current_osf_id = 1, current_di_id = 1, blocked = 1, block_cause = 'admin'",
     "desk-5": "vm_state = 'zombie', vm_phase = 'zombie/reaping', host_id = 1, current_osf_id = 1, "
     "current_di_id = 2",
     "desk-6": "vm_state = 'starting', vm_phase = 'starting/awaiting-vma', host_id = 1, current_osf_id = 1, "
     "current_di_id = 2",
     "desk-8": f"{RUNNING}, {CONNECTED}, current_osf_id = 1, current_di_id = 2, real_user_id = 2",
 }
-"""What the desktops do that do not simply stand still: desk-1, desk-7, lab-1, lab-2 and lab-3 do."""
+"""What the desktops do that do not simply stand still: desk-0, desk-1, lab-0, lab-1 and lab-2 do."""
 
 
 class Office(Installation):
-    """Four users, three OSFs, four images (one in the trash), eleven desktops, two hosts, an alarm."""
+    """Six users, three OSFs, eight images, eleven desktops, four hosts, an alarm, a few settings."""
 
     def __init__(self, directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
         shutil.copytree(_template(), directory, dirs_exist_ok=True)
@@ -85,13 +107,14 @@ class Office(Installation):
     def names(self, where: str) -> set[str]:
         """The desktops of which something holds."""
         return {
-            row[0]
-            for row in self.sql(f"SELECT name FROM vms JOIN vm_runtimes ON vm_id = id WHERE {where}")
+            row[0] for row in self.sql(f"SELECT name FROM vms JOIN vm_runtimes ON vm_id = id WHERE {where}")
         }
 
     def set_vm(self, name: str, assignments: str) -> None:
         """Let a desktop be as the HKD would write it."""
-        self.sql(f"UPDATE vm_runtimes SET {assignments} WHERE vm_id = (SELECT id FROM vms WHERE name = ?)", name)
+        self.sql(
+            f"UPDATE vm_runtimes SET {assignments} WHERE vm_id = (SELECT id FROM vms WHERE name = ?)", name
+        )
 
     def tables(self) -> Tables:
         """Everything that the database holds."""
@@ -100,7 +123,7 @@ class Office(Installation):
                 row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
             ]
             return {
-                name: connection.execute(f'SELECT * FROM "{name}" ORDER BY 1, 2').fetchall()
+                name: sorted(connection.execute(f'SELECT * FROM "{name}"').fetchall(), key=repr)
                 for name in sorted(set(names) - JOURNAL)
             }
 
@@ -119,13 +142,13 @@ class Office(Installation):
 
 
 def comparable(tables: Tables) -> Tables:
-    """The same without what differs from one run to another: instants, random numbers, and which front it was."""
+    """The same without what differs from run to run: instants, random numbers, and which front it was."""
 
     def plain(value: Any) -> Any:
         if not isinstance(value, str):
             return value
         value = UUID.sub("UUID", INSTANT.sub("INSTANT", value))
-        return re.sub(r"^(tui|qa):", "", value)
+        return FRONT.sub("", value)
 
     return {name: [tuple(map(plain, row)) for row in rows] for name, rows in tables.items()}
 
@@ -146,24 +169,28 @@ def _template() -> Path:
         assert status == 0, (words, said.getvalue())
 
     qa("admin", "init", "--yes")
-    for login in ("alice", "bruno", "chiara", "dmitri"):
+    for login in ("alice", "bruno", "chiara", "dmitri", "eva", "fritz"):
         qa("user", "add", f"login={login}", f"password-file={office.password('secret')}")
-    qa("user", "disable", "-f", "login=dmitri")
+    qa("user", "disable", "-f", "login in (dmitri,eva)")
     for osf in ("office", "lab", "empty"):
         qa("osf", "add", f"name={osf}", "memory=1g")
-    for osf, version in (("office", "v1"), ("office", "v2"), ("lab", "v1"), ("lab", "v0")):
+    for osf, version in IMAGES:
         qa("di", "add", f"path={office.archive()}", f"osf={osf}", f"version={version}")
     qa("di", "tag", "di_id=1", "tag=default")
     qa("di", "tag", "di_id=2", "tag=default")
     qa("di", "tag", "di_id=1", "tag=old")
     qa("di", "tag", "di_id=3", "tag=default")
-    qa("di", "del", "-f", "id=4", "--yes")
+    qa("di", "del", "-f", "id in (4,5)", "--yes")
+    qa("di", "block", "-f", "version=v4")
+    qa("di", "block", "-f", "osf=lab,version=v2")
     qa("vm", "add", "name=desk", "user=alice", "osf=office", "bulk=7")
     qa("vm", "add", "name=desk-8", "user=bruno", "osf=office")
     qa("vm", "add", "name=lab", "user=bruno", "osf=lab", "bulk=3")
     qa("vm", "propset", "room=12", "-f", "name=lab-1")
-    qa("host", "add", "name=spare", "address=spare.example")
-    qa("config", "set", "l7r.greeting=hello")
+    for name in ("spare", "spare2", "spare3"):
+        qa("host", "add", f"name={name}", f"address={name}.example")
+    qa("host", "block", "-f", "name=spare3")
+    qa("config", "set", "l7r.greeting=hello", "site.room=12", "vm.network.dns_server=10.9.0.1")
     for name, assignments in SCENES.items():
         office.set_vm(name, f"vm_state_ts = '2026-01-02 03:04:05', {assignments}")
     office.sql(
@@ -183,12 +210,24 @@ class Seat:
         self.office = office
 
     async def press(self, *keys: str) -> None:
-        """Press keys; nothing of what they begin need have ended."""
-        await self.pilot.press(*keys)
+        """Press keys; what handlers do at once is done then, what they begin need not have ended.
+
+        A pilot's `press` waits until the process is idle, which takes long while it follows a database.
+        """
+        for key in keys:
+            self.app.post_message(_key(key).set_sender(self.app))
+            await self.settle()
+
+    async def settle(self) -> None:
+        """Wait until every widget has seen what was sent to it, and what others sent it for that."""
+        for _ in range(ROUNDS):
+            await self.pilot._wait_for_screen()
 
     async def write(self, text: str) -> None:
-        """Write a text into what has the focus."""
-        await self.press(*[NAMES.get(char, char) for char in text])
+        """Write a text into what has the focus, and keeps it."""
+        for char in text:
+            self.app.post_message(_key(char).set_sender(self.app))
+        await self.settle()
 
     async def until(self, condition: Callable[[], object], limit_s: float = 15.0) -> None:
         """Wait until something holds; fail with the screen if it never does."""
@@ -217,10 +256,10 @@ class Seat:
         """Show a pane by its number, and wait for its rows."""
         number = [pane.name_ for pane in PANES].index(name) + 1 if name != CONSOLES else len(PANES) + 1
         await self.press(str(number))
-        pane = self.app.pane
-        if isinstance(pane, TablePane):
-            await self.until(lambda: len(pane.table.listing.records))
-        return pane
+        await self.until(lambda: name == (self.app.pane.name_ if self.app.pane else CONSOLES))
+        if isinstance(self.app.pane, TablePane):
+            await self.until(lambda: self.table.listing.records)
+        return self.app.pane
 
     @property
     def table(self) -> RecordTable[Any]:
@@ -231,39 +270,35 @@ class Seat:
     @property
     def rows(self) -> list[str]:
         """The names of all rows, from the top."""
-        pane = self.app.pane
-        assert isinstance(pane, TablePane)
-        listing = pane.table.listing
-        return [str(pane.name_of(listing.records[key])) for key in listing.ordered()]
+        listing = self.table.listing
+        return [self.name(listing.records[key]) for key in listing.ordered()]
 
     def key_of(self, name: str) -> Any:
-        """The key of the row with a name; of images, `office v1`."""
+        """The key of the row with a name."""
+        keys = {self.name(row): key for key, row in self.table.listing.records.items()}
+        return keys[name]
+
+    def name(self, row: Any) -> str:
+        """What a row is called; of images, `office v1`."""
         pane = self.app.pane
-        assert isinstance(pane, TablePane)
-        for key, row in pane.table.listing.records.items():
-            if name in {str(pane.name_of(row)), f"{getattr(row, 'osf', '')} {pane.name_of(row)}"}:
-                return key
-        raise KeyError(name)
+        assert pane is not None
+        name = str(pane.name_of(row))
+        return f"{row.osf} {name}" if isinstance(row, ImageRow) and not isinstance(row.of, Osf) else name
 
     @property
     def marked(self) -> set[str]:
         """The names of the marked rows."""
-        pane = self.app.pane
-        assert isinstance(pane, TablePane)
-        records = pane.table.listing.records
-        return {str(pane.name_of(records[key])) for key in pane.table.marks}
+        return {self.name(self.table.listing.records[key]) for key in self.table.marks}
 
     @property
     def here(self) -> str:
         """The name of the row at the cursor."""
-        pane = self.app.pane
-        assert isinstance(pane, TablePane)
-        return str(pane.name_of(pane.table.current))
+        return self.name(self.table.current)
 
     async def point(self, name: str) -> None:
         """Put the cursor on a row."""
         self.table.set_cursor(self.key_of(name))
-        await self.pilot.pause()
+        await self.settle()
 
     async def mark(self, *names: str) -> None:
         """Mark rows."""
@@ -286,12 +321,12 @@ class Seat:
     async def asked(self) -> None:
         """Wait for a dialog."""
         await self.until(lambda: self.asks)
-        await self.pilot.pause()
+        await self.settle()
 
     async def answered(self) -> None:
         """Wait until no dialog is left."""
         await self.until(lambda: not self.asks)
-        await self.pilot.pause()
+        await self.settle()
 
     @property
     def log(self) -> list[Line]:
@@ -301,7 +336,7 @@ class Seat:
     async def done(self, number: int = 1) -> Line:
         """Wait until so many commands have been given and have ended; the last one."""
         await self.until(lambda: len(self.log) >= number and all(line.ok is not None for line in self.log))
-        await self.pilot.pause()
+        await self.settle()
         return self.log[-1]
 
     @property
@@ -312,6 +347,17 @@ class Seat:
     def vm(self, name: str) -> VmLine:
         """What the TUI believes of a desktop."""
         return next(vm for vm in self.app.site.tally.vms.values() if vm.name == name)
+
+
+def _key(name: str) -> events.Key:
+    """The event of a key: `ctrl+a`, `space`, or the letter itself."""
+    if len(name) > 1:
+        plain = REPLACED_KEYS.get(name, name)
+        try:
+            return events.Key(name, unicodedata.lookup(_get_unicode_name_from_key(plain)))
+        except KeyError:
+            return events.Key(name, None)
+    return events.Key(name if name.isalnum() else _character_to_key(name), name)
 
 
 def tui(
@@ -338,7 +384,7 @@ async def seated(
     office: Office,
     pane: str | None = "vms",
     *,
-    size: tuple[int, int] = (120, 40),
+    size: tuple[int, int] = (100, 30),
     read_only: bool = False,
     remembered: Path | None = None,
 ) -> AsyncIterator[Seat]:
