@@ -73,7 +73,7 @@ def test_what_does_not_come_is_told_with_what_is_there(terminals: Tmux) -> None:
 
 def test_nothing_more_comes_of_what_has_ended(terminals: Tmux) -> None:
     with pytest.raises(AssertionError, match="'that' does not come: it ended with status 3:\nthis"):
-        terminals.open("sh", "-c", "echo this; exit 3").until("that")
+        terminals.open("sh", "-c", "echo this; sleep 0.2; exit 3").until("that")
 
 
 def test_a_closed_terminal_ends_its_program(terminals: Tmux) -> None:

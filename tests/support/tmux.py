@@ -1,7 +1,8 @@
 """Terminals of a given size with a person at them: programs run in tmux, which draws what they send.
 
 Each `Tmux` is a server of its own, whose socket nobody else knows, and which ends with all that runs in it.
-A program that has ended leaves its last screen and its exit status to be looked at.
+A program that has ended leaves its last screen and its exit status to be looked at; what it wrote in its very
+last moment may be lost, as tmux 3.3 closes the terminal when nothing waits there yet.
 """
 
 from __future__ import annotations
@@ -106,12 +107,13 @@ class Pane:
     def status(self) -> int | None:
         """The exit status of the program, or 128 and the number of a signal; None while it runs."""
         dead, status, number = self._told("#{pane_dead},#{pane_dead_status},#{pane_dead_signal}").split(",")
+        if dead != "1":  # what it has written last is not all on the screen yet
+            return None
         if number:
             return 128 + int(number)
         if status:
             return int(status)
-        if dead == "1":  # tmux 3.3 may miss the end of a child; that of another makes it look again
-            self._tmux.call("run-shell", "true")
+        self._tmux.call("run-shell", "true")  # tmux 3.3 misses some ends of children, but not this one's
         return None
 
     def ended(self, limit_s: float = LIMIT_S) -> int:
