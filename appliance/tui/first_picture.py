@@ -7,16 +7,19 @@ nothing moves when that takes its place. Tabs and keys are missing, as there is 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from rich.cells import cell_len, set_cell_size
 
 from appliance.storage.live import VmLine
 from appliance.tui.columns import Column, Scene, place
 from appliance.tui.listing import Listing
-from appliance.tui.rows import Piece, cells_of, fit, header, row, wanted
-from appliance.tui.summary import Part, summary
+from appliance.tui.rows import Piece, cells_of, header, row, wanted
+from appliance.tui.summary import summary
 from appliance.tui.tally import Tally
 from appliance.tui.view import VM_COLUMNS
 
+SCROLLBAR = 1
 BARS = 3
 """Lines around the table: how things are, the tabs, the keys."""
 SAMPLED = 2000
@@ -35,7 +38,7 @@ class Look:
     bar: str = ""
     bar_text: str = ""
     cursor: str = ""
-    texts: Mapping[str, str] = None  # type: ignore[assignment]
+    texts: Mapping[str, str] = field(default_factory=dict)
     """Of the styles of cells."""
 
 
@@ -63,7 +66,7 @@ LOOKS = {
     ),
 }
 """What Textual makes of our themes. A test holds the two together."""
-COLOURLESS = Look(texts={})
+COLOURLESS = Look()
 STRONG = frozenset({"strong", "bad", "header", "sorted"})
 OF_STYLE = {"strong": "plain", "header": "dim", "sorted": "info"}
 """The colours of styles that are others in bold."""
@@ -98,17 +101,17 @@ def picture(office: Office) -> str:
 def _bar(office: Office) -> str:
     look, signs = office.look, office.scene.glyphs
     parts = summary(office.node, None, office.tally, signs, read_only=office.read_only)
-    pieces: list[Part] = [(" ", "")]
-    room = office.width - 2
-    for text, style in parts:
-        if len(text) > room:
-            pieces.append((fit(text, room, signs), style))
-            room = 0
+    told, room = [], office.width - 2
+    too_long = sum(len(text) for text, _ in parts) > room
+    room -= too_long
+    for text, style in [*parts, (" " * office.width, "")]:
+        told.append(_painted(text[:room], look.bar_text, look.bar, strong=bool(style)))
+        room -= len(text[:room])
+        if too_long and not room:
+            told.append(_painted(signs.ellipsis, look.bar_text, look.bar, strong=bool(style)))
             break
-        pieces.append((text, style))
-        room -= len(text)
-    pieces.append((" " * (room + 1), ""))
-    return "".join(_painted(text, look.bar_text, look.bar, strong=bool(style)) for text, style in pieces)
+    blank = _painted(" ", look.bar_text, look.bar)
+    return f"{blank}{''.join(told)}{blank}"
 
 
 def _table(office: Office, height: int) -> list[str]:
@@ -122,11 +125,10 @@ def _table(office: Office, height: int) -> list[str]:
     assert sort is not None
     listing: Listing[VmLine] = Listing(sort)
     listing.replace(office.tally.vms)
-    scrolls = len(listing) + 1 > height
-    width = office.width - scrolls
+    width = office.width - SCROLLBAR
     sample = list(office.tally.vms.values())[:SAMPLED]
     placed = place(columns, wanted(columns, sample, scene), width)
-    blank = _painted(" ", look.texts.get("plain", ""), look.ground) if scrolls else ""
+    blank = _painted(" " * SCROLLBAR, look.texts.get("plain", ""), look.ground)
     lines = [_line(header(placed, SORT, signs, reverse=False), width, look, look.panel) + blank]
     for index in range(height - 1):
         pieces: list[Piece] = []
@@ -134,17 +136,18 @@ def _table(office: Office, height: int) -> list[str]:
             cells = cells_of(listing.records[listing.key_at(index)], placed, scene)
             pieces = row(cells, placed, signs, here=index == 0, marked=False)
         ground = look.cursor if pieces and index == 0 else look.ground
-        lines.append(_line(pieces, width, look, ground, strong=bool(pieces) and index == 0) + blank)
+        lines.append(_line(pieces, width, look, ground) + blank)
     return lines
 
 
-def _line(pieces: Sequence[Piece], width: int, look: Look, ground: str, *, strong: bool = False) -> str:
-    told, used = [], 0
+def _line(pieces: Sequence[Piece], width: int, look: Look, ground: str) -> str:
+    told, room = [], width
     for text, style in pieces:
+        cut = text if text.isascii() and len(text) <= room else set_cell_size(text, min(room, cell_len(text)))
         colour = look.texts.get(OF_STYLE.get(style, style), "")
-        told.append(_painted(text, colour, ground, strong=strong or style in STRONG))
-        used += _cells(text)
-    return "".join(told) + _painted(" " * (width - used), look.texts.get("plain", ""), ground)
+        told.append(_painted(cut, colour, ground, strong=style in STRONG))
+        room -= len(cut) if cut.isascii() else cell_len(cut)
+    return "".join(told) + _painted(" " * room, look.texts.get("plain", ""), ground)
 
 
 def _painted(text: str, colour: str, ground: str, *, strong: bool = False) -> str:
@@ -153,9 +156,3 @@ def _painted(text: str, colour: str, ground: str, *, strong: bool = False) -> st
         if hexed:
             codes.append(f"{number};2;{int(hexed[:2], 16)};{int(hexed[2:4], 16)};{int(hexed[4:], 16)}")
     return f"\x1b[{';'.join(codes)}m{text}" if text else ""
-
-
-def _cells(text: str) -> int:
-    from rich.cells import cell_len
-
-    return len(text) if text.isascii() else cell_len(text)

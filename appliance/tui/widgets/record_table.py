@@ -234,24 +234,27 @@ class RecordTable(ScrollView, Generic[R], can_focus=True):
         if self.opacity < 1:
             return super().render_lines(crop)
         filters, background = self.get_line_filters(), self.background_colors[1]
-        strips = [self.render_line(y) for y in crop.line_range]
+        strips = self._lines(crop.line_range)
         for filter_ in filters:
             strips = [strip.apply_filter(filter_, background) for strip in strips]
-        if crop.column_span != (0, self.size.width):
+        if crop.column_span != (0, self._placed_in):
             strips = [strip.crop(*crop.column_span) for strip in strips]
         return strips
 
     def render_line(self, y: int) -> Strip:
         """One line of the screen."""
-        if self._placed_in != self.size.width:  # nobody has told us of the new size yet
+        return self._lines((y,))[0]
+
+    def _lines(self, numbers: Sequence[int]) -> list[Strip]:
+        if self._placed_in != self.scrollable_size.width:  # nobody has told us of the new size yet
             self._place_columns()
-        drawn = self._drawn.get(y)
-        if drawn is None:
-            drawn = self._drawn[y] = self._draw(y)
-        return drawn.strip
+        for y in numbers:
+            if y not in self._drawn:
+                self._drawn[y] = self._draw(y)
+        return [self._drawn[y].strip for y in numbers]
 
     def _draw(self, y: int) -> Drawn:
-        width = self.size.width
+        width = self._placed_in
         index = self.scroll_offset.y + y - HEADER
         if y < HEADER:
             return Drawn(NO_RECORD, (), (False,) * 3, self._header(width))
@@ -434,7 +437,7 @@ class RecordTable(ScrollView, Generic[R], can_focus=True):
         self._draw_all_anew()
 
     def _place_columns(self) -> None:
-        self._placed_in = self.size.width
+        self._placed_in = self.scrollable_size.width
         self._placed = place(self.columns, self._wanted, self._placed_in)
         self._kept.clear()
         self._drawn.clear()
