@@ -26,3 +26,20 @@ def test_a_noun_loads_nothing_heavy(module: str) -> None:
 
 def test_help_needs_no_database() -> None:
     assert "sqlalchemy" not in loaded_by("import appliance.qa.main")
+
+
+LATER = frozenset(
+    {"sqlalchemy", "alembic", "aiosqlite", "httpx", "dateparser", "yaml", "cryptography", "argon2", "pyte"}
+)
+"""What a TUI needs for acting, filtering and consoles, and so not before it shows desktops."""
+
+
+def test_a_tui_shows_desktops_before_anything_heavy_is_loaded() -> None:
+    assert (
+        loaded_by("import appliance.tui.main, appliance.tui.opening") & (LATER | {"textual", "asyncio"})
+        == set()
+    )
+
+
+def test_a_tui_that_shows_nothing_but_desktops_has_loaded_no_more_than_textual() -> None:
+    assert loaded_by("import appliance.tui.main, appliance.tui.app") & LATER == set()
