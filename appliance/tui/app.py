@@ -25,7 +25,7 @@ from appliance.clock import Timers
 from appliance.errors import ApplianceError
 from appliance.model import VmState
 from appliance.storage.live import Delta, LiveReader
-from appliance.tui import themes
+from appliance.tui import escapes, themes
 from appliance.tui.acting import ActingApp
 from appliance.tui.actions import Action, Ask
 from appliance.tui.console.keyboard import GuestKeyboard
@@ -107,6 +107,7 @@ class QvdTui(GuestKeyboard, ActingApp):
         self._bar = TopBar()
         self._panes = {kind.name_: kind(site) for kind in PANES}
         """By their names: looking for them among all widgets, many times a second, is dear."""
+        escapes.lose_no_key()
         themes.register(self)
         if (theme := remembered.text("theme")) in self.available_themes:
             self.theme = theme

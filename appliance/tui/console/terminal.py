@@ -222,6 +222,7 @@ class Terminal(TypedInto):
     def take_key(self, event: events.Key) -> None:
         """Send a key to the guest, or give the keys back if it is the one for that."""
         if event.key == LEAVE:
+            self.type(False)  # now, and not a message later: the next key may be here already
             self.post_message(self.KeysBack())
             return
         keys = guest_bytes(

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, TypeVar
 
 from textual import events
 from textual.app import App, ComposeResult
+from textual.await_complete import AwaitComplete
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
 from textual.content import Content
@@ -216,6 +217,10 @@ class Dialog(ModalScreen[T]):
         super().__init__()
         self.heading = title
         self.set_class(danger, "-danger")
+
+    def dismiss(self, result: T | None = None) -> AwaitComplete:
+        """End it with a result; whoever presses a button twice has pressed it once."""
+        return super().dismiss(result) if self.is_current else AwaitComplete()
 
     @property
     def is_open(self) -> bool:
