@@ -253,6 +253,7 @@ class ConsolesPane(Vertical):
     def _keys_back(self, event: TypedInto.KeysBack) -> None:
         event.stop()
         self._type(False)
+        self.post_message(self.TypingChanged(False))
 
     @on(TypedInto.Changed)
     def _changed(self, event: TypedInto.Changed) -> None:

@@ -245,6 +245,7 @@ class Terminal(TypedInto):
 
     def on_blur(self) -> None:
         if self.typing and self.app.app_focus and self.screen.focused is not self:
+            self.type(False)
             self.post_message(self.KeysBack())
         self.repaint()
 
