@@ -104,6 +104,11 @@ def lines(site: Site) -> dict[int, VmLine]:
         reader.close()
 
 
+def first_running(site: Site) -> int:
+    """A desktop that has a console."""
+    return min(vm.id for vm in lines(site).values() if vm.state == "running")
+
+
 @dataclass(frozen=True, slots=True)
 class Change:
     """One commit: when, counted from the first, and what it gives to which columns of which desktop."""
