@@ -215,18 +215,27 @@ class Seat:
         A pilot's `press` waits until the process is idle, which takes long while it follows a database.
         """
         for key in keys:
-            self.app.post_message(_key(key).set_sender(self.app))
+            self.strike(key)
             await self.settle()
 
+    def strike(self, key: str) -> None:
+        """Press a key, and do not wait for what comes of it."""
+        self.app.post_message(_key(key).set_sender(self.app))
+
     async def settle(self) -> None:
-        """Wait until every widget has seen what was sent to it, and what others sent it for that."""
+        """Wait until app, screen and focus have seen what was sent to them, and what they sent on for that."""
         for _ in range(ROUNDS):
-            await self.pilot._wait_for_screen()
+            focused = self.app.screen.focused
+            nodes = focused.ancestors_with_self if focused is not None else [self.app.screen, self.app]
+            waiting = [node for node in nodes if node.call_later(lambda: waiting.pop())]
+            async with asyncio.timeout(30):
+                while waiting and self.app._exception is None:
+                    await asyncio.sleep(0.001)
 
     async def write(self, text: str) -> None:
         """Write a text into what has the focus, and keeps it."""
         for char in text:
-            self.app.post_message(_key(char).set_sender(self.app))
+            self.strike(char)
         await self.settle()
 
     async def until(self, condition: Callable[[], object], limit_s: float = 15.0) -> None:

@@ -1,4 +1,4 @@
-"""Every action of the TUI that needs no more than a confirmation, as data: on which rows, and what it does."""
+"""Every action of the TUI that needs but a confirmation, as data: on which rows, and what it does."""
 
 from __future__ import annotations
 

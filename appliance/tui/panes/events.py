@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from textual.binding import BindingType
@@ -10,6 +11,7 @@ from appliance.storage.live import Delta, EventLine
 from appliance.tui import facts
 from appliance.tui.actions import ALARM_ACTIONS
 from appliance.tui.columns import Column
+from appliance.tui.listing import Key
 from appliance.tui.panes.base import bindings
 from appliance.tui.panes.fetched import FetchedPane
 from appliance.tui.tally import Tally
@@ -107,6 +109,14 @@ class EventsPane(FetchedPane[EventLine]):
         """The latest lines."""
         events = await self.site.read(lambda reader: reader.events())
         return {event.id: named(event, self.site.tally) for event in events}
+
+    def apply(self, changed: Mapping[Key, EventLine], gone: frozenset[Key] = frozenset()) -> None:
+        """Whoever looks at the newest line goes on to newer ones."""
+        table = self.table
+        follows = table.cursor is not None and table.listing.index_of(table.cursor) == 0 and not table.marks
+        super().apply(changed, gone)
+        if follows:
+            table.action_first()
 
     def name_of(self, row: Any) -> object:
         """What and on what."""
