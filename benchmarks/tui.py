@@ -141,13 +141,16 @@ def tui(site: Site) -> contextlib.AbstractContextManager[Terminal]:
 
 
 @contextlib.contextmanager
-def hkd(folder: Path, site: Site, planned: Sequence[Change]) -> Iterator[Path]:
-    """The process that commits changes, begun; and where it writes at its end what it has committed."""
+def hkd(folder: Path, site: Site, planned: Sequence[Change], *, serves: bool = True) -> Iterator[Path]:
+    """The process that commits changes, begun; and where it writes at its end what it has committed.
+
+    Unless it `serves`, somebody else does that at the control socket.
+    """
     plan = tui_site.write(
         folder / "hkd.json",
         {
             "database": str(site.database),
-            "control": str(site.control),
+            "control": str(site.control) if serves else None,
             "running": [vm.id for vm in tui_site.lines(site).values() if vm.state == "running"],
             "changes": [(change.at_s, change.vm_id, change.values) for change in planned],
         },

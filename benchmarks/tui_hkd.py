@@ -1,12 +1,14 @@
 """The part of an HKD that a TUI sees, for benchmarks: commits planned changes, and tells what guests use.
 
 Run as `python -m benchmarks.tui_hkd PLAN`. It says `ready`, begins at a line on its standard input, and ends
-with it. At the end it writes when each change was committed beside the plan.
+with it. At the end it writes when each change was committed beside the plan. Without a `control` in its plan
+it only commits.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import random
 import sqlite3
@@ -46,15 +48,17 @@ async def serve(plan: dict[str, Any], log: Path) -> None:
             load=3.0,
         )
 
-    async with asyncio.TaskGroup() as tasks:
-        samples = Samples(lambda: running, sample, host, clock)
-        async with ControlServer(Path(plan["control"]), {"samples": samples.serve}, tasks):
-            print("ready", flush=True)
-            lines = await _standard_input()
-            if await lines.readline():
-                committing = tasks.create_task(_commit(database, plan["changes"], log))
-                await lines.read()
-                committing.cancel()
+    async with asyncio.TaskGroup() as tasks, contextlib.AsyncExitStack() as stack:
+        if plan["control"] is not None:
+            samples = Samples(lambda: running, sample, host, clock)
+            server = ControlServer(Path(plan["control"]), {"samples": samples.serve}, tasks)
+            await stack.enter_async_context(server)
+        print("ready", flush=True)
+        lines = await _standard_input()
+        if await lines.readline():
+            committing = tasks.create_task(_commit(database, plan["changes"], log))
+            await lines.read()
+            committing.cancel()
     database.close()
 
 
