@@ -17,8 +17,9 @@ from appliance.clock import SystemClock
 from appliance.errors import ApplianceError
 from appliance.model import VmState
 from appliance.storage.live import AlarmLine, Delta, EventLine
-from appliance.tui.actions import ALARM_ACTIONS, count
+from appliance.tui.actions import count
 from appliance.tui.facts import ago
+from appliance.tui.offers.installation import ALARM_ACTIONS
 from appliance.tui.panes.base import Pane, bindings
 from appliance.tui.panes.events import change, named
 from appliance.tui.view import STATE_STYLES, amount, countdown

@@ -9,9 +9,9 @@ from textual.binding import BindingType
 
 from appliance.storage.live import Delta, EventLine
 from appliance.tui import facts
-from appliance.tui.actions import ALARM_ACTIONS
 from appliance.tui.columns import Column
 from appliance.tui.listing import Key
+from appliance.tui.offers.installation import ALARM_ACTIONS
 from appliance.tui.panes.base import bindings
 from appliance.tui.panes.fetched import FetchedPane
 from appliance.tui.tally import Tally

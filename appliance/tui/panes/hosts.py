@@ -8,8 +8,8 @@ from textual.binding import BindingType
 
 from appliance.model import Host, HostState
 from appliance.tui import facts
-from appliance.tui.actions import HOST_ACTIONS
 from appliance.tui.columns import Cell, Column, Scene
+from appliance.tui.offers.installation import HOST_ACTIONS
 from appliance.tui.panes.base import bindings
 from appliance.tui.panes.fetched import FetchedPane
 from appliance.tui.view import amount, clock

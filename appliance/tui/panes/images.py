@@ -10,9 +10,9 @@ from textual.binding import BindingType
 
 from appliance.model import ArrivingDi, Di, DiState, Osf
 from appliance.tui import facts
-from appliance.tui.actions import IMAGE_ACTIONS
 from appliance.tui.columns import Cell, Column, Scene
 from appliance.tui.listing import Key
+from appliance.tui.offers.images import IMAGE_ACTIONS
 from appliance.tui.panes.base import bindings
 from appliance.tui.panes.fetched import FetchedPane
 from appliance.tui.view import amount

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from textual.binding import BindingType
 
-from appliance.tui.actions import SETTING_ACTIONS
 from appliance.tui.columns import Cell, Column
+from appliance.tui.offers.installation import SETTING_ACTIONS
 from appliance.tui.panes.base import bindings
 from appliance.tui.panes.fetched import FetchedPane
 from appliance.tui.widgets.details import Section

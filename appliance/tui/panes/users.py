@@ -8,8 +8,9 @@ from textual.binding import BindingType
 
 from appliance.storage.live import UserLine
 from appliance.tui import facts
-from appliance.tui.actions import USER_ACTIONS, count
+from appliance.tui.actions import count
 from appliance.tui.columns import Column
+from appliance.tui.offers.users import USER_ACTIONS
 from appliance.tui.panes.base import bindings
 from appliance.tui.panes.fetched import FetchedPane
 from appliance.tui.view import natural, state

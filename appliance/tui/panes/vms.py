@@ -13,8 +13,9 @@ from appliance.storage.live import Delta, VmLine
 from appliance.storage.paths import Paths
 from appliance.threads import in_thread
 from appliance.tui import facts
-from appliance.tui.actions import SESSION_ACTIONS, VM_ACTIONS, Action
+from appliance.tui.actions import Action
 from appliance.tui.columns import Column
+from appliance.tui.offers.vms import SESSION_ACTIONS, VM_ACTIONS
 from appliance.tui.panes.base import TablePane, bindings
 from appliance.tui.view import VM_COLUMNS, texts
 from appliance.tui.widgets.details import Section
