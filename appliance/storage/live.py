@@ -180,6 +180,7 @@ class LiveReader:
             )
             self._connection.execute("SELECT seq FROM changes LIMIT 1")
         self._file = file
+        self._identity = _identity(file)
         self._changes = ChangeReader(self._connection)
         self._version = -1
         self._seq: int | None = None
@@ -187,6 +188,16 @@ class LiveReader:
     def close(self) -> None:
         """Close the connection."""
         self._connection.close()
+
+    @property
+    def is_replaced(self) -> bool:
+        """Whether another file stands at the place of ours: what we read is of a file that is gone.
+
+        :raises StoreError: there is none at all
+        """
+        if (identity := _identity(self._file)) is None:
+            raise StoreError(f"there is no database {self._file} any more", hint="put it back")
+        return identity != self._identity
 
     def look(self) -> Delta | None:
         """What changed since the last look, None if nothing was committed; everything at the first.
@@ -220,15 +231,19 @@ class LiveReader:
 
     def _changed(self) -> Delta:
         if self._seq is None or (found := self._changes.since(self._seq)) is None:
-            self._seq = self._changes.newest()
-            return Delta(True, self._vms(_VMS))
-        self._seq = found.seq
+            newest = self._changes.newest()
+            everything = self._vms(_VMS)
+            self._seq = newest
+            return Delta(True, everything)
         nouns = frozenset(found.objects)
         ids = found.objects.get("vm", frozenset())
         if nouns & JOINED or len(ids) > MANY:
-            return Delta(True, self._vms(_VMS), nouns=nouns)
-        vms = self._vms(_THESE_VMS, json.dumps(sorted(ids)))
-        return Delta(False, vms, ids - vms.keys(), nouns)
+            delta = Delta(True, self._vms(_VMS), nouns=nouns)
+        else:
+            vms = self._vms(_THESE_VMS, json.dumps(sorted(ids)))
+            delta = Delta(False, vms, ids - vms.keys(), nouns)
+        self._seq = found.seq  # not before: what could not be read is read at the next look
+        return delta
 
     def _vms(self, sql: str, *values: str) -> dict[int, VmLine]:
         return {row[0]: VmLine._make(row) for row in self._connection.execute(sql, values)}
@@ -248,7 +263,15 @@ class LiveReader:
             yield
         except sqlite3.Error as exc:
             hint = "run qa admin init to migrate it" if "no such" in str(exc) else None
-            raise StoreError(f"the database {file} cannot be read: {exc}", hint=hint) from exc
+            raise StoreError(f"the database cannot be read: {exc} ({file})", hint=hint) from exc
+
+
+def _identity(file: Path) -> tuple[int, int] | None:
+    try:
+        stat = file.stat()
+    except OSError:
+        return None
+    return stat.st_dev, stat.st_ino
 
 
 JOINED = frozenset({"user", "osf", "di", "tag", "host"})

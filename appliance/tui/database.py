@@ -26,11 +26,21 @@ class Database:
     def __init__(self, file_settings: Settings) -> None:
         self._file_settings = file_settings
         self._store: Store | None = None
+        self._former: list[Store] = []
 
     async def close(self) -> None:
         """Close the store, if it was opened."""
+        self.renew()
+        while self._former:
+            await self._former.pop().close()
+
+    def renew(self) -> None:
+        """Open the store anew when it is needed next: another file is in its place.
+
+        Who is reading in the former one reads on.
+        """
         if self._store is not None:
-            await self._store.close()
+            self._former.append(self._store)
             self._store = None
 
     async def store(self) -> Store:

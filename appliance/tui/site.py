@@ -68,11 +68,15 @@ class Site:
         return self.calendar.now()
 
     async def read(self, what: Callable[[LiveReader], T]) -> T:
-        """What a look at the database finds, taken in a thread.
+        """What a look at the database finds, taken in a thread; of another file, once one is in its place.
 
         :raises StoreError: the database cannot be read
         """
         async with self._reading:
+            if self._reader is not None and self._reader.is_replaced:
+                self._reader.close()
+                self._reader = None
+                self.database.renew()
             if self._reader is None:
                 self._reader = await in_thread(LiveReader, database_path(self.settings))
             return await in_thread(what, self._reader)

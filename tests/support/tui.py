@@ -223,11 +223,12 @@ class Seat:
         self.app.post_message(_key(key).set_sender(self.app))
 
     async def settle(self) -> None:
-        """Wait until app, screen and focus have seen what was sent to them, and what they sent on for that."""
+        """Wait until app, screen and focus have seen what was sent to them, and what they sent on."""
         for _ in range(ROUNDS):
             focused = self.app.screen.focused
             nodes = focused.ancestors_with_self if focused is not None else [self.app.screen, self.app]
-            waiting = [node for node in nodes if node.call_later(lambda: waiting.pop())]
+            waiting: list[bool] = []
+            waiting += [True for node in nodes if node.call_later(waiting.pop)]
             async with asyncio.timeout(30):
                 while waiting and self.app._exception is None:
                     await asyncio.sleep(0.001)

@@ -1,4 +1,4 @@
-"""What others change shows by itself, and moves neither the cursor, nor the scroll position, nor the marks."""
+"""What others change shows by itself, and moves neither cursor, nor scroll position, nor marks."""
 
 from __future__ import annotations
 
