@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from hashlib import sha256
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -151,7 +152,7 @@ async def add_image(tx: Tx, osf: OsfId, version: str, *tags: str, mib: int = 180
         osf,
         version=version,
         path=f"{di}-{version}.tar",
-        sha256=f"{di:064x}",
+        sha256=digest(di),
         size_bytes=mib * 2**20,
         notes=notes or None,
     )
@@ -159,6 +160,11 @@ async def add_image(tx: Tx, osf: OsfId, version: str, *tags: str, mib: int = 180
     for tag in tags:
         await tx.images.point(osf, tag, di, by=BY)
     return di
+
+
+def digest(di: DiId) -> str:
+    """What an archive might hash to."""
+    return sha256(str(di).encode()).hexdigest()
 
 
 async def add_host(shelf: Shelf) -> None:
@@ -204,7 +210,7 @@ async def company(shelf: Shelf) -> None:
         cad_11 = await add_image(tx, cad, "2026-11", mib=8100)
         await tx.images.block([cad_11], True)
         for di in (office_11, lab_11, cad_11):
-            await tx.log.append(by=BY, what="di add", object=f"di {di}", now=f"2026-11 sha256 {di:064x}")
+            await tx.log.append(by=BY, what="di add", object=f"di {di}", now=f"2026-11 sha256 {digest(di)}")
         await tx.log.append(
             by=BY, what="di tag", object=f"osf {office} tag default", was="di 1", now=f"di {office_11}"
         )

@@ -12,6 +12,7 @@ import os
 from collections.abc import AsyncIterator, Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
+from math import sin
 from pathlib import Path
 from typing import Any
 
@@ -137,9 +138,9 @@ class StagedDaemon:
 
 def host(number: int) -> dict[str, object]:
     """What the host uses in one round; a busy morning."""
-    wave = (number * 7 % 23) / 23
+    hum = 0.06 * sin(number / 2.3) + 0.05 * sin(number * 1.7) + 0.1 * sin(number / 9)
     return {
-        "cpu": 0.18 + 0.25 * wave + 0.3 * number / ROUNDS,
+        "cpu": round(0.3 + hum + 0.3 * number / ROUNDS, 3),
         "cores": 16,
         "memory_bytes": round((31 + 9 * number / ROUNDS) * GIB),
         "memory_total_bytes": 64 * GIB,

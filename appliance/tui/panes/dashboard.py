@@ -6,11 +6,13 @@ from collections import deque
 from collections.abc import Sequence
 from typing import ClassVar
 
-from textual import events
+from rich.cells import cell_len, set_cell_size
+from textual import events, on
 from textual.app import ComposeResult
 from textual.binding import BindingType
 from textual.containers import Grid
 from textual.content import Content
+from textual.message import Message
 from textual.widgets import Static
 
 from appliance.clock import SystemClock
@@ -19,10 +21,12 @@ from appliance.model import VmState
 from appliance.storage.live import AlarmLine, Delta, EventLine
 from appliance.tui.actions import count
 from appliance.tui.facts import ago
+from appliance.tui.glyphs import Glyphs
+from appliance.tui.graph import graph
 from appliance.tui.offers.installation import ALARM_ACTIONS
 from appliance.tui.panes.base import Pane, bindings
 from appliance.tui.panes.events import change, named
-from appliance.tui.view import STATE_STYLES, amount, countdown
+from appliance.tui.view import STATE_STYLES, amount, countdown, instant
 from appliance.tui.widgets.details import PAINT, printable
 from appliance.tui.workers import start
 
@@ -30,13 +34,16 @@ Part = tuple[str, str]
 HISTORY = 240
 """How many samples a sparkline can look back."""
 NARROW = 100
+GRAPH_LINES = 9
+"""How many lines a curve takes at most."""
 STATES = (
     (VmState.RUNNING, "running"),
+    (VmState.ZOMBIE, "zombie"),
     (VmState.STARTING, "starting"),
     (VmState.STOPPING, "stopping"),
     (VmState.STOPPED, "stopped"),
-    (VmState.ZOMBIE, "zombie"),
 )
+"""What wants attention first: where there is little room, the last are not seen."""
 
 
 class Board(Static):
@@ -47,7 +54,7 @@ class Board(Static):
         height: 1fr;
         width: 1fr;
         padding: 0 1;
-        border: round $panel-lighten-2;
+        border: round $foreground 20%;
         border-title-color: $text-primary;
         border-title-style: bold;
         border-subtitle-color: $text-muted;
@@ -55,8 +62,16 @@ class Board(Static):
         text-overflow: ellipsis;
     }
     Board.-alert { border: round $error; border-title-color: $text-error; }
-    .-ascii Board { border: ascii $panel-lighten-2; }
+    .-ascii Board { border: ascii $foreground 20%; text-overflow: clip; }
+    .-ascii Board.-alert { border: ascii $error; }
     """
+
+    class Resized(Message):
+        """There is more room in a field, or less."""
+
+    def on_resize(self, event: events.Resize) -> None:
+        """What fits must be told anew."""
+        self.post_message(self.Resized())
 
     def tell(self, lines: Sequence[Sequence[Part]], note: str = "") -> None:
         """Show lines of coloured parts."""
@@ -114,7 +129,10 @@ class DashboardPane(Pane):
     def on_resize(self, event: events.Resize) -> None:
         """Two columns where three have no room."""
         self.set_class(event.size.width < NARROW, "-narrow")
-        self.call_after_refresh(self.draw)
+
+    @on(Board.Resized)
+    def _fit(self) -> None:
+        self.draw()
 
     def enter(self) -> None:
         """Keys go here."""
@@ -212,7 +230,7 @@ class DashboardPane(Pane):
             old = tally.osfs_outdated[osf]
             lines.append(
                 [
-                    (f"{_cut(osf, 14):<14} ", "plain"),
+                    (f"{fitted(osf, 14, signs)} ", "plain"),
                     (f"{tally.osfs_running[osf]:>5,}", "good" if tally.osfs_running[osf] else "dim"),
                     (f"/{all_:<5,}  ", "dim"),
                     (f"{old:>6,}" if old else "", "warn"),
@@ -223,24 +241,26 @@ class DashboardPane(Pane):
     def _draw_attention(self) -> None:
         tally, signs, now = self.site.tally, self.site.glyphs, self.site.now
         _, height = self._room("attention")
+        waiting = [vm for vm in tally.vms.values() if vm.waits_for]
         lines: list[list[Part]] = []
         if self.site.daemon_down_since is not None:
             lines.append([(f"{signs.failed} the daemon is down", "bad")])
         for alarm in self._alarms:
             lines.append([(f"{signs.failed} {alarm.kind}: ", "bad"), (alarm.text, "plain")])
         ill = [vm for vm in tally.vms.values() if vm.failure is not None or vm.state == VmState.ZOMBIE]
+        number = len(lines) + len(ill) + len(waiting)
         for vm in sorted(ill, key=lambda one: one.state_ts or "", reverse=True)[:height]:
             why = vm.failure or "does not go away"
             lines.append(
                 [(f"{signs.failed} {vm.name} ", "bad"), (f"{ago(vm.state_ts, now)} ", "dim"), (why, "plain")]
             )
-        for vm in [vm for vm in tally.vms.values() if vm.waits_for][:height]:
+        for vm in waiting[:height]:
             lines.append(
                 [(f"{signs.states[vm.state]} {vm.name} ", "warn"), (f"waits: {vm.waits_for}", "plain")]
             )
         board = self._board("attention")
         board.set_class(bool(lines), "-alert")
-        note = f"{len(lines):,}" if lines else ""
+        note = f"{number:,}" if lines else ""
         board.tell(lines[:height] or [[(f"{signs.ok} nothing", "good")]], note)
 
     def _draw_host(self) -> None:
@@ -263,16 +283,17 @@ class DashboardPane(Pane):
             share = use.pool_bytes / use.pool_total_bytes
             told = f"{amount(use.pool_bytes)} of {amount(use.pool_total_bytes)}"
             lines.append(self._bar("Pool", share, told, width))
-        if height >= len(lines) + 3:
-            lines.append([])
-        for title, history in (("CPU", self._cpu), ("Memory", self._memory)):
-            if len(lines) < height:
-                room = width - 8
-                text = "".join(
-                    signs.spark[min(len(signs.spark) - 1, int(share * len(signs.spark)))]
-                    for share in list(history)[-room:]
-                )
-                lines.append([(f"{title:<7} ", "dim"), (text, "info")])
+        rows = min(GRAPH_LINES, (height - len(lines)) // 2 - 1)
+        for title, history, style in (
+            ("CPU", self._cpu, "info"),
+            ("Memory", self._memory, "$text-secondary"),
+        ):
+            if rows > 0:
+                lines.append([])
+            drawn = graph(history, width - 8, max(1, rows), signs.spark)
+            lines += [
+                [(f"{'' if number else title:<8}", "dim"), (line, style)] for number, line in enumerate(drawn)
+            ]
         self._board("host").tell(lines[:height], f"load {use.load:.2f}")
 
     def _bar(self, title: str, share: float, told: str, width: int) -> list[Part]:
@@ -288,7 +309,7 @@ class DashboardPane(Pane):
         ]
 
     def _draw_deadlines(self) -> None:
-        now = self.site.now
+        now, signs = self.site.now, self.site.glyphs
         width, height = self._room("deadlines")
         lines: list[list[Part]] = []
         for vm in self.site.tally.deadlines(height):
@@ -296,13 +317,13 @@ class DashboardPane(Pane):
             room = max(8, width - 22)
             lines.append(
                 [
-                    (f"{_cut(vm.name, room):<{room}}  ", "strong"),
+                    (f"{fitted(vm.name, room, signs)}  ", "strong"),
                     (f"{soft[0]:>9}  ", soft[1]),
                     (f"{hard[0]:>9}", hard[1]),
                 ]
             )
         total = len(self.site.tally.limited)
-        note = f"soft, hard {self.site.glyphs.dot} {total:,} limited" if total else ""
+        note = f"soft, hard {signs.dot} {total:,} limited" if total else ""
         self._board("deadlines").tell(lines or [[("no desktop has a limit", "dim")]], note)
 
     def _draw_people(self) -> None:
@@ -325,7 +346,7 @@ class DashboardPane(Pane):
         _, height = self._room("events")
         lines: list[list[Part]] = [
             [
-                (f"{event.at[11:16]} ", "dim"),
+                (f"{time_of_day(event.at)} ", "dim"),
                 (f"{event.what} ", "strong"),
                 (f"{named(event, self.site.tally).object} ", "plain"),
                 (change(event), "dim"),
@@ -335,5 +356,14 @@ class DashboardPane(Pane):
         self._board("events").tell(lines or [[("nothing yet", "dim")]])
 
 
-def _cut(text: str, width: int) -> str:
-    return text if len(text) <= width else text[: width - 1] + "…"
+def time_of_day(stored: str) -> str:
+    """The hour and minute of a stored time, where we are."""
+    at = instant(stored)
+    return "" if at is None else f"{at.astimezone():%H:%M}"
+
+
+def fitted(text: str, width: int, signs: Glyphs) -> str:
+    """A text in so many cells: cut, or followed by blanks."""
+    if cell_len(text) > width:
+        return set_cell_size(text, width - 1) + signs.ellipsis
+    return set_cell_size(text, width)
