@@ -173,7 +173,8 @@ async def test_a_change_out_of_sight_sends_nothing_and_one_in_sight_its_row() ->
         assert "thing-03" not in "".join(app.sent)
 
 
-async def test_a_row_that_goes_from_below_to_above_the_view_sends_nothing_but_the_scrollbar() -> None:
+@pytest.mark.parametrize("change", [{39: Thing("thing-39", "up", -1)}, {99: Thing("thing-99", "up", -1)}])
+async def test_rows_that_come_above_the_view_send_nothing_but_the_scrollbar(change: dict[int, Thing]) -> None:
     app = TableApp()
     things = {number: Thing(f"thing-{number:02}", "up", number) for number in range(40)}
     async with app.run_test(size=SIZE) as pilot:
@@ -184,7 +185,7 @@ async def test_a_row_that_goes_from_below_to_above_the_view_sends_nothing_but_th
         assert app.table.scroll_offset.y > 0
         await pilot.pause(0.04)
         app.sent.clear()
-        app.table.apply({39: things[39]._replace(size=-1)})
+        app.table.apply(change)
         await pilot.pause(0.04)
         assert app.sent
         assert "thing" not in "".join(app.sent)

@@ -463,7 +463,7 @@ class RecordTable(ScrollView, Generic[R], can_focus=True):
         index = None if self.cursor is None else self.listing.index_of(self.cursor)
         self._at = max(0, min(self._at, count - 1)) if index is None else index
         self.cursor = self.listing.key_at(self._at) if count else None
-        self.virtual_size = Size(self.size.width, count + HEADER)
+        self._make_room(Size(self.size.width, count + HEADER))
         if line is not None:
             self._scroll(self._at - line)
         self._draw_what_differs()
@@ -488,6 +488,16 @@ class RecordTable(ScrollView, Generic[R], can_focus=True):
                 self._draw_anew(line, 0, self.size.width)
         if self.cursor != before:
             self.post_message(self.Moved(self, self.cursor))
+
+    def _make_room(self, size: Size) -> None:
+        """Have room for all rows; that concerns the scrollbar, and not the layout of the screen."""
+        if size == self.virtual_size:
+            return
+        if self.size:
+            self.set_reactive(RecordTable.virtual_size, size)
+            self._scroll_update(size)
+        else:
+            self.virtual_size = size
 
     def _scroll(self, top: int) -> None:
         self.scroll_to(y=max(0, top), animate=False, force=True, immediate=True)
