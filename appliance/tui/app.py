@@ -228,6 +228,10 @@ class QvdTui(GuestKeyboard, ActingApp):
             self._trouble = why
             self._tell_state()
 
+    @on(TopBar.Resized)
+    def _bar_resized(self) -> None:
+        self._tell_state()
+
     def _second(self) -> None:
         if not self.is_running:
             return
@@ -248,7 +252,8 @@ class QvdTui(GuestKeyboard, ActingApp):
             state = (f"{signs.failed} daemon down {down} (since {since})", "bold")
         elif site.daemon_known:
             state = (f"{signs.states[VmState.RUNNING]} daemon up", "")
-        parts = summary(site.node, state, site.tally, signs, read_only=site.read_only)
+        room = (self._bar.size.width or self.size.width) - 2
+        parts = summary(site.node, state, site.tally, signs, read_only=site.read_only, room=room)
         if self._bar.is_attached:
             self._bar.set_class(self._trouble is not None or site.daemon_down_since is not None, "-down")
             self._bar.tell(Content.assemble(*parts))

@@ -100,8 +100,8 @@ def picture(office: Office) -> str:
 
 def _bar(office: Office) -> str:
     look, signs = office.look, office.scene.glyphs
-    parts = summary(office.node, None, office.tally, signs, read_only=office.read_only)
     told, room = [], office.width - 2
+    parts = summary(office.node, None, office.tally, signs, read_only=office.read_only, room=room)
     too_long = sum(len(text) for text, _ in parts) > room
     room -= too_long
     for text, style in [*parts, (" " * office.width, "")]:

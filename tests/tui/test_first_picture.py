@@ -93,7 +93,8 @@ class Same(App[None]):
         table.empty = ""
         table.replace(self._vms)
         table.focus()
-        told = summary("node1", None, Tally(self._vms), self._glyphs, read_only=self._read_only)
+        room = self.size.width - 2
+        told = summary("node1", None, Tally(self._vms), self._glyphs, read_only=self._read_only, room=room)
         self.query_one(TopBar).tell(Content.assemble(*told))
 
 

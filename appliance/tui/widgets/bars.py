@@ -23,7 +23,15 @@ class TopBar(Static):
     TopBar { height: 1; width: 1fr; padding: 0 1; background: $primary-background; color: $text; }
     TopBar { text-wrap: nowrap; text-overflow: ellipsis; }
     TopBar.-down { background: $error-muted; }
+    .-ascii TopBar { text-overflow: clip; }
     """
+
+    class Resized(Message):
+        """There is room for more, or for less."""
+
+    def on_resize(self, event: events.Resize) -> None:
+        """What fits must be told anew."""
+        self.post_message(self.Resized())
 
     def tell(self, content: Content) -> None:
         """Show another text, if it is another."""
