@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from textwrap import wrap
 
 from textual.content import Content
 
@@ -39,6 +40,9 @@ IN_CONSOLES = (
     ("escape", "back to the desktops"),
 )
 WIDTH = 14
+"""Cells of a key, with what follows it."""
+ROOM = 68
+"""Cells of a line, in the least of dialogs."""
 
 
 def explanation(pane: Pane | None, read_only: bool) -> Content:
@@ -61,5 +65,7 @@ def explanation(pane: Pane | None, read_only: bool) -> Content:
             continue
         parts.append((f"\n{heading}\n" if heading else "\n", "bold $text-muted"))
         for key, words in keys:
-            parts += [(f"{key:<{WIDTH}} ", "bold $text-accent"), f"{words}\n"]
+            first, *more = wrap(words, ROOM - WIDTH)
+            parts += [(f"{key:<{WIDTH}}", "bold $text-accent"), f"{first}\n"]
+            parts += [f"{'':<{WIDTH}}{line}\n" for line in more]
     return Content.assemble(*parts)

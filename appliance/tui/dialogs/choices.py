@@ -5,15 +5,33 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
+from rich.style import Style
 from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
+from textual.strip import Strip
 from textual.widgets import Input, OptionList, SelectionList, Static
 from textual.widgets.option_list import Option
 
 from appliance.tui.columns import Column
 from appliance.tui.dialogs.dialog import Dialog, Push
 from appliance.tui.remembered import SavedView
+
+
+class Ticks(SelectionList[str]):
+    """A list to tick off, by signs that need no colour and that every terminal has."""
+
+    def render_line(self, y: int) -> Strip:
+        """One line, with a box before it."""
+        line = super().render_line(y)
+        index = self.scroll_offset.y + y
+        if index >= self.option_count:
+            return line
+        is_ticked = self.get_option_at_index(index).value in self.selected
+        left, inner, right, *rest = line
+        look = (rest[0].style or Style()) + Style(meta=left.style.meta if left.style else None)
+        box = zip(("[", "x" if is_ticked else " ", "]"), (left, inner, right), strict=True)
+        return Strip([*(segment._replace(text=sign, style=look) for sign, segment in box), *rest])
 
 
 class Columns(Dialog[tuple[str, ...] | None]):
@@ -26,8 +44,9 @@ class Columns(Dialog[tuple[str, ...] | None]):
     ]
     DEFAULT_CSS = """
     Columns {
-        & > #box { width: 44; }
-        SelectionList { height: auto; max-height: 16; border: none; padding: 0; background: $surface; }
+        & > #box { width: 56; }
+        Ticks { height: auto; max-height: 16; margin-bottom: 1; }
+        Ticks, Ticks:focus { border: none; padding: 0; background: $surface; background-tint: 0%; }
     }
     """
 
@@ -38,9 +57,7 @@ class Columns(Dialog[tuple[str, ...] | None]):
 
     def body(self) -> ComposeResult:
         """A list to choose from."""
-        yield SelectionList[str](
-            *((column.title, column.key, column.key in self._shown) for column in self._columns)
-        )
+        yield Ticks(*((column.title, column.key, column.key in self._shown) for column in self._columns))
         yield Static("Where there is not room for all, the least important are left out.", classes="muted")
 
     def buttons(self) -> ComposeResult:
@@ -49,7 +66,7 @@ class Columns(Dialog[tuple[str, ...] | None]):
         yield Push("Done", id="do", kind="main")
 
     def on_mount(self) -> None:
-        self.query_one(SelectionList).focus()
+        self.query_one(Ticks).focus()
 
     def pressed(self, name: str) -> None:
         """It is meant."""
@@ -60,7 +77,7 @@ class Columns(Dialog[tuple[str, ...] | None]):
         if (cancel := self.query_one("#cancel", Push)).has_focus:
             cancel.action_press()
             return
-        chosen = set(self.query_one(SelectionList).selected)
+        chosen = set(self.query_one(Ticks).selected)
         self.dismiss(tuple(column.key for column in self._columns if column.key in chosen))
 
     def action_usual(self) -> None:
@@ -76,7 +93,8 @@ class Views(Dialog[tuple[SavedView, bool] | None]):
     DEFAULT_CSS = """
     Views {
         & > #box { width: 60; }
-        OptionList { height: auto; max-height: 12; border: none; padding: 0; background: $surface; }
+        OptionList { height: auto; max-height: 12; }
+        OptionList, OptionList:focus { border: none; padding: 0; background: $surface; background-tint: 0%; }
         Input { margin-top: 1; border: none; height: 1; padding: 0 1; background: $foreground 10%; }
         Input:focus { background: $foreground 20%; border: none; }
     }
