@@ -75,12 +75,12 @@ class Opening:
 
     def driver(self) -> type[Driver] | None:
         """The driver for Textual that leaves the picture where it is; None: the usual one will do."""
+        gc.freeze()
+        gc.enable()
         if self._before is None:
             return None
         from appliance.tui.opened_driver import opened_driver
 
-        gc.freeze()
-        gc.enable()
         return opened_driver(self._before)
 
     def _draw(self) -> None:
