@@ -80,7 +80,7 @@ class Database:
             elif noun == "event":
                 found = list(await tx.log.find(filter_, most=2000))
             else:
-                found = list(await tx.images.find(filter_))
+                found = [*await tx.images.find(filter_, trash=True), *await tx.images.arriving(filter_)]
         return {one.id for one in found}
 
     async def images(self) -> tuple[list[Osf], list[Di], list[ArrivingDi]]:

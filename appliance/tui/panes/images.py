@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC
 from typing import Any, ClassVar
@@ -213,6 +214,16 @@ class ImagesPane(FetchedPane[ImageRow]):
     def searched(self, record: ImageRow) -> str:
         """Its words, and the flavour to which it belongs."""
         return f"{record.osf.casefold()}\0{super().searched(record)}"
+
+    def apply(self, changed: Mapping[Key, ImageRow], gone: frozenset[Key] = frozenset()) -> None:
+        """With an image comes its flavour, last: whether that is shown depends on its images."""
+        records = self.all_records()
+        concerned = [*changed.values(), *(records[key] for key in gone if key in records)]
+        flavours = {
+            (0, row.osf_id): changed.get((0, row.osf_id), records.get((0, row.osf_id))) for row in concerned
+        }
+        last = {key: row for key, row in flavours.items() if row is not None and key not in gone}
+        super().apply({key: row for key, row in changed.items() if key not in last} | last, gone)
 
     def admits(self, record: ImageRow, passing: set[int]) -> bool:
         """An image that passes, and every flavour that has one."""
