@@ -224,14 +224,15 @@ class ActingApp(App[None]):
         filter_words = self._filter(noun, rows, by_id=by_id) if rows and verb.filters else []
         pane = self.pane
         names = [str(pane.name_of(row)) for row in rows] if pane is not None else []
-        what = self._what(action, rows)
+        what, word = self._what(action, rows), WORDS_OF_NOUNS[noun]
+        about = what or ("" if word in action.title else word)
         outcome = await self.push_screen_wait(
             VerbForm(
                 self.call,
                 noun,
                 verb,
-                title=f"{action.title}: {what}" if what else f"{action.title} {WORDS_OF_NOUNS[noun]}",
-                button=f"{action.title} {what}".strip(),
+                title=f"{action.title}: {what}" if what else f"{action.title} {about}".strip(),
+                button=action.title if action.single else f"{action.title} {about}".strip(),
                 whom=names,
                 filter_words=filter_words,
                 choices=await self.site.database.choices(),

@@ -166,7 +166,7 @@ VM_COLUMNS: tuple[Column[VmLine], ...] = (
         title="Name",
         cell=lambda vm, scene: (vm.name, failure_style(vm)),
         sort=lambda vm: natural(vm.name),
-        least=10,
+        least=13,
         most=32,
     ),
     Column(
@@ -183,7 +183,7 @@ VM_COLUMNS: tuple[Column[VmLine], ...] = (
         title="State",
         cell=state,
         sort=lambda vm: (STATE_ORDER[VmState(vm.state)], vm.failure is None, vm.phase),
-        least=16,
+        least=18,
         most=22,
     ),
     Column(

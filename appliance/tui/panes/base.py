@@ -85,11 +85,11 @@ class TablePane(Pane, Generic[R]):
     DEFAULT_CSS = """
     TablePane > #body { height: 1fr; layout: vertical; }
     TablePane > #body > Details { height: 40%; max-height: 16; display: none; }
-    TablePane > #body > Details { border-top: solid $panel-lighten-2; }
+    TablePane > #body > Details { border-top: solid $foreground 20%; }
     TablePane > #body.-details > Details { display: block; }
     TablePane > #body.-wide { layout: horizontal; }
     TablePane > #body.-wide > Details { width: 48; height: 1fr; max-height: 100%; }
-    TablePane > #body.-wide > Details { border-top: none; border-left: solid $panel-lighten-2; }
+    TablePane > #body.-wide > Details { border-top: none; border-left: solid $foreground 20%; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("slash", "filter", "Filter", show=False),

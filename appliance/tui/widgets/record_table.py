@@ -127,6 +127,7 @@ class RecordTable(ScrollView, Generic[R], can_focus=True):
         self._glyphs = glyphs
         self._scene = scene
         self._at = 0
+        self._rows = 0
         self._anchor: Key | None = None
         self._placed: list[Placed[R]] = []
         self._placed_in = -1
@@ -309,9 +310,13 @@ class RecordTable(ScrollView, Generic[R], can_focus=True):
             self._draw_what_differs()
 
     def on_resize(self, event: events.Resize) -> None:
-        """Other columns fit."""
+        """Other columns fit; who saw the cursor sees it still."""
+        rows = max(1, event.size.height - HEADER)
+        line = self._at - self.scroll_offset.y
+        was_seen = self.cursor is not None and 0 <= line < self._rows
+        self._rows = rows
         self._layout_columns()
-        self._rows_changed(self._line_of_cursor())
+        self._rows_changed(min(line, rows - 1) if was_seen else self._line_of_cursor())
 
     def action_move(self, by: int) -> None:
         """Put the cursor on a neighbour."""
