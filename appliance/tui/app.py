@@ -48,6 +48,7 @@ from appliance.tui.widgets.bars import HintBar, Tab, TabBar, TopBar
 from appliance.tui.widgets.command_log import CommandLog
 from appliance.tui.widgets.go_to import GoTo
 from appliance.tui.widgets.record_table import RecordTable
+from appliance.tui.widgets.scrollbars import use_whole_cells
 from appliance.tui.workers import start
 
 LOOK_S = 0.1
@@ -109,6 +110,7 @@ class QvdTui(GuestKeyboard, ActingApp):
         """By their names: looking for them among all widgets, many times a second, is dear."""
         escapes.lose_no_key()
         themes.register(self)
+        use_whole_cells()
         if (theme := remembered.text("theme")) in self.available_themes:
             self.theme = theme
 

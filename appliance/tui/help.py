@@ -10,7 +10,7 @@ from textual.content import Content
 from appliance.tui.panes.base import Pane, TablePane
 
 EVERYWHERE = (
-    ("1 … 9  :", "another pane, by number or by name"),
+    ("1 to 9  :", "another pane, by number or by name"),
     ("?", "this"),
     ("ctrl+p", "every action by name"),
     ("l", "the commands of this session, as qa takes them"),

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from syrupy.assertion import SnapshotAssertion
 
+from appliance.tui.glyphs import ASCII
 from tests.support import tui_rows
 from tests.support.tui_picture import Picture
 from tests.support.tui_scenes import ALL, SMALL, USUAL, Scene, played
@@ -55,6 +56,7 @@ async def test_looks(scene: Scene, looks: SnapshotAssertion) -> None:
             await stage.resize(size)
             picture = await stage.picture()
             assert [len(picture.strips), picture.strips[0].cell_length] == [size[1], size[0]]
+            assert picture.text.isascii() or scene.setting.glyphs is not ASCII
             name = "x".join(map(str, size))
             if looks(name=name) != str(picture):
                 differing.append(f"{scene} at {name} looks different:\n{picture.text}")
@@ -93,3 +95,10 @@ async def test_a_screen_that_was_resized_is_as_if_it_had_always_been_so(scene: S
         await stage.resize(USUAL)
         resized = await stage.picture()
     assert str(resized) == str(await picture_of(scene))
+
+
+@some("details-of-desktop")
+@pytest.mark.usefixtures("installation")
+async def test_the_row_at_the_cursor_stays_in_sight_when_details_take_its_room(scene: Scene) -> None:
+    async with played(scene, SMALL) as stage:
+        assert any(line.startswith("▸ office-6") for line in (await stage.picture()).lines)

@@ -62,8 +62,6 @@ class Board(Static):
         text-overflow: ellipsis;
     }
     Board.-alert { border: round $error; border-title-color: $text-error; }
-    .-ascii Board { border: ascii $foreground 20%; text-overflow: clip; }
-    .-ascii Board.-alert { border: ascii $error; }
     """
 
     class Resized(Message):

@@ -23,7 +23,6 @@ class TopBar(Static):
     TopBar { height: 1; width: 1fr; padding: 0 1; background: $primary-background; color: $text; }
     TopBar { text-wrap: nowrap; text-overflow: ellipsis; }
     TopBar.-down { background: $error-muted; }
-    .-ascii TopBar { text-overflow: clip; }
     """
 
     class Resized(Message):
