@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
+import contextlib
+import io
 import json
+import shutil
+import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 
@@ -87,6 +94,12 @@ class Installation:
         rows: list[dict[str, Any]] = self.ok(noun, "list", "-f", filter_, "-o", "json").json
         return rows
 
+    def founded(self) -> Installation:
+        """The same after `qa admin init`: a copy of one that was founded in this process before."""
+        shutil.copytree(_founded(), self.directory, dirs_exist_ok=True)
+        self.write_config()
+        return self
+
     def with_vm(self) -> Installation:
         """The same with user alice, OSF desktop, and VM web-1."""
         self.ok("user", "add", "login=alice", f"password-file={self.password('secret')}")
@@ -120,6 +133,17 @@ class Installation:
         """A transaction of somebody else."""
         async with self.store() as store, store.write() as tx:
             yield tx
+
+
+@cache
+def _founded() -> Path:
+    """A directory with an installation that nobody has used, for copies."""
+    directory = Path(tempfile.mkdtemp(prefix="qvd-founded-"))
+    atexit.register(shutil.rmtree, directory, ignore_errors=True)
+    silent = mock.Mock(readouterr=lambda: mock.Mock(out="", err=""))
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        Installation(directory, silent).ok("admin", "init", "--yes")
+    return directory
 
 
 def stored_password(qa: Installation, user_id: int) -> Secret | None:

@@ -18,9 +18,7 @@ from tests.support.qa import Installation
 @pytest.fixture
 def qa(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Installation:
     """An installation with a user, an OSF and a desktop."""
-    installation = Installation(tmp_path, capsys)
-    installation.ok("admin", "init", "--yes")
-    return installation.with_vm()
+    return Installation(tmp_path, capsys).founded().with_vm()
 
 
 @pytest.fixture

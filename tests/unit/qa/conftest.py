@@ -18,5 +18,4 @@ def bare(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Installation:
 @pytest.fixture
 def qa(bare: Installation) -> Installation:
     """An installation."""
-    bare.ok("admin", "init")
-    return bare
+    return bare.founded()

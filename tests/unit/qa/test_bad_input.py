@@ -306,7 +306,7 @@ def _named(verb: Verb, name: str) -> Argument:
 
 
 def _value(argument: Argument) -> str:
-    for text in ("x", "1", "yes", "10.9.0.3", "tag_moved"):
+    for text in ("x", "1", "yes", "10.9.0.3", "tag_moved", "/etc/hostname"):
         try:
             argument.parse(text)
         except (ValueError, UsageError, ConfigError):
