@@ -8,6 +8,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from textual.app import App
+from textual.notifications import SeverityLevel
 
 from appliance.errors import ApplianceError
 from appliance.tui.actions import KEYS, Action, Ask, How, chosen, count
@@ -52,6 +53,18 @@ class ActingApp(App[None]):
     def open_console(self, vm_id: int, name: str) -> None:
         """Show the console of a desktop."""
         raise NotImplementedError
+
+    def notify(
+        self,
+        message: str,
+        *,
+        title: str = "",
+        severity: SeverityLevel = "information",
+        timeout: float | None = None,
+        markup: bool = False,
+    ) -> None:
+        """Tell something in a corner: as text, since names may be in it, and those may look like markup."""
+        super().notify(message, title=title, severity=severity, timeout=timeout, markup=markup)
 
     async def call(self, words: Sequence[str], *, stdin: str = "", progress: Told | None = None) -> Outcome:
         """Call a verb, and keep its command and what came of it in the log."""
@@ -202,10 +215,10 @@ class ActingApp(App[None]):
         """Say what came of a call, where somebody should know."""
         if not outcome.ok:
             words = f"{outcome.line}\n{outcome.hint}" if outcome.hint else outcome.line
-            self.notify(words, title=f"{action.title} failed", severity="error", timeout=12, markup=False)
+            self.notify(words, title=f"{action.title} failed", severity="error", timeout=12)
         elif outcome.notes:
             notes = "\n".join(outcome.notes[:4])
-            self.notify(notes, title=outcome.line, severity="warning", timeout=8, markup=False)
+            self.notify(notes, title=outcome.line, severity="warning", timeout=8)
 
     def _unmark(self) -> None:
         pane = self.pane

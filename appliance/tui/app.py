@@ -390,9 +390,15 @@ class QvdTui(GuestKeyboard, ActingApp):
 
     def _acting(self, name: str, action: Action) -> Callable[[], None]:
         def act() -> None:
-            if self._at != name:
+            elsewhere = self._at != name
+            if elsewhere:
                 self._show_pane(name)
-            self.call_after_refresh(self.act, action)
+            if elsewhere and action.about_rows:
+                self.notify(
+                    f"{action.key}: with the row at the cursor, or the marked ones.", title=action.title
+                )
+            else:
+                self.call_after_refresh(self.act, action)
 
         return act
 

@@ -13,7 +13,8 @@ NAMES = {
     "qvd-light": "light ground, for bright rooms",
     "qvd-contrast": "black ground and pure colours, for tired eyes and bad screens",
     "qvd-colourblind": "blue and orange instead of green and red",
-    "textual-ansi": "the sixteen colours of the terminal itself",
+    "ansi-dark": "the sixteen colours of the terminal itself, on its dark ground",
+    "ansi-light": "the same on its light ground",
 }
 
 DARK = Theme(

@@ -259,6 +259,8 @@ class TablePane(Pane, Generic[R]):
     def action_sort(self, by: int) -> None:
         """Sort by a neighbour of the column that sorts now."""
         keys = [column.key for column in self.table.columns if column.sort is not None]
+        if not keys:
+            return
         at = keys.index(self.table.sort_key) if self.table.sort_key in keys else 0
         self.table.sort_by(keys[(at + by) % len(keys)])
 

@@ -27,8 +27,8 @@ R = TypeVar("R")
 HEADER = 1
 SAMPLED = 2000
 """How many rows are measured for the width of a column."""
-KEPT_ROWS = 500
-"""How many rows are kept as they were drawn, to be drawn quickly when they scroll."""
+KEPT_SCREENS = 2
+"""How many screens of rows are kept as they were drawn, to be drawn quickly when they scroll."""
 NO_RECORD = None
 
 
@@ -269,7 +269,7 @@ class RecordTable(ScrollView, Generic[R], can_focus=True):
         manner = (key == self.cursor, key in self.marks, self.has_focus)
         kept = self._kept.get(key)
         if kept is None or kept.cells != cells or kept.manner != manner:
-            if len(self._kept) >= KEPT_ROWS:
+            if len(self._kept) >= KEPT_SCREENS * self.size.height:
                 self._kept.clear()
             kept = self._kept[key] = Drawn(key, cells, manner, self._row(cells, manner, width))
         return kept
@@ -345,7 +345,7 @@ class RecordTable(ScrollView, Generic[R], can_focus=True):
 
     def action_mark_range(self) -> None:
         """Mark all rows from the one that was marked last to the cursor."""
-        start = self.listing.index_of(self._anchor) if self._anchor is not None else None
+        start = self.listing.index_of(self._anchor) if self._anchor in self.marks else None
         if self.cursor is None:
             return
         low, high = sorted((self._at if start is None else start, self._at))
