@@ -43,6 +43,7 @@ from appliance.tui.panes.vms import SessionsPane, VmsPane
 from appliance.tui.remembered import Remembered
 from appliance.tui.site import Site
 from appliance.tui.summary import summary
+from appliance.tui.textual_repairs import forget_removed_widgets
 from appliance.tui.view import clock
 from appliance.tui.widgets.bars import HintBar, Tab, TabBar, TopBar
 from appliance.tui.widgets.command_log import CommandLog
@@ -109,6 +110,7 @@ class QvdTui(GuestKeyboard, ActingApp):
         self._panes = {kind.name_: kind(site) for kind in PANES}
         """By their names: looking for them among all widgets, many times a second, is dear."""
         escapes.lose_no_key()
+        forget_removed_widgets()
         themes.register(self)
         use_whole_cells()
         if (theme := remembered.text("theme")) in self.available_themes:

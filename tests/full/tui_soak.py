@@ -40,12 +40,12 @@ LATEST_S = 20.0
 CLOSE, DOWN, TO_THE_TOP, DESKTOPS_PANE, ESCAPE = b"w", b"j", b"g", b"2", b"\x1b"
 LOOK_EVERY = 25
 """After how many attaches somebody looks at everything else."""
-LOOK_S = 0.3
+LOOK_S = 0.4
 SETTLE_S = 3.0
 LOOKS = (
     *(b"1", b"3", b"4", b"5", b"6", b"7", b"8", DESKTOPS_PANE),  # every pane
-    *(b"*", ESCAPE),  # all marked, none marked
-    *(b"?", ESCAPE, b"\x10", ESCAPE, b"x", ESCAPE),  # help, palette, a question that is not answered
+    *(b"*", ESCAPE, TO_THE_TOP),  # all marked, none marked
+    *(b"?", ESCAPE, b"\x10", ESCAPE, b"x", b"", ESCAPE),  # help, palette, a question that is not answered
     *(b"/", b"state=running\r", ESCAPE, ESCAPE),  # a filter
     *(b"\r", b"\r", b">", b"<"),  # details, another order
     *(b"l", b"l", DESKTOPS_PANE),  # the log of commands
