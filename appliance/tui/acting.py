@@ -17,6 +17,7 @@ from appliance.tui.panes.base import Pane
 from appliance.tui.remembered import Remembered
 from appliance.tui.site import Site
 from appliance.tui.widgets.command_log import CommandLog
+from appliance.tui.widgets.details import printable, printable_lines
 from appliance.tui.workers import start
 
 if TYPE_CHECKING:
@@ -64,6 +65,7 @@ class ActingApp(App[None]):
         markup: bool = False,
     ) -> None:
         """Tell something in a corner: as text, since names may be in it, and those may look like markup."""
+        message, title = printable_lines(message), printable(title)
         super().notify(message, title=title, severity=severity, timeout=timeout, markup=markup)
 
     async def call(self, words: Sequence[str], *, stdin: str = "", progress: Told | None = None) -> Outcome:

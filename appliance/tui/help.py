@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from textwrap import wrap
 
+from textual.binding import Binding
 from textual.content import Content
 
 from appliance.tui.panes.base import Pane, TablePane
@@ -47,13 +47,15 @@ ROOM = 68
 
 def explanation(pane: Pane | None, read_only: bool) -> Content:
     """The help of a pane; of the consoles with None."""
-    ours: Sequence[tuple[str, str]]
+    ours: list[tuple[str, str]]
     if pane is None:
-        about, ours, title = "The consoles of guests, several at once.", IN_CONSOLES, "Consoles"
+        about, title = "The consoles of guests, several at once.", "Consoles"
+        ours = list(IN_CONSOLES)
     else:
         about, title = pane.help_, pane.title
         actions = [one for one in pane.actions if not (read_only and one.changes)]
-        ours = tuple((one.key, f"{one.title}. {one.doc}") for one in actions)
+        ours = [(one.key, f"{one.title}. {one.doc}") for one in actions]
+        ours += [(one.key, f"{one.description}.") for one in own_keys(pane)]
     parts: list[tuple[str, str] | str] = [(f"{title}. ", "bold $text-primary"), f"{about}\n"]
     sections = [
         ("", ours),
@@ -69,3 +71,9 @@ def explanation(pane: Pane | None, read_only: bool) -> Content:
             parts += [(f"{key:<{WIDTH}}", "bold $text-accent"), f"{first}\n"]
             parts += [f"{'':<{WIDTH}}{line}\n" for line in more]
     return Content.assemble(*parts)
+
+
+def own_keys(pane: Pane) -> list[Binding]:
+    """The keys of a pane that no other has and that are no actions."""
+    bindings = [one for one in pane.BINDINGS if isinstance(one, Binding)]
+    return [one for one in bindings if not one.action.startswith("app.act(")]

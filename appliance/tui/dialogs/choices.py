@@ -16,6 +16,7 @@ from textual.widgets.option_list import Option
 from appliance.tui.columns import Column
 from appliance.tui.dialogs.dialog import Dialog, Push
 from appliance.tui.remembered import SavedView
+from appliance.tui.widgets.details import printable
 
 
 class Ticks(SelectionList[str]):
@@ -108,7 +109,7 @@ class Views(Dialog[tuple[SavedView, bool] | None]):
     def body(self) -> ComposeResult:
         """The list, and a name for another."""
         if self._views:
-            yield OptionList(*(Option(_told(view)) for view in self._views), markup=False)
+            yield OptionList(*(Option(printable(_told(view))) for view in self._views), markup=False)
         else:
             yield Static("None is saved yet.", classes="muted")
         yield Input(placeholder="a name, to save how the table looks now", max_length=40, compact=True)

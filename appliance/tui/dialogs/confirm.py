@@ -12,6 +12,7 @@ from textual.content import Content
 from textual.widgets import Input, Static
 
 from appliance.tui.dialogs.dialog import Dialog, Item, Push, Twin, glyphs_of
+from appliance.tui.widgets.details import printable
 
 NAMED = 24
 """How many of those concerned are named."""
@@ -60,7 +61,7 @@ class Confirm(Dialog[bool]):
         self._notes = list(notes)
         self._calls = calls
         self._dangerous = dangerous
-        self._typed = typed
+        self._typed = None if typed is None else printable(typed).strip()
         self.SCROLLS = "#costs" if self._costs or self._notes else "#whom"
 
     def body(self) -> ComposeResult:
@@ -129,7 +130,7 @@ def named(names: Sequence[str]) -> Content:
         return Content("")
     parts: list[Content | str] = []
     for name in names[:NAMED]:
-        parts += ([", "] if parts else []) + [Content.styled(name, "bold")]
+        parts += ([", "] if parts else []) + [Content.styled(printable(name), "bold")]
     if len(names) > NAMED:
         parts.append(f" and {len(names) - NAMED:,} more")
     return Content("").join([part if isinstance(part, Content) else Content(part) for part in parts])

@@ -23,6 +23,7 @@ from textual.worker import Worker
 
 from appliance.tui.calls import twin
 from appliance.tui.glyphs import ASCII, FULL, Glyphs
+from appliance.tui.widgets.details import printable, printable_lines
 
 T = TypeVar("T")
 TWIN_LINES = 4
@@ -81,7 +82,7 @@ class Push(Static, can_focus=True):
 
     def __init__(self, label: str, *, id: str, kind: str = "", disabled: bool = False) -> None:  # noqa: A002
         super().__init__(id=id, classes=f"-{kind}" if kind else None, disabled=disabled)
-        self.label = label
+        self.label = printable(label)
 
     def render(self) -> Content:
         """The label, behind a sign if it has the focus."""
@@ -127,7 +128,7 @@ class Item(Horizontal):
     def __init__(self, sign: str, sentence: str, kind: str = "") -> None:
         super().__init__(classes=kind or None)
         self._sign = sign
-        self._sentence = sentence
+        self._sentence = printable_lines(sentence)
 
     def compose(self) -> ComposeResult:
         """The sign, and the sentence in a column of its own."""
@@ -156,7 +157,7 @@ class Twin(Static):
 
     def tell(self, calls: Sequence[Sequence[str]]) -> None:
         """Show the commands; of many, the first."""
-        self._commands = [twin(words) for words in calls]
+        self._commands = [printable(twin(words)) for words in calls]
         self.display = bool(calls)
         self.refresh(layout=True)
 
@@ -215,7 +216,7 @@ class Dialog(ModalScreen[T]):
 
     def __init__(self, title: str, *, danger: bool = False) -> None:
         super().__init__()
-        self.heading = title
+        self.heading = printable(title)
         self.set_class(danger, "-danger")
 
     def dismiss(self, result: T | None = None) -> AwaitComplete:

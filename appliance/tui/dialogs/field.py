@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from textual.app import ComposeResult
@@ -15,6 +15,7 @@ from textual.suggester import SuggestFromList
 from textual.widgets import Input, Static
 
 from appliance.errors import ConfigError, UsageError
+from appliance.tui.widgets.details import printable, printable_lines
 
 ACRONYMS = {"di": "DI", "osf": "OSF", "ip": "IP", "cpus": "CPUs", "vm": "VM", "io": "I/O"}
 LABEL_WIDTH = 22
@@ -132,13 +133,13 @@ class Field(Vertical):
 
     def __init__(self, question: Question) -> None:
         super().__init__()
-        self.question = question
+        self.question = replace(question, value=printable(question.value))
         self.problem: str | None = None
 
     def compose(self) -> ComposeResult:
         """Label, answer, and room for a word about it."""
         with Horizontal(classes="line"):
-            label = Content(self.question.label)
+            label = Content(printable(self.question.label))
             yield Static(
                 label + Content.styled(" *", "$text-warning") if self.question.required else label,
                 classes="label",
@@ -208,4 +209,4 @@ class Field(Vertical):
     def _say(self, words: str, kind: str) -> None:
         feedback = self.query_one(".feedback", Static)
         feedback.set_classes(f"feedback -{kind} -told" if words else "feedback")
-        feedback.update(Content(words))
+        feedback.update(Content(printable_lines(words)))

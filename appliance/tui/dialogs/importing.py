@@ -30,6 +30,7 @@ from appliance.tui.calls import Calls, Outcome
 from appliance.tui.dialogs import times
 from appliance.tui.dialogs.dialog import Push, glyphs_of
 from appliance.tui.dialogs.form import HARD, SOFT, VerbForm
+from appliance.tui.widgets.details import printable
 
 ASKED = ("path", "osf", "version", "notes", SOFT, HARD, "delete")
 SIZES = ("B", "KiB", "MiB", "GiB", "TiB")
@@ -198,7 +199,7 @@ class Importing(VerbForm):
     async def _show_stage(self, path: str) -> None:
         self._bytes = await in_thread(_size, self._staging, path)
         self.set_class(True, "-importing")
-        self.query_one("#file", Static).update(Content(f"{Path(path).name}  {size(self._bytes)}"))
+        self.query_one("#file", Static).update(Content(f"{printable(Path(path).name)}  {size(self._bytes)}"))
         self._draw("beginning", 0.0)
         leave = self.query_one("#cancel", Push)
         leave.relabel("Leave it running")
@@ -255,7 +256,8 @@ class Importing(VerbForm):
 
     def _line(self, one: Candidate, width: int) -> Content:
         changed = times.shown(one.changed.astimezone(self.now.tzinfo), self.now)
-        name = set_cell_size(one.name, max(width, cell_len(one.name)))
+        shown = printable(one.name)
+        name = set_cell_size(shown, max(width, cell_len(shown)))
         return Content.assemble(name, (f"  {size(one.size):>9}  {changed}", "$foreground-muted"))
 
     def _point(self) -> None:

@@ -12,6 +12,7 @@ from textual.widgets import Static
 
 from appliance.tui.calls import Outcome
 from appliance.tui.dialogs.dialog import Dialog, Push, Twin
+from appliance.tui.widgets.details import printable_lines
 
 
 class Message(Dialog[None]):
@@ -47,7 +48,7 @@ class Message(Dialog[None]):
         wide: bool = False,
     ) -> None:
         super().__init__(title, danger=danger)
-        self._text = Content(text) if isinstance(text, str) else text
+        self._text = Content(printable_lines(text)) if isinstance(text, str) else text
         self._hint = hint
         self._call = call
         self.set_class(wide, "-wide")

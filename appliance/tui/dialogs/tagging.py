@@ -18,6 +18,7 @@ from appliance.tui.calls import Outcome
 from appliance.tui.dialogs.dialog import glyphs_of
 from appliance.tui.dialogs.form import VerbForm
 from appliance.tui.glyphs import Glyphs
+from appliance.tui.widgets.details import printable
 
 PAUSE_S = 0.3
 """How long nothing must be written before a rehearsal begins."""
@@ -164,6 +165,7 @@ def _image(number: int | None, versions: Mapping[int, str], none: str) -> str:
 
 
 def _cut(text: str, width: int, ellipsis: str) -> str:
+    text = printable(text)
     if cell_len(text) > width - 1:
         text = set_cell_size(text, width - 2) + ellipsis
     return set_cell_size(text, width)

@@ -80,7 +80,7 @@ def render(title: str, sections: Sequence[Section]) -> Content:
         for label, (text, style) in section.lines:
             shown = printable(text)
             if label:
-                parts.append((f"{label:<{LABEL_WIDTH}} ", "$text-muted"))
+                parts.append((f"{printable(label):<{LABEL_WIDTH}} ", "$text-muted"))
             parts.append((shown, PAINT[style]) if PAINT[style] else shown)
             parts.append("\n")
     return Content.assemble(*parts)
@@ -89,3 +89,8 @@ def render(title: str, sections: Sequence[Section]) -> Content:
 def printable(text: str) -> str:
     """The text without anything that moves a cursor or colours."""
     return text if text.isprintable() else "".join(char if char.isprintable() else " " for char in text)
+
+
+def printable_lines(text: str) -> str:
+    """The same of a text of several lines."""
+    return "\n".join(map(printable, text.split("\n")))
