@@ -26,15 +26,30 @@ VIEWS = [
     {"pane": "vms", "name": "due first", "sort": "hard"},
     {"pane": "vms", "name": "trouble", "filter": "state=zombie", "sort": "state", "reverse": True},
 ]
-CONSOLE = (
-    b"\r\nDebian GNU/Linux 12 office-3 console\r\n\r\noffice-3 login: alice\r\nPassword: \r\n"
-    b"Last login: Mon Nov 23 08:12:40 UTC 2026 on console\r\n"
-    b"\x1b[1;32malice@office-3\x1b[0m:\x1b[1;34m~\x1b[0m$ ls --color\r\n"
-    b"\x1b[1;34mDesktop\x1b[0m  \x1b[1;34mDocuments\x1b[0m  \x1b[1;32mbackup.sh\x1b[0m  notes.txt\r\n"
-    b"\x1b[1;32malice@office-3\x1b[0m:\x1b[1;34m~\x1b[0m$ systemctl is-system-running\r\n"
-    b"\x1b[32mrunning\x1b[0m\r\n"
-    b"\x1b[1;32malice@office-3\x1b[0m:\x1b[1;34m~\x1b[0m$ "
-)
+PROMPT = "\x1b[1;32malice@office-3\x1b[0m:\x1b[1;34m~\x1b[0m$ "
+STARTED = "[\x1b[1;32m  OK  \x1b[0m] "
+CONSOLE = "\r\n".join(
+    [
+        f"{STARTED}Started \x1b[1msystemd-logind.service\x1b[0m - User Login Management.",
+        f"{STARTED}Reached target \x1b[1mmulti-user.target\x1b[0m - Multi-User System.",
+        f"{STARTED}Started \x1b[1mqvd-vma.service\x1b[0m - Agent of the desktop.",
+        "",
+        "Debian GNU/Linux 12 office-3 console",
+        "",
+        "office-3 login: alice",
+        "Password:",
+        "Last login: Mon Nov 23 08:12:40 UTC 2026 on console",
+        f"{PROMPT}ls --color",
+        "\x1b[1;34mDesktop\x1b[0m  \x1b[1;34mDocuments\x1b[0m  \x1b[1;32mbackup.sh\x1b[0m  notes.txt",
+        f"{PROMPT}systemctl is-system-running",
+        "\x1b[32mrunning\x1b[0m",
+        f"{PROMPT}df -h --output=target,size,pcent /home",
+        "Mounted on  Size Use%",
+        "/home        10G  37%",
+        PROMPT,
+    ]
+).encode()
+OTHER_CONSOLE = b"\r\nDebian GNU/Linux 12 office-6 console\r\n\r\noffice-6 login: "
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,7 +140,11 @@ CONSOLES = pane("9", "No console is open")
 
 
 async def console(stage: Stage) -> None:
-    """A console with somebody at its keys."""
+    """A console with somebody at its keys, and another one behind it."""
+    await pane("2", "office-6", cursor=6)(stage)
+    await stage.press("c")
+    await stage.until_shown("login:", "you write")
+    await stage.press("ctrl+right_square_bracket", "escape")
     await VMS(stage)
     await stage.press("c")
     await stage.until_shown("systemctl", "you write")
@@ -149,11 +168,11 @@ PANES = tuple(
     )
 )
 CONSOLE_SCENES = (
-    Scene(name="console-typing", steps=console, setting=Setting(consoles={3: CONSOLE})),
+    Scene(name="console-typing", steps=console, setting=Setting(consoles={3: CONSOLE, 6: OTHER_CONSOLE})),
     Scene(
         name="console-commands",
         steps=keys(console, "ctrl+right_square_bracket", shown=("take over",)),
-        setting=Setting(consoles={3: CONSOLE}),
+        setting=Setting(consoles={3: CONSOLE, 6: OTHER_CONSOLE}),
     ),
 )
 
@@ -253,9 +272,10 @@ DIALOGS = tuple(
         ("filter-nothing", keys(VMS, "slash", '"nobody', shown=("Nothing matches",))),
         ("go-to", keys(VMS, "colon", '"ima', shown=("images",))),
         ("refusal", keys(marked(VMS, 4), "x", shown=("not running",))),
-        ("command-log", keys(done, "l")),
     )
 )
+COMMANDS = (Scene(name="command-log", steps=keys(done, "l"), sizes=TWO_SIZES),)
+"""Where there is room for the history of a desktop, it tells when the command was really given."""
 
 # Odd installations
 
@@ -304,8 +324,7 @@ SPECIAL = (
 
 async def dead(stage: Stage) -> None:
     """The daemon has been away for a while."""
-    await stage.clock.advance(83)
-    stage.app._tell_state()
+    await stage.pass_time(83)
     await stage.until_shown("daemon down 00:01:23")
 
 
@@ -343,4 +362,17 @@ THEMES = tuple(
         ("confirm", keys(marked(VMS, 3, 6, 9), "x", shown=("Stop 3 desktops",))),
     )
 )
-ALL = (*PANES, *CONSOLE_SCENES, *DIALOGS, *SPECIAL, *DEAD, *PLAIN_SIGNS, *READ_ONLY, *THEMES)
+ALL = (*PANES, *CONSOLE_SCENES, *DIALOGS, *COMMANDS, *SPECIAL, *DEAD, *PLAIN_SIGNS, *READ_ONLY, *THEMES)
+
+IN_DOCS: dict[str, tuple[str, Size]] = {
+    "dashboard": ("dashboard", (120, 36)),
+    "vms": ("details-of-desktop", (120, 40)),
+    "tagging": ("tagging", (120, 34)),
+    "console": ("console-typing", (120, 30)),
+}
+"""The screens that documents show, and their sizes."""
+
+
+def named(name: str) -> Scene:
+    """A scene by its name."""
+    return next(scene for scene in ALL if scene.name == name)

@@ -16,6 +16,7 @@ from math import sin
 from pathlib import Path
 from typing import Any
 
+from textual.events import Paste
 from textual.pilot import Pilot
 from textual.widgets import Input
 from textual.worker import WorkerState
@@ -160,10 +161,10 @@ class Stage:
     size: tuple[int, int]
 
     async def press(self, *keys: str) -> None:
-        """Press keys by their names; what begins with a quote is a text."""
+        """Press keys by their names; what begins with a quote is a text, and is pasted."""
         for key in keys:
             if key.startswith('"'):
-                await self.pilot.press(*map(_key, key[1:]))
+                self.app.post_message(Paste(key[1:]))
             else:
                 await self.pilot.press(key)
             await self.pilot.pause()
@@ -188,6 +189,11 @@ class Stage:
         except TimeoutError as exc:
             missing = [text for text in texts if text not in shown]
             raise AssertionError(f"{missing} is not on the screen:\n{shown}") from exc
+
+    async def pass_time(self, seconds: float) -> None:
+        """Let time pass, and the TUI see it."""
+        await self.clock.advance(seconds)
+        self.app._second()
 
     @property
     def table(self) -> RecordTable[Any]:
@@ -281,20 +287,3 @@ async def on_stage(setting: Setting) -> AsyncIterator[Stage]:
             await stage.until(lambda: site.daemon_down_since is not None)
         app._second()
         yield stage
-
-
-def _key(char: str) -> str:
-    names = {
-        " ": "space",
-        "=": "equals_sign",
-        "-": "minus",
-        "*": "asterisk",
-        ",": "comma",
-        "/": "slash",
-        ":": "colon",
-        "+": "plus",
-        "(": "left_parenthesis",
-        ")": "right_parenthesis",
-        ".": "full_stop",
-    }
-    return names.get(char, char)

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from syrupy.assertion import SnapshotAssertion
 from syrupy.extensions.single_file import SingleFileSnapshotExtension, WriteMode
+
+from tests.support import tui_rows
+from tests.support.tui_scenes import Scene
+
+FILLS = {fill.__name__: fill for fill in (tui_rows.nothing, tui_rows.company, tui_rows.crowd)}
+FILLS |= {fill.__name__: fill for fill in (tui_rows.long_names, tui_rows.ill)}
 
 
 class TextPicture(SingleFileSnapshotExtension):
@@ -49,3 +57,43 @@ def own_folder(tmp_path: Path) -> Iterator[Path]:
     os.chdir(tmp_path)
     yield tmp_path
     os.chdir(before)
+
+
+@pytest.fixture(scope="module")
+def modules_are_no_garbage() -> Iterator[None]:
+    """What was loaded before is left alone by whoever collects garbage."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
+@pytest.fixture
+def garbage_later(modules_are_no_garbage: None) -> Iterator[None]:
+    """Garbage is collected after a test: in between, most of the thousands of parts of a screen live."""
+    gc.disable()
+    yield
+    gc.enable()
+    gc.collect()
+
+
+@pytest.fixture(scope="session")
+def databases(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The databases by name, each made when it is wanted first."""
+    made: dict[str, Path] = {}
+
+    def of(name: str) -> Path:
+        if name not in made:
+            database = tmp_path_factory.mktemp(name) / "qvd.db"
+            tui_rows.build(database, FILLS[name])
+            made[name] = database
+        return made[name]
+
+    return of
+
+
+@pytest.fixture
+def installation(scene: Scene, databases: Callable[[str], Path], own_folder: Path) -> None:
+    """The installation of a scene, below the current directory."""
+    (own_folder / "storage").mkdir()
+    shutil.copyfile(databases(scene.fixture), own_folder / "storage" / "qvd.db")

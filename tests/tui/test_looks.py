@@ -6,45 +6,16 @@ style of each cell as a letter.
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Callable
-from pathlib import Path
-
 import pytest
 from syrupy.assertion import SnapshotAssertion
 
 from appliance.tui.glyphs import ASCII
-from tests.support import tui_rows
 from tests.support.tui_picture import Picture
 from tests.support.tui_scenes import ALL, SMALL, USUAL, Scene, played
 
 ROUNDED = 3
 """By how much a grey may differ if it was mixed of greys, instead of made of the mixed colour."""
-pytestmark = pytest.mark.usefixtures("in_utc", "plain_terminal", "own_folder")
-FILLS = {fill.__name__: fill for fill in (tui_rows.nothing, tui_rows.company, tui_rows.crowd)}
-FILLS |= {fill.__name__: fill for fill in (tui_rows.long_names, tui_rows.ill)}
-
-
-@pytest.fixture(scope="session")
-def databases(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """The databases by name, each made when it is wanted first."""
-    made: dict[str, Path] = {}
-
-    def of(name: str) -> Path:
-        if name not in made:
-            database = tmp_path_factory.mktemp(name) / "qvd.db"
-            tui_rows.build(database, FILLS[name])
-            made[name] = database
-        return made[name]
-
-    return of
-
-
-@pytest.fixture
-def installation(scene: Scene, databases: Callable[[str], Path], own_folder: Path) -> None:
-    """The installation of a scene, below the current directory."""
-    (own_folder / "storage").mkdir()
-    shutil.copyfile(databases(scene.fixture), own_folder / "storage" / "qvd.db")
+pytestmark = pytest.mark.usefixtures("in_utc", "plain_terminal", "own_folder", "garbage_later")
 
 
 @pytest.mark.parametrize("scene", ALL, ids=str)
