@@ -38,9 +38,10 @@ FEW = 2
 """So many more of a few things, such as descriptors, are no growth."""
 LATEST_S = 20.0
 CLOSE, DOWN, TO_THE_TOP, DESKTOPS_PANE, ESCAPE = b"w", b"j", b"g", b"2", b"\x1b"
-LOOK_EVERY = 25
+LOOK_EVERY = 50
 """After how many attaches somebody looks at everything else."""
-LOOK_S = 0.4
+LOOK_S, FIRST_LOOK_S = 0.5, 1.5
+"""For how long somebody looks at each thing; the first time much must be loaded."""
 SETTLE_S = 3.0
 LOOKS = (
     *(b"1", b"3", b"4", b"5", b"6", b"7", b"8", DESKTOPS_PANE),  # every pane
@@ -107,6 +108,7 @@ def soak(folder: Path) -> tuple[Weight, Weight, int]:
         program.shows(b"user", after=program.begun, limit_s=LATEST_S)
         with hkd(folder, site, planned, serves=False) as done:
             last_change = time.monotonic() + CHANGES / tui_site.PER_S
+            look_around(program, FIRST_LOOK_S)
             for number in range(ATTACHES):
                 attach(program, number % GUESTS)
                 if (number + 1) % LOOK_EVERY == 0:
@@ -134,11 +136,11 @@ def attach(program: Terminal, place: int) -> None:
     program.shows(b"desk-00001", after=at, limit_s=LATEST_S)
 
 
-def look_around(program: Terminal) -> None:
+def look_around(program: Terminal, each_s: float = LOOK_S) -> None:
     """Do what else an administrator does."""
     for keys in LOOKS:
         program.send(keys)
-        time.sleep(LOOK_S)
+        time.sleep(each_s)
 
 
 def weigh(program: Terminal, told: Path) -> Weight:
