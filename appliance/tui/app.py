@@ -56,7 +56,7 @@ LOOK_S = 0.1
 """How often the database is asked whether anything was committed."""
 TROUBLE_S = 1.0
 """How often, while it cannot be read."""
-TELL_S = 0.25
+TELL_S = 0.5
 """How often the top bar counts anew while much happens; what happens now and then, it tells at once."""
 RETRY_S = 1.0
 """How often a daemon that is down is tried."""
@@ -180,7 +180,9 @@ class QvdTui(GuestKeyboard, ActingApp):
             self._in_trouble(None)
             if delta is not None:
                 self.take(delta)
-            if self._counts_differ and self._pauses.monotonic() >= self._told_at + TELL_S:
+            now = self._pauses.monotonic()
+            if self._counts_differ and now >= self._told_at + TELL_S:
+                self._told_at = now
                 self._tell_state()
             await self._pauses.sleep(LOOK_S)
 
@@ -245,7 +247,7 @@ class QvdTui(GuestKeyboard, ActingApp):
 
     def _tell_state(self) -> None:
         """Say in the top bar how things are."""
-        self._counts_differ, self._told_at = False, self._pauses.monotonic()
+        self._counts_differ = False
         site, signs = self.site, self.site.glyphs
         state: tuple[str, str] | None = None
         if self._trouble is not None:
