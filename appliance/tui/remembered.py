@@ -64,14 +64,8 @@ class Remembered:
 
     def views(self, pane: str) -> list[SavedView]:
         """The views saved for a pane."""
-        saved = self._values.get("views")
-        found = []
-        for one in saved if isinstance(saved, list) else []:
-            with suppress(TypeError):
-                view = SavedView(**{**one, "columns": tuple(one.get("columns", ()))})
-                if view.pane == pane:
-                    found.append(view)
-        return found
+        found = [_view(one) for one in self._all_views()]
+        return [view for view in found if view is not None and view.pane == pane]
 
     def set_text(self, name: str, value: str) -> str | None:
         """Keep one value; why it could not be written, if so."""
@@ -118,3 +112,16 @@ class Remembered:
                 draft.unlink(missing_ok=True)
             return f"{self._file} cannot be written: {exc.strerror}"
         return None
+
+
+def _view(saved: Mapping[str, Any]) -> SavedView | None:
+    """A view, if the file holds one: people edit files, and versions differ."""
+    texts = {name: saved.get(name, "") for name in ("pane", "name", "filter")}
+    columns, sort = saved.get("columns", []), saved.get("sort")
+    if not all(isinstance(text, str) for text in texts.values()) or not (texts["pane"] and texts["name"]):
+        return None
+    if not isinstance(columns, list) or not all(isinstance(key, str) for key in columns):
+        return None
+    if not isinstance(sort, str | None):
+        return None
+    return SavedView(**texts, sort=sort, reverse=saved.get("reverse") is True, columns=tuple(columns))

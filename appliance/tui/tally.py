@@ -55,6 +55,8 @@ class Tally:
         self.osfs[vm.osf] += by
         self.osfs_running[vm.osf] += by * (vm.state == VmState.RUNNING)
         self.osfs_outdated[vm.osf] += by * vm.outdated
+        if not self.osfs[vm.osf]:
+            del self.osfs[vm.osf]
         if vm.di_id is not None:
             self.running[vm.di_id] += by
         if vm.next_di_id is not None:

@@ -23,6 +23,8 @@ from typing import Any
 
 import pytest
 from textual import events
+from textual.drivers.headless_driver import HeadlessDriver
+from textual.geometry import Size
 from textual.keys import REPLACED_KEYS, _character_to_key, _get_unicode_name_from_key
 from textual.pilot import Pilot
 
@@ -232,6 +234,14 @@ class Seat:
             async with asyncio.timeout(30):
                 while waiting and self.app._exception is None:
                     await asyncio.sleep(0.001)
+
+    async def resize(self, columns: int, lines: int) -> None:
+        """Give the terminal another size."""
+        size = Size(columns, lines)
+        assert isinstance(self.app._driver, HeadlessDriver)
+        self.app._driver._size = size
+        self.app.post_message(events.Resize(size, size))
+        await self.settle()
 
     async def write(self, text: str) -> None:
         """Write a text into what has the focus, and keeps it."""

@@ -315,19 +315,19 @@ async def test_any_size_of_terminal_is_borne(office: Office, size: tuple[int, in
         await seat.point("desk-2")
         for number in range(1, len(PANES) + 2):
             await seat.press(str(number))
-            await seat.pilot.resize_terminal(*size)
+            await seat.resize(*size)
             for key in ("down", "G", "g", "enter", "slash", "escape", "escape"):
                 seat.strike(key)
             await seat.settle()
-            await seat.pilot.resize_terminal(80, 24)
+            await seat.resize(80, 24)
         await seat.go("vms")
         for key in ("x", "e", "p", "f2", "f3", "question_mark", "D"):
             await seat.point("desk-1" if key == "D" else "desk-2")
             await seat.press(key)
             await seat.asked()
-            await seat.pilot.resize_terminal(*size)
+            await seat.resize(*size)
             await seat.press("tab", "down")
-            await seat.pilot.resize_terminal(80, 24)
+            await seat.resize(80, 24)
             await seat.press("escape")
             await seat.answered()
         assert seat.here == "desk-1"
