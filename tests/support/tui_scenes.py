@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 
 from appliance.tui.glyphs import ASCII
 from tests.support.tui_rows import NOW
-from tests.support.tui_site import HERE, Setting, Stage, arriving, on_stage
+from tests.support.tui_site import HERE, ROUNDS, Setting, Stage, arriving, on_stage
 
 Size = tuple[int, int]
 SMALL, USUAL, LARGE = (80, 24), (120, 40), (200, 60)
@@ -71,7 +71,9 @@ class Scene:
 @asynccontextmanager
 async def played(scene: Scene, size: Size | None = None) -> AsyncIterator[Stage]:
     """The scene, on an installation that is already below the current directory."""
-    setting = replace(scene.setting, size=size or scene.sizes[0], running=USING.get(scene.fixture, ()))
+    rounds = ROUNDS if "dashboard" in scene.name else 1
+    running = USING.get(scene.fixture, ())
+    setting = replace(scene.setting, size=size or scene.sizes[0], running=running, rounds=rounds)
     with arriving(ARRIVING, scene.imports):
         async with on_stage(setting) as stage:
             await scene.steps(stage)

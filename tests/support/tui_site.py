@@ -99,8 +99,9 @@ class StagedCaller(Caller):
 class StagedDaemon:
     """The part of a daemon to which the TUI listens: what is used, and consoles."""
 
-    def __init__(self, running: Sequence[int]) -> None:
+    def __init__(self, running: Sequence[int], rounds: int) -> None:
         self._running = running
+        self._first = ROUNDS - rounds
         self._lines: dict[VmId, PtyLine] = {}
 
     @asynccontextmanager
@@ -125,7 +126,7 @@ class StagedDaemon:
                 line.__exit__(None, None, None)
 
     async def _samples(self, stream: Stream, request: Mapping[str, object]) -> None:
-        for number in range(ROUNDS):
+        for number in range(self._first, ROUNDS):
             stream.offer(FrameKind.EVENT, {"host": host(number), "vms": self._used(number), "more": False})
         await stream.receive()
 
@@ -245,6 +246,8 @@ class Setting:
     daemon: bool = True
     running: Sequence[int] = ()
     """The desktops that use something."""
+    rounds: int = 1
+    """How often the daemon tells what is used; the last time is always the same."""
     consoles: Mapping[int, bytes] = field(default_factory=dict)
     glyphs: Glyphs = FULL
     theme: str | None = None
@@ -268,7 +271,7 @@ async def on_stage(setting: Setting) -> AsyncIterator[Stage]:
         read_only=setting.read_only,
         who="root on pts/0",
     )
-    daemon = StagedDaemon(setting.running)
+    daemon = StagedDaemon(setting.running, setting.rounds)
     app = QvdTui(site, clock, Remembered(None, dict(setting.remembered)))
     app.animation_level = "none"
     setattr(app, "NOTIFICATION_TIMEOUT", 600)  # noqa: B010 - of the class, else

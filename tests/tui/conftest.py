@@ -7,6 +7,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -60,21 +61,21 @@ def own_folder(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="module")
-def modules_are_no_garbage() -> Iterator[None]:
-    """What was loaded before is left alone by whoever collects garbage."""
+def garbage() -> Iterator[Iterator[int]]:
+    """Garbage is collected now and then: the thousands of parts of a screen live for as long as it does."""
     gc.collect()
     gc.freeze()
-    yield
+    gc.disable()
+    yield count(1)
+    gc.enable()
     gc.unfreeze()
 
 
 @pytest.fixture
-def garbage_later(modules_are_no_garbage: None) -> Iterator[None]:
-    """Garbage is collected after a test: in between, most of the thousands of parts of a screen live."""
-    gc.disable()
-    yield
-    gc.enable()
-    gc.collect()
+def garbage_later(garbage: Iterator[int]) -> None:
+    """Collect what some tests before this one have left."""
+    if next(garbage) % 10 == 0:
+        gc.collect()
 
 
 @pytest.fixture(scope="session")
