@@ -127,7 +127,7 @@ def blocked(vm: VmLine, scene: Scene) -> Cell:
     """Whether users are kept out, and why."""
     if not vm.blocked:
         return "", "plain"
-    why = "by hand" if vm.block_cause == "admin" else "image fails"
+    why = "by hand" if vm.block_cause == "admin" else "bad image"
     return f"{scene.glyphs.blocked} {why}", "bad"
 
 

@@ -102,7 +102,7 @@ def test_what_kept_users_out_is_told() -> None:
     scene = Scene(NOW)
     assert view.blocked(line(), scene) == ("", "plain")
     assert view.blocked(line(blocked=1, block_cause="admin"), scene) == ("⊘ by hand", "bad")
-    assert view.blocked(line(blocked=1, block_cause="image"), scene) == ("⊘ image fails", "bad")
+    assert view.blocked(line(blocked=1, block_cause="image"), scene) == ("⊘ bad image", "bad")
 
 
 def test_who_is_there_is_told() -> None:
