@@ -31,6 +31,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ApplianceError as exc:
         print(f"Error: {exc}", file=sys.stderr)
         return FAILED
+    except KeyboardInterrupt:  # before Textual takes the keys
+        return FAILED
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -48,30 +50,45 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(config_file: Path | None, *, read_only: bool) -> int:
-    from appliance.storage.live import LiveReader
-    from appliance.tui.app import QvdTui
-    from appliance.tui.calls import Caller
-    from appliance.tui.database import Database
+    from appliance.tui.columns import Scene
     from appliance.tui.glyphs import glyphs_for
+    from appliance.tui.opening import Opening
     from appliance.tui.remembered import Remembered, usual_file
-    from appliance.tui.site import Site, database_path
+    from appliance.tui.where import database_path
 
     settings = config.read_file(config.find_file(config_file))
     config.vetted(settings.written, settings.source)
-    LiveReader(database_path(settings)).close()
     clock = SystemClock()
-    site = Site(
-        config_file=config_file,
-        settings=settings,
-        database=Database(settings),
-        caller=Caller(config_file),
-        calendar=clock,
-        glyphs=glyphs_for(os.environ, locale.getencoding()),
+    glyphs = glyphs_for(os.environ, locale.getencoding())
+    remembered = Remembered.read(usual_file(os.environ))
+    opening = Opening(
+        database_path(settings),
+        remembered,
+        Scene(clock.now(), glyphs),
+        node=settings[config.NODENAME],
         read_only=read_only,
-        who=_who(),
     )
-    app = QvdTui(site, clock, Remembered.read(usual_file(os.environ)))
-    app.run()
+    with opening:
+        from appliance.tui.app import QvdTui
+        from appliance.tui.calls import Caller
+        from appliance.tui.database import Database
+        from appliance.tui.site import Site
+
+        site = Site(
+            config_file=config_file,
+            settings=settings,
+            database=Database(settings),
+            caller=Caller(config_file),
+            calendar=clock,
+            glyphs=glyphs,
+            read_only=read_only,
+            who=_who(),
+            tally=opening.tally,
+            _reader=opening.reader,
+        )
+        app = QvdTui(site, clock, remembered)
+        app.driver_class = opening.driver() or app.driver_class
+        app.run()
     return app.return_code or DONE
 
 

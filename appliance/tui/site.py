@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, TypeVar
 from appliance import config
 from appliance.clock import Calendar
 from appliance.config import Settings
-from appliance.errors import StoreError
 from appliance.storage.live import LiveReader
 from appliance.threads import in_thread
 from appliance.tui.calls import Caller
@@ -20,12 +19,12 @@ from appliance.tui.columns import Scene
 from appliance.tui.database import Database
 from appliance.tui.glyphs import Glyphs
 from appliance.tui.tally import Tally
+from appliance.tui.where import database_path
 
 if TYPE_CHECKING:
     from appliance.qa.samples import HostUse
 
 T = TypeVar("T")
-SQLITE = "sqlite:///"
 
 
 @dataclass(kw_only=True)
@@ -92,14 +91,3 @@ class Site:
     def scene(self) -> Scene:
         """What cells depend on, as of now."""
         return Scene(self.now, self.glyphs, self.usage)
-
-
-def database_path(settings: Settings) -> Path:
-    """The file of the database.
-
-    :raises StoreError: it is in none
-    """
-    url = settings[config.DATABASE_URL]
-    if not url.startswith(SQLITE):
-        raise StoreError(f"database.url = {url}: the TUI reads SQLite alone", hint="write sqlite:///PATH")
-    return Path(url.removeprefix(SQLITE))

@@ -53,6 +53,8 @@ class FilterBar(Horizontal):
     class Left(Message):
         """Keys shall go to the table again."""
 
+    _verdict = ""
+
     def compose(self) -> ComposeResult:
         """The sign, the words, and what came of them."""
         yield Label("/", id="sign")
@@ -75,7 +77,9 @@ class FilterBar(Horizontal):
     def tell(self, words: str, *, wrong: bool = False) -> None:
         """Say what came of the filter."""
         self.set_class(wrong, "-wrong")
-        self.query_one("#verdict", Label).update(words)
+        if words != self._verdict:  # told ten times a second; laying out the screen each time is dear
+            self.query_one("#verdict", Label).update(words, layout=len(words) != len(self._verdict))
+            self._verdict = words
 
     @on(Input.Changed)
     def _changed(self, event: Input.Changed) -> None:
