@@ -82,7 +82,8 @@ class Board(Static):
         if content != getattr(self, "_told", None):
             self._told = content
             self.update(content, layout=False)
-        self.border_subtitle = note
+        if note != self.border_subtitle:
+            self.border_subtitle = note
 
 
 class DashboardPane(Pane):
@@ -141,11 +142,11 @@ class DashboardPane(Pane):
         return "alarm"
 
     def take(self, delta: Delta) -> None:
-        """Count anew, and look for alarms and events."""
-        self.draw()
+        """Count anew, and look for alarms and events: at once, and twice a second while much happens."""
         self._wanted = True
         if not self._busy:
             self._busy = True
+            self.draw()
             start(self, self._read, group="dashboard")
 
     def tick(self) -> None:
