@@ -177,7 +177,10 @@ async def test_properties_are_set_changed_and_deleted(
             await seat.asked()
             dialog = seat.app.screen
             assert isinstance(dialog, Properties)
-            await seat.until(lambda: any(answer.has_focus for answer in dialog.query(Answer)))
+            await seat.until(
+                lambda: all(worker.is_finished for worker in seat.app.workers if worker.group == "read")
+            )
+            await seat.until(lambda: isinstance(seat.app.focused, Answer))
             return dialog
 
         with nothing_changes(office):

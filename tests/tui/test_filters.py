@@ -33,44 +33,43 @@ async def filtered(seat: Seat, text: str) -> None:
     await seat.press("enter")
 
 
-CASES: tuple[tuple[str, str, set[str]], ...] = (
-    ("vms", "state=running", {"desk-2", "desk-4", "desk-8"}),
-    ("vms", "name=desk*,user=bruno", {"desk-8"}),
-    ("vms", "name in (lab-0,desk-3)", {"lab-0", "desk-3"}),
-    ("vms", "property.room=12", {"lab-1"}),
-    ("vms", "bruno", {"desk-8", "lab-0", "lab-1", "lab-2"}),
-    ("vms", "bruno running", {"desk-8"}),
-    ("vms", "name=nothing*", set()),
-    ("sessions", "user=bruno", {"desk-8"}),
-    ("sessions", "desk-2", {"desk-2"}),
-    ("users", "login=a*", {"alice"}),
-    ("users", "closed", {"dmitri", "eva"}),
-    ("users", "login=nobody", set()),
-    ("images", "osf=lab", {"lab", "lab v1", "lab v2", "lab v0", "lab v3"}),
-    ("images", "id=6", {"office", "office v3"}),
-    ("images", "id=1", {"office", "office v1"}),
-    ("hosts", "name=spare*", {"spare", "spare2", "spare3"}),
-    ("hosts", "blocked", {"spare3"}),
-    ("settings", "l7r.greeting", {"l7r.greeting"}),
-)
+CASES: dict[str, dict[str, set[str]]] = {
+    "vms": {
+        "state=running": {"desk-2", "desk-4", "desk-8"},
+        "name=desk*,user=bruno": {"desk-8"},
+        "name in (lab-0,desk-3)": {"lab-0", "desk-3"},
+        "property.room=12": {"lab-1"},
+        "bruno": {"desk-8", "lab-0", "lab-1", "lab-2"},
+        "bruno running": {"desk-8"},
+        "name=nothing*": set(),
+    },
+    "sessions": {"user=bruno": {"desk-8"}, "desk-2": {"desk-2"}},
+    "users": {"login=a*": {"alice"}, "closed": {"dmitri", "eva"}, "login=nobody": set()},
+    "images": {
+        "osf=lab": {"lab", "lab v1", "lab v2", "lab v0", "lab v3"},
+        "id=6": {"office", "office v3"},
+        "id=1": {"office", "office v1"},
+    },
+    "hosts": {"name=spare*": {"spare", "spare2", "spare3"}, "blocked": {"spare3"}},
+    "settings": {"l7r.greeting": {"l7r.greeting"}},
+}
 
 
-@pytest.mark.parametrize(("pane", "text", "expected"), CASES)
-async def test_a_filter_shows_what_passes_and_all_again_without_it(
-    office: Office, pane: str, text: str, expected: set[str]
-) -> None:
+@pytest.mark.parametrize("pane", CASES)
+async def test_a_filter_shows_what_passes_and_all_again_without_it(office: Office, pane: str) -> None:
     async with seated(office, pane) as seat:
         everything = seat.rows
-        await filtered(seat, text)
-        await seat.until(lambda: set(seat.rows) == expected)
-        assert seat.rows == [name for name in everything if name in expected], "another order"
-        if not expected:
-            await seat.shown("Nothing matches.")
-        await seat.shown(f"{len(expected)} of {len(everything)}")
-        await seat.press("escape")
-        await seat.until(lambda: seat.rows == everything)
-        assert not bar_of(seat).text
-        assert not bar_of(seat).display
+        for text, expected in CASES[pane].items():
+            await filtered(seat, text)
+            await seat.until(lambda: set(seat.rows) == expected)  # noqa: B023
+            assert seat.rows == [name for name in everything if name in expected], "another order"
+            if not expected:
+                await seat.shown("Nothing matches.")
+            await seat.shown(f"{len(expected)} of {len(everything)}")
+            await seat.press("escape")
+            await seat.until(lambda: seat.rows == everything)
+            assert not bar_of(seat).text
+            assert not bar_of(seat).display
 
 
 async def test_a_filter_of_events(office: Office) -> None:
@@ -167,7 +166,7 @@ HALF = (
 )
 
 
-@pytest.mark.parametrize("pane", ["vms", "users", "images", "hosts", "events", "settings", "sessions"])
+@pytest.mark.parametrize("pane", ["vms", "images", "events", "settings"])
 async def test_whatever_is_half_written_is_borne(office: Office, pane: str) -> None:
     async with seated(office, pane) as seat:
         number = len(seat.rows)

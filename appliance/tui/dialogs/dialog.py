@@ -255,8 +255,8 @@ class Dialog(ModalScreen[T]):
 
         Where there are few, the box does without its empty ones.
         """
-        if not self.is_attached:
-            return
+        if not self.is_open or not self.query("#buttons"):
+            return  # it is left already, or its box is not filled yet
         box = self.query_one("#box")
         area = self.scrolling
         others = [one for one in box.children if one is not area and one.display]
