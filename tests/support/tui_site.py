@@ -52,6 +52,8 @@ ROUNDS = 64
 LOOKING = {"look", "measure", "act", "import", "submit", "fetch", "dashboard", "console"}
 """Groups of workers that go on while a screen stands still."""
 GIB = 2**30
+LIMIT_S = 40.0
+"""How long something may take on a busy machine."""
 
 
 def settle_here() -> Path:
@@ -170,7 +172,7 @@ class Stage:
                 await self.pilot.press(key)
             await self.pilot.pause()
 
-    async def until(self, true: Callable[[], bool], limit_s: float = 15) -> None:
+    async def until(self, true: Callable[[], bool], limit_s: float = LIMIT_S) -> None:
         """Wait for something to become true."""
         async with asyncio.timeout(limit_s):
             while not true():
@@ -221,7 +223,7 @@ class Stage:
         for field_ in self.app.screen.query(Input):
             field_.cursor_blink = False
         before = None
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(LIMIT_S):
             while True:
                 await self.pilot.pause()
                 now = take(self.app)
