@@ -280,7 +280,7 @@ async def test_an_action_on_a_name_of_any_kind_hits_that_desktop(office: Office)
             await seat.until(lambda: seat.vm(name).id == 2 if has(seat, name) else False)  # noqa: B023
             seat.table.set_cursor(2)
             with nothing_changes(office):
-                for key in ("E", "t", "p", "enter", "x", "D"):
+                for key in ("E", "t", "p", "enter", "x", "D") if not name.isprintable() else ("E", "D"):
                     await seat.press(key)
                     if key not in {"enter", "x"}:
                         await seat.asked()
@@ -322,7 +322,7 @@ async def test_a_name_that_nobody_can_write_can_be_typed_to_delete_it(office: Of
         )
 
 
-@pytest.mark.parametrize("size", [(20, 5), (1, 1), (200, 60)])
+@pytest.mark.parametrize("size", [(20, 5), (1, 1), (300, 8)])
 async def test_any_size_of_terminal_is_borne(office: Office, size: tuple[int, int]) -> None:
     async with seated(office, size=(80, 24)) as seat:
         await seat.point("desk-2")
