@@ -43,6 +43,8 @@ async def test_digits_and_names_lead_to_every_pane(office: Office) -> None:
         await seat.write("cons")
         await seat.press("enter")
         assert seat.app.pane is None
+        await seat.press("escape")
+        await seat.until(lambda: seat.app.pane is not None)
         await seat.press("2", "colon")
         await seat.write("nowhere [/]")
         await seat.press("enter")

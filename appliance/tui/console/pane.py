@@ -168,9 +168,9 @@ class ConsolesPane(Vertical):
         self._tell()
 
     def focus_console(self) -> None:
-        """Give the focus to the console in view, for its commands: to be called when the pane is shown."""
-        if self.active is not None:
-            self.active.focus(scroll_visible=False)
+        """Give the focus to the console in view, else to the pane: to be called when the pane is shown."""
+        self.can_focus = self.active is None
+        (self.active or self).focus(scroll_visible=False)
 
     # Commands
 
