@@ -46,6 +46,8 @@ from appliance.tui.widgets.record_table import RecordTable
 from tests.support.qa import Installation, Said
 
 Tables = dict[str, list[tuple[Any, ...]]]
+DRAWN_S = 0.06
+"""How often the whole screen is looked at, which takes a while itself."""
 ROUNDS = 3
 """A key goes from the app by its screen to a widget."""
 JOURNAL = {"changes", "sqlite_sequence"}
@@ -249,22 +251,29 @@ class Seat:
             self.strike(char)
         await self.settle()
 
-    async def until(self, condition: Callable[[], object], limit_s: float = 15.0) -> None:
+    async def until(
+        self, condition: Callable[[], object], limit_s: float = 15.0, *, every_s: float = 0.02
+    ) -> None:
         """Wait until something holds; fail with the screen if it never does."""
         try:
             async with asyncio.timeout(limit_s):
                 while not condition():
-                    await asyncio.sleep(0.02)
+                    await asyncio.sleep(every_s)
         except TimeoutError:
             raise AssertionError(f"it never came about; the screen:\n{self.text}") from None
 
     async def shown(self, text: str) -> None:
         """Wait until the screen shows a text."""
-        await self.until(lambda: text in self.text)
+        await self.until(lambda: text in self.text, every_s=DRAWN_S)
 
     async def unseen(self, text: str) -> None:
         """Wait until the screen shows a text no more."""
-        await self.until(lambda: text not in self.text)
+        await self.until(lambda: text not in self.text, every_s=DRAWN_S)
+
+    async def paste(self, text: str) -> None:
+        """Paste a text into what has the focus."""
+        self.app.post_message(events.Paste(text).set_sender(self.app))
+        await self.settle()
 
     @property
     def text(self) -> str:

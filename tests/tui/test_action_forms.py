@@ -34,7 +34,7 @@ async def fill(seat: Seat, answers: Answers) -> None:
         field.answer.focus()
         field.answer.value = ""
         await seat.settle()
-        await seat.write(text)
+        await (seat.write(text) if field.question.tells_time else seat.paste(text))
         assert field.answer.value == text
 
 

@@ -385,7 +385,7 @@ async def test_an_image_is_imported_with_its_progress(office: Office, copy: Offi
                 field.answer.focus()
                 field.answer.value = ""
                 await seat.settle()
-                await seat.write(text)
+                await seat.paste(text)
 
         await seat.press("a")
         await seat.asked()
