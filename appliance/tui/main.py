@@ -15,6 +15,8 @@ from appliance.clock import SystemClock
 from appliance.errors import ApplianceError
 
 DONE, FAILED, USAGE = 0, 1, 2
+SIZES = ("COLUMNS", "LINES")
+"""Variables of the environment that Textual would believe more than the terminal."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -26,6 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         print("Error: qvd-tui needs a terminal (qa does the same without one)", file=sys.stderr)
         return USAGE
+    _let_the_terminal_tell_its_size()
     try:
         return _run(options.config, read_only=options.readonly)
     except ApplianceError as exc:
@@ -47,6 +50,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--readonly", action="store_true", help="look, and change nothing")
     return parser
+
+
+def _let_the_terminal_tell_its_size() -> None:
+    """Forget sizes that somebody has exported, unless the terminal knows none, as on a serial line."""
+    if all(os.get_terminal_size(sys.stdout.fileno())):
+        for name in SIZES:
+            os.environ.pop(name, None)
 
 
 def _run(config_file: Path | None, *, read_only: bool) -> int:

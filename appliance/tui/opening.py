@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import os
+import shutil
 import sys
 import termios
 from collections.abc import Mapping
@@ -84,7 +85,7 @@ class Opening:
         return opened_driver(self._before)
 
     def _draw(self) -> None:
-        width, height = os.get_terminal_size(1)
+        width, height = shutil.get_terminal_size()
         office = Office(
             tally=self.tally,
             node=self._node,

@@ -22,6 +22,8 @@ LOOK_S = 0.05
 LIMIT_S = 30.0
 STARTS_WITHIN_S = 10.0
 NAME = "qvdt"
+OF_A_TERMINAL = ("TMUX", "COLUMNS", "LINES")
+"""What a terminal around the tests has put into their environment."""
 OPTIONS = (
     ("-s", "escape-time", "0"),
     ("-s", "exit-empty", "off"),
@@ -185,7 +187,8 @@ class Tmux:
 def tmux(environment: Mapping[str, str] | None = None) -> Iterator[Tmux]:
     """A server whose programs have this environment; at the end all of them are gone."""
     folder = Path(tempfile.mkdtemp(prefix="qvdt-tmux-"))  # a test's own directory is too long for a socket
-    kept = {name: value for name, value in (environment or os.environ).items() if not name.startswith("TMUX")}
+    given = os.environ if environment is None else environment
+    kept = {name: value for name, value in given.items() if not name.startswith(OF_A_TERMINAL)}
     variables = {**kept, "TMUX_TMPDIR": str(folder), "LC_ALL": "C.UTF-8", "COLORTERM": "truecolor"}
     options = folder / "options"
     options.write_text("".join(f"set {' '.join(words[:-1])} '{words[-1]}'\n" for words in OPTIONS))

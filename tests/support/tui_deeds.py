@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from appliance.storage.paths import Paths
 from appliance.tui.actions import Action
 from appliance.tui.app import PANES
-from tests.support.tui import RUNNING, Office
+from tests.support.tui_office import RUNNING, Office
 
 VMS = "SELECT name FROM vms JOIN vm_runtimes ON vm_id = id WHERE {}"
 USERS = "SELECT login FROM users WHERE {}"

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from appliance.tui.actions import Action
-from tests.support.tui import Office
 from tests.support.tui_deeds import action_of
+from tests.support.tui_office import Office
 
 Answers = dict[str, str]
 

@@ -1,4 +1,4 @@
-"""Pictures of the TUI: the same at every place, in every zone, and kept as text."""
+"""An office to work in; and pictures of the TUI: the same at every place, in every zone, and kept as text."""
 
 from __future__ import annotations
 
@@ -15,10 +15,23 @@ from syrupy.assertion import SnapshotAssertion
 from syrupy.extensions.single_file import SingleFileSnapshotExtension, WriteMode
 
 from tests.support import tui_rows
+from tests.support.tui_office import Office
 from tests.support.tui_scenes import Scene
 
 FILLS = {fill.__name__: fill for fill in (tui_rows.nothing, tui_rows.company, tui_rows.crowd)}
 FILLS |= {fill.__name__: fill for fill in (tui_rows.long_names, tui_rows.ill)}
+
+
+@pytest.fixture
+def office(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Office:
+    """An office of one's own."""
+    return Office(tmp_path / "here", capsys)
+
+
+@pytest.fixture
+def copy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Office:
+    """The same office again, where `qa` does what the TUI does in the first."""
+    return Office(tmp_path / "there", capsys)
 
 
 class TextPicture(SingleFileSnapshotExtension):

@@ -2,26 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from appliance.tui.dialogs.form import VerbForm
-from tests.support.tui import Office, Seat, comparable, nothing_changes, seated, twin_words
+from tests.support.tui import Seat, seated, twin_words
 from tests.support.tui_forms import FORMS, Answers, FormDeed
-
-Shell = pytest.CaptureFixture[str]
-
-
-@pytest.fixture
-def office(tmp_path: Path, capsys: Shell) -> Office:
-    return Office(tmp_path / "here", capsys)
-
-
-@pytest.fixture
-def copy(tmp_path: Path, capsys: Shell) -> Office:
-    """The same office again, where `qa` does what the TUI does here."""
-    return Office(tmp_path / "there", capsys)
+from tests.support.tui_office import Office, comparable, nothing_changes
 
 
 async def fill(seat: Seat, answers: Answers) -> None:

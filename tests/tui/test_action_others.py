@@ -1,4 +1,4 @@
-"""Actions of the TUI of other kinds: properties, imports, messages, logs, consoles, snapshots, alarms.
+"""Actions of the TUI of other kinds: imports, messages, logs, consoles, snapshots, alarms.
 
 And that none is left out: an action that nobody tries fails here.
 """
@@ -15,17 +15,15 @@ import pytest
 from appliance.model import VmId
 from appliance.tui.app import CONSOLES, PANES
 from appliance.tui.console.link import Standing
-from appliance.tui.dialogs.field import Answer
 from appliance.tui.dialogs.form import VerbForm
-from appliance.tui.dialogs.properties import Properties, Property
 from appliance.vma import wire
 from tests.support.console_desk import Daemon
-from tests.support.tui import Office, comparable, nothing_changes, seated, twin_words
+from tests.support.tui import seated, twin_words
 from tests.support.tui_deeds import DEEDS, arriving
 from tests.support.tui_forms import FORMS
+from tests.support.tui_office import Office, comparable, nothing_changes
 
-Shell = pytest.CaptureFixture[str]
-TRIED_HERE = {
+TRIED_BY_THEMSELVES = {
     "alarm.clear",
     "di.add",
     "host.properties",
@@ -41,20 +39,9 @@ TRIED_HERE = {
 }
 
 
-@pytest.fixture
-def office(tmp_path: Path, capsys: Shell) -> Office:
-    return Office(tmp_path / "here", capsys)
-
-
-@pytest.fixture
-def copy(tmp_path: Path, capsys: Shell) -> Office:
-    """The same office again, where `qa` does what the TUI does here."""
-    return Office(tmp_path / "there", capsys)
-
-
 def test_no_action_is_left_out() -> None:
     offered = {action.name for pane in PANES for action in pane.actions}
-    tried = {deed.action for deed in DEEDS} | {deed.action for deed in FORMS} | TRIED_HERE
+    tried = {deed.action for deed in DEEDS} | {deed.action for deed in FORMS} | TRIED_BY_THEMSELVES
     assert offered == tried
 
 
@@ -152,71 +139,6 @@ async def test_an_import_under_way_is_cancelled(office: Office) -> None:
             assert office.sql("SELECT object, cancel FROM operations WHERE ended IS NULL") == [
                 (str(di_id), 1)
             ]
-
-
-PROPERTIES = (
-    ("vms", ("lab-1",), "vm_properties"),
-    ("vms", ("desk-0", "desk-1"), "vm_properties"),
-    ("users", ("alice",), "user_properties"),
-    ("images", ("office v3",), "di_properties"),
-    ("images", ("lab",), "osf_properties"),
-    ("hosts", ("spare", "spare2"), "host_properties"),
-)
-
-
-@pytest.mark.parametrize(("pane", "rows", "table"), PROPERTIES)
-async def test_properties_are_set_changed_and_deleted(
-    office: Office, copy: Office, pane: str, rows: tuple[str, ...], table: str
-) -> None:
-    before = office.sql(f"SELECT key, value FROM {table}")
-    async with seated(office, pane) as seat:
-        await seat.choose(*rows)
-
-        async def opened() -> Properties:
-            await seat.press("p")
-            await seat.asked()
-            dialog = seat.app.screen
-            assert isinstance(dialog, Properties)
-            await seat.until(
-                lambda: all(worker.is_finished for worker in seat.app.workers if worker.group == "read")
-            )
-            await seat.until(lambda: isinstance(seat.app.focused, Answer))
-            return dialog
-
-        with nothing_changes(office):
-            await opened()
-            await seat.write("floor=2")
-            await seat.press("escape")
-            await seat.answered()
-        assert seat.log == []
-        dialog = await opened()
-        dialog._new.answer.focus()
-        await seat.write("floor")
-        with nothing_changes(office):
-            await seat.press("ctrl+s")
-            await seat.shown("Write it as key=value")
-        await seat.write("=2")
-        await seat.press("ctrl+s")
-        await seat.answered()
-        await seat.done()
-        expected = sorted([*before, *[("floor", "2")] * len(rows)])
-        assert sorted(office.sql(f"SELECT key, value FROM {table}")) == expected
-
-        if len(rows) > 1:
-            await seat.mark(*rows) if not seat.marked else None
-        dialog = await opened()
-        field = next(one for one in dialog.query(Property) if one.key == "floor")
-        assert field.text == "2"
-        field.answer.focus()
-        await seat.settle()
-        await seat.press("ctrl+d", "ctrl+s")
-        await seat.answered()
-        await seat.done(2)
-        assert sorted(office.sql(f"SELECT key, value FROM {table}")) == sorted(before)
-        twins = [twin_words(line) for line in seat.log]
-    for words in twins:
-        await copy.elsewhere(*words)
-    assert comparable(office.tables()) == comparable(copy.tables())
 
 
 async def test_a_message_reaches_the_people_at_desktops(office: Office) -> None:

@@ -2,27 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 from textual.widgets import Input
 
 from appliance.tui.actions import Ask
-from tests.support.tui import Office, Seat, comparable, nothing_changes, seated, twin_words
+from tests.support.tui import Seat, seated, twin_words
 from tests.support.tui_deeds import DEEDS, Deed
-
-Shell = pytest.CaptureFixture[str]
-
-
-@pytest.fixture
-def office(tmp_path: Path, capsys: Shell) -> Office:
-    return Office(tmp_path / "here", capsys)
-
-
-@pytest.fixture
-def copy(tmp_path: Path, capsys: Shell) -> Office:
-    """The same office again, where `qa` does what the TUI does here."""
-    return Office(tmp_path / "there", capsys)
+from tests.support.tui_office import Office, comparable, nothing_changes
 
 
 async def refuse(seat: Seat) -> None:

@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from appliance.tui.panes.base import TablePane
 from appliance.tui.widgets.filter_bar import FilterBar
-from tests.support.tui import RUNNING, Office, Seat, seated
-
-Shell = pytest.CaptureFixture[str]
-
-
-@pytest.fixture
-def office(tmp_path: Path, capsys: Shell) -> Office:
-    return Office(tmp_path, capsys)
+from tests.support.tui import Seat, seated
+from tests.support.tui_office import RUNNING, Office
 
 
 def bar_of(seat: Seat) -> FilterBar:

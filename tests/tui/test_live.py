@@ -4,20 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
 from appliance.tui.view import natural
-from tests.support.tui import CONNECTED, RUNNING, Office, Seat, seated
+from tests.support.tui import Seat, seated
+from tests.support.tui_office import CONNECTED, RUNNING, Office
 
-Shell = pytest.CaptureFixture[str]
 SMALL = (80, 24)
-
-
-@pytest.fixture
-def office(tmp_path: Path, capsys: Shell) -> Office:
-    return Office(tmp_path, capsys)
 
 
 @pytest.fixture

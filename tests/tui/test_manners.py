@@ -12,15 +12,8 @@ from textual.widgets import Input
 from appliance.tui import themes
 from appliance.tui.app import PANES
 from appliance.tui.panes.base import TablePane
-from tests.support.tui import Office, Seat, nothing_changes, seated
-
-Shell = pytest.CaptureFixture[str]
-
-
-@pytest.fixture
-def office(tmp_path: Path, capsys: Shell) -> Office:
-    return Office(tmp_path, capsys)
-
+from tests.support.tui import Seat, seated
+from tests.support.tui_office import Office, nothing_changes
 
 # Getting about
 

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import random
-from pathlib import Path
 
 import pytest
 from textual.widgets import Input
 
 from appliance.tui.app import PANES
 from appliance.tui.panes.base import TablePane
-from tests.support.tui import Office, nothing_changes, seated
+from tests.support.tui import seated
+from tests.support.tui_office import Office, nothing_changes
 
-Shell = pytest.CaptureFixture[str]
 SEEDS = (1, 2, 3)
 PRESSES = 350
 KEYS = (
@@ -34,11 +33,6 @@ KEYS = (
     ),
     *("shift+up", "shift+down", "ctrl+l", "ctrl+right_square_bracket"),
 )
-
-
-@pytest.fixture
-def office(tmp_path: Path, capsys: Shell) -> Office:
-    return Office(tmp_path, capsys)
 
 
 async def test_no_action_of_any_pane_changes_anything(office: Office) -> None:

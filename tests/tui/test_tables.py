@@ -12,14 +12,8 @@ from appliance.tui.app import PANES
 from appliance.tui.panes.base import TablePane
 from appliance.tui.widgets.details import Details
 from appliance.tui.widgets.record_table import RecordTable
-from tests.support.tui import Office, nothing_changes, seated
-
-Shell = pytest.CaptureFixture[str]
-
-
-@pytest.fixture
-def office(tmp_path: Path, capsys: Shell) -> Office:
-    return Office(tmp_path, capsys)
+from tests.support.tui import seated
+from tests.support.tui_office import Office, nothing_changes
 
 
 async def test_the_cursor_moves_by_rows_screens_and_ends(office: Office) -> None:

@@ -15,9 +15,9 @@ import pytest
 
 from appliance.control import ControlServer, Stream
 from appliance.control_frames import FrameKind
-from tests.support.tui import Office, nothing_changes, seated
+from tests.support.tui import seated
+from tests.support.tui_office import Office, nothing_changes
 
-Shell = pytest.CaptureFixture[str]
 MIB = 1 << 20
 HOST = {
     "cpu": 0.375,
@@ -28,11 +28,6 @@ HOST = {
     "pool_total_bytes": 100 * MIB,
     "load": 0.456,
 }
-
-
-@pytest.fixture
-def office(tmp_path: Path, capsys: Shell) -> Office:
-    return Office(tmp_path, capsys)
 
 
 @asynccontextmanager

@@ -30,10 +30,9 @@ class Office:
     terminals: Tmux
 
     def tui(self, columns: int = 120, rows: int = 40) -> Pane:
-        """Somebody sits down at the TUI."""
-        return self.terminals.open(
-            str(BIN / "qvd-tui"), "--config", str(self.trial.config), columns=columns, rows=rows
-        )
+        """Somebody sits down at the TUI, with the size of another terminal in the environment."""
+        words = ("env", "COLUMNS=80", "LINES=24", str(BIN / "qvd-tui"), "--config", str(self.trial.config))
+        return self.terminals.open(*words, columns=columns, rows=rows)
 
     def qa(self, *words: str, columns: int = 100, rows: int = 30) -> Pane:
         """Somebody uses `qa` in another terminal."""
