@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from textual.app import App
 
 from appliance.tui.dialogs.field import Answer
 from appliance.tui.dialogs.properties import Properties, Property
@@ -72,3 +73,10 @@ async def test_properties_are_set_changed_and_deleted(
     for words in twins:
         await copy.elsewhere(*words)
     assert comparable(office.tables()) == comparable(copy.tables())
+
+
+async def test_a_property_has_its_answer_before_it_is_on_the_screen() -> None:
+    async with App[None]().run_test():
+        assert Property("room", "12", ()).text == "12"
+        assert not Property("room", "12", ()).is_changed
+        assert Property("room", "12", (), added=True).is_changed

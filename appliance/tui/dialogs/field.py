@@ -102,7 +102,7 @@ class Answer(Input):
 
 
 class Field(Vertical):
-    """A question with its answer; `problem` is what is wrong with it."""
+    """A question with its `answer`, the line that is written in; `problem` is what is wrong with it."""
 
     DEFAULT_CSS = f"""
     Field {{
@@ -135,6 +135,8 @@ class Field(Vertical):
         super().__init__()
         self.question = replace(question, value=printable(question.value))
         self.problem: str | None = None
+        self.answer = Answer(self.question)
+        self._feedback = Static(classes="feedback")
 
     def compose(self) -> ComposeResult:
         """Label, answer, and room for a word about it."""
@@ -144,13 +146,8 @@ class Field(Vertical):
                 label + Content.styled(" *", "$text-warning") if self.question.required else label,
                 classes="label",
             )
-            yield Answer(self.question)
-        yield Static(classes="feedback")
-
-    @property
-    def answer(self) -> Answer:
-        """The line that is written in."""
-        return self.query_one(Answer)
+            yield self.answer
+        yield self._feedback
 
     @property
     def text(self) -> str:
@@ -207,6 +204,5 @@ class Field(Vertical):
         self._say(sentence, "good" if is_sure else "guess")
 
     def _say(self, words: str, kind: str) -> None:
-        feedback = self.query_one(".feedback", Static)
-        feedback.set_classes(f"feedback -{kind} -told" if words else "feedback")
-        feedback.update(Content(printable_lines(words)))
+        self._feedback.set_classes(f"feedback -{kind} -told" if words else "feedback")
+        self._feedback.update(Content(printable_lines(words)))

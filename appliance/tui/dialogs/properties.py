@@ -17,7 +17,7 @@ from textual.widgets import Input, Static
 from appliance.tui.calls import Calls, Outcome
 from appliance.tui.dialogs.confirm import named
 from appliance.tui.dialogs.dialog import Dialog, Item, Push, Twin, glyphs_of
-from appliance.tui.dialogs.field import Answer, Field, Question
+from appliance.tui.dialogs.field import Field, Question
 
 NEW = "new"
 FEW = 3
@@ -207,7 +207,7 @@ class Property(Field):
         if self._different:
             some = ", ".join(self._different[:FEW])
             more = ", …" if len(self._different) > FEW else ""
-            self.query_one(Answer).placeholder = f"they differ: {some}{more}"
+            self.answer.placeholder = f"they differ: {some}{more}"
 
     @property
     def is_changed(self) -> bool:
