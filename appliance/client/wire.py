@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 from urllib.parse import quote
 
+from appliance import harmless
 from appliance.client.failures import ConnectionFailedError
 from appliance.model import Secret, VmId
 
@@ -86,7 +87,7 @@ Event: TypeAlias = Progress | Reply | Switched
 
 def printable(text: str, limit: int = 300) -> str:
     """`text` of a stranger made harmless for a terminal, and short."""
-    return "".join(letter if letter.isprintable() else "?" for letter in text[:limit])
+    return harmless.printable(text[:limit], "?")
 
 
 def list_request(credentials: Credentials) -> bytes:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from appliance.clock import SystemClock, Timers
 from appliance.config import IMPORT_MAX_FILES, IMPORT_MAX_SIZE, Settings
 from appliance.errors import ConflictError, ImageError, StoreError, VolumeError
+from appliance.log import facts
 from appliance.model import TAG_HEAD, BackendKind, Di, DiId, Osf, OsfId
 from appliance.ops import expiry, image_part
 from appliance.ops.image_progress import Report, recorded
@@ -32,10 +34,12 @@ from appliance.storage.intake import Copied, Intake, Origin, put_in_place
 from appliance.storage.operations import Kind
 from appliance.storage.paths import Paths, image_name
 from appliance.storage.store import Store, Tx
-from appliance.threads import in_thread
+from appliance.threads import in_thread, to_the_end
 
 if TYPE_CHECKING:
     from appliance.storage.systemd_login import NoLogin
+
+logger = logging.getLogger(__name__)
 
 CANCEL_LOOK_S = 0.5
 HEAD_BYTES = 512
@@ -77,48 +81,48 @@ async def add(
     paths, name = Paths(settings), name or source.name
     timers = timers or SystemClock()
     await sweep_unfinished(store, paths)
-    origin = await asyncio.to_thread(_check_source, source, name, osf, paths, settings[IMPORT_MAX_SIZE])
-    async with store.write() as tx:
-        if version is not None:
-            await check_version(tx, osf.id, version)
-        broken_off = await _broken_off(tx, paths, osf.id, origin)
-        if broken_off is None:
-            di_id = await free_id(tx, paths, osf.id)
-            lock = hold(paths.image_lock(di_id))
-        else:
-            di_id, lock = broken_off
-            done = image_part.share_of(paths.image_part(di_id), origin)
-            note(f"The import of {name} goes on at {done:.0%}.")
-        plan = image_part.plan_for(osf.id, origin)
-        operation = await tx.operations.begin(Kind.DI_ADD, di_id, owner=by, pid=os.getpid(), plan=plan)
-        previous = await tx.images.newest(osf.id)
-    intake = Intake(source, paths.image_part(di_id), origin)
+    origin, head = await asyncio.to_thread(_check_source, source, name, osf, paths, settings[IMPORT_MAX_SIZE])
     silent: NoLogin | None = None
-    try:
-        async with (
-            _cancellable(store, operation, timers),
-            recorded(store, operation, report, timers) as report,
-        ):
-            if osf.backend is BackendKind.LXC:
-                copied = await _take_in_unpacking(paths, settings, di_id, intake, name, previous, report)
-                silent = await _look_for_login(paths.basefs(di_id))
-            else:
-                copied = await _take_in(intake, None, lambda share: report("copying", share))
-                async with store.write() as tx:
-                    await tx.operations.progress(operation, COPIED)
-                if osf.backend is BackendKind.KVM:
-                    await _inspect(paths.image_part(di_id), name, settings[IMPORT_MAX_SIZE], report)
-            await in_thread(put_in_place, paths.image_part(di_id), paths.image(di_id, name))
+    with ExitStack() as held:
         async with store.write() as tx:
-            await register(tx, osf, di_id, name, copied, version=version, notes=notes, by=by)
-            limited = await expiry.stamp_tag(tx, osf.id, TAG_HEAD, di_id, limits, by=by)
-            await tx.operations.end(operation, operations.DONE)
-            di = await tx.images.get(di_id)
-    except BaseException as exc:
-        await asyncio.shield(undo(store, paths, di_id, operation, exc))
-        raise
-    finally:
-        release(lock, paths.image_lock(di_id))
+            if version is not None:
+                await check_version(tx, osf.id, version)
+            di_id = await _broken_off(tx, paths, osf.id, origin, held)
+            if di_id is None:
+                di_id = await free_id(tx, paths, osf.id)
+                _hold(paths, di_id, held)
+            else:
+                done = image_part.share_of(paths.image_part(di_id), origin)
+                note(f"The import of {name} goes on at {done:.0%}.")
+            plan = image_part.plan_for(osf.id, origin)
+            operation = await tx.operations.begin(Kind.DI_ADD, di_id, owner=by, pid=os.getpid(), plan=plan)
+            previous = await tx.images.newest(osf.id)
+        intake = Intake(source, paths.image_part(di_id), origin)
+        try:
+            async with (
+                _cancellable(store, operation, timers),
+                recorded(store, operation, report, timers) as report,
+            ):
+                if osf.backend is BackendKind.LXC:
+                    copied = await _take_in_unpacking(
+                        paths, settings, di_id, intake, name, head, previous, report
+                    )
+                    silent = await _look_for_login(paths.basefs(di_id))
+                else:
+                    copied = await _take_in(intake, None, lambda share: report("copying", share))
+                    async with store.write() as tx:
+                        await tx.operations.progress(operation, COPIED)
+                    if osf.backend is BackendKind.KVM:
+                        await _inspect(paths.image_part(di_id), name, settings[IMPORT_MAX_SIZE], report)
+                await in_thread(put_in_place, paths.image_part(di_id), paths.image(di_id, name))
+            async with store.write() as tx:
+                await register(tx, osf, di_id, name, copied, version=version, notes=notes, by=by)
+                limited = await expiry.stamp_tag(tx, osf.id, TAG_HEAD, di_id, limits, by=by)
+                await tx.operations.end(operation, operations.DONE)
+                di = await tx.images.get(di_id)
+        except BaseException as exc:
+            await to_the_end(undo(store, paths, di_id, operation, exc))
+            raise
     if silent is not None:
         note(
             "Warning: the image has no login on tty1, so the consoles of its desktops stay silent: "
@@ -141,8 +145,8 @@ async def check(store: Store, settings: Settings, osf: Osf, source: Path, *, ver
             await check_version(tx, osf.id, version)
 
 
-def _check_source(source: Path, name: str, osf: Osf, paths: Paths, largest: int) -> Origin:
-    """What the file is, if it can be an image of the OSF and there is room for it.
+def _check_source(source: Path, name: str, osf: Osf, paths: Paths, largest: int) -> tuple[Origin, bytes]:
+    """What the file is, and its first bytes, if it can be an image of the OSF and there is room for it.
 
     :raises ImageError: it cannot
     :raises VolumeError: there is no room
@@ -166,7 +170,7 @@ def _check_source(source: Path, name: str, osf: Osf, paths: Paths, largest: int)
         room.check(source, name, images=paths.images, bases=bases)
     except OSError as exc:
         raise VolumeError(f"{exc.filename} cannot be used: {exc.strerror}", hint="run qa admin init") from exc
-    return origin
+    return origin, head
 
 
 async def _take_in(intake: Intake, sink: int | None, progress: Callable[[float], None]) -> Copied:
@@ -175,7 +179,7 @@ async def _take_in(intake: Intake, sink: int | None, progress: Callable[[float],
         return await asyncio.shield(work)
     finally:
         intake.stop()
-        await asyncio.wait([work])
+        await to_the_end(asyncio.wait([work]))
 
 
 async def _take_in_unpacking(
@@ -184,6 +188,7 @@ async def _take_in_unpacking(
     di_id: DiId,
     intake: Intake,
     name: str,
+    head: bytes,
     previous: DiId | None,
     report: Report,
 ) -> Copied:
@@ -195,7 +200,6 @@ async def _take_in_unpacking(
     from appliance.storage.sharing import PreviousGoneError
 
     limits = Limits(settings[IMPORT_MAX_SIZE], settings[IMPORT_MAX_FILES])
-    head = await in_thread(_head, intake.source)
     pipe = Pipe()
 
     async def taken() -> Copied:
@@ -217,7 +221,7 @@ async def _take_in_unpacking(
     except BaseException as exc:
         pipe.close_reader()
         intake.stop()
-        await asyncio.wait([taking])
+        await to_the_end(asyncio.wait([taking]))
         reason = taking.exception()
         if reason and isinstance(exc, ImageError):
             raise reason from exc
@@ -236,19 +240,31 @@ async def _inspect(image: Path, name: str, largest: int, report: Report) -> None
 
 
 async def _look_for_login(base: Path) -> NoLogin | None:
-    """Why nobody could log in at the console of a container, as far as its image tells."""
+    """Why nobody could log in at the console of a container, as far as its image tells.
+
+    A guess that fails is no reason to refuse the image.
+    """
     from appliance.storage import console_login
 
-    return await in_thread(console_login.missing, base)
+    try:
+        return await in_thread(console_login.missing, base)
+    except Exception:
+        logger.exception("whether an image has a login on tty1 cannot be told", extra=facts(path=base))
+        return None
 
 
-def _head(source: Path) -> bytes:
-    with source.open("rb") as stream:
-        return stream.read(HEAD_BYTES)
+def _hold(paths: Paths, di_id: DiId, held: ExitStack) -> None:
+    """Take the lock of a DI for as long as `held` lasts.
+
+    :raises BlockingIOError: another process has it
+    :raises VolumeError: it cannot be made
+    """
+    lock = paths.image_lock(di_id)
+    held.callback(release, hold(lock), lock)
 
 
-async def _broken_off(tx: Tx, paths: Paths, osf_id: OsfId, origin: Origin) -> tuple[DiId, int] | None:
-    """A killed import of this very file into this OSF, and the lock of its image, now ours."""
+async def _broken_off(tx: Tx, paths: Paths, osf_id: OsfId, origin: Origin, held: ExitStack) -> DiId | None:
+    """A killed import of this very file into this OSF, whose image is now locked by us."""
     for operation in await tx.operations.unfinished(Kind.DI_ADD):
         di_id = DiId(operation.object_id)
         if (
@@ -258,9 +274,9 @@ async def _broken_off(tx: Tx, paths: Paths, osf_id: OsfId, origin: Origin) -> tu
         ):
             continue
         with suppress(BlockingIOError):
-            lock = hold(paths.image_lock(di_id))
+            _hold(paths, di_id, held)
             await tx.operations.end(operation.id, operations.KILLED)
-            return di_id, lock
+            return di_id
     return None
 
 
@@ -292,4 +308,4 @@ async def _cancellable(store: Store, operation: int, timers: Timers) -> AsyncIte
         raise
     finally:
         watcher.cancel()
-        await asyncio.wait([watcher])
+        await to_the_end(asyncio.wait([watcher]))

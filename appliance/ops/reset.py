@@ -11,7 +11,7 @@ import contextlib
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from appliance import config
 from appliance.clock import Calendar
 from appliance.config import Settings
 from appliance.errors import ApplianceError, ConflictError, HostError, few
+from appliance.harmless import printable
 from appliance.model import InstallationId
 from appliance.storage import marks, root_lock
 from appliance.storage.db import database_file
@@ -27,6 +28,7 @@ from appliance.storage.paths import HOME_SNAPSHOT, Paths
 from appliance.storage.qcow2 import HALF, KEPT, OVERLAY
 from appliance.storage.root_lock import HeldError
 from appliance.storage.store import Store
+from appliance.storage.unnamed import give_name, unnamed
 from appliance.storage.volumes import delete
 from appliance.threads import in_thread
 
@@ -73,6 +75,7 @@ async def survey(settings: Settings, calendar: Calendar) -> Estate:
     """Look for everything that a reset would remove.
 
     :raises StoreError: the database is there and does not tell who we are
+    :raises HostError: it knows of things on the pool, which is not mounted
     """
     installation, names = await _identity(settings, calendar)
     return await in_thread(_survey, settings, installation, names)
@@ -99,7 +102,7 @@ def describe(estate: Estate, settings: Settings) -> list[str]:
     lines.append(f"  {estate.used_bytes / 2**30:.1f} GiB are in use on {settings[config.PATH_STORAGE_ROOT]}")
     if estate.foreign:
         lines.append(f"What stays, as others made it: {', '.join(map(str, estate.foreign))}")
-    return lines
+    return [printable(line) for line in lines]
 
 
 def check_idle(settings: Settings, estate: Estate) -> None:
@@ -171,6 +174,8 @@ async def _identity(settings: Settings, calendar: Calendar) -> tuple[Installatio
     """Who we are, by the database or the note of a killed reset, and our VMs by id.
 
     Without either, no home and no root is ours: marks alone do not tell whether their owner is still needed.
+
+    :raises HostError: the database knows of things on the pool, which is not mounted
     """
     url = settings[config.DATABASE_URL]
     if not await in_thread(database_file(url).exists):
@@ -179,9 +184,26 @@ async def _identity(settings: Settings, calendar: Calendar) -> tuple[Installatio
     try:
         async with store.read() as tx:
             names = {int(vm.id): f"{vm.name} of {vm.user}" for vm in await tx.vms.find()}
-            return await tx.settings.installation(), names
+            known = {
+                "VMs": len(names),
+                "images": len(await tx.images.find(trash=True)),
+                "kept things": len(await tx.kept.find()),
+            }
+            installation = await tx.settings.installation()
     finally:
         await store.close()
+    await in_thread(_check_mounted, Paths(settings), known)
+    return installation, names
+
+
+def _check_mounted(paths: Paths, known: Mapping[str, int]) -> None:
+    """Whether the pool is there, if anything is on it: else the database would go alone, and homes stay."""
+    there = [f"{number} {what}" for what, number in known.items() if number]
+    if there and not any(folder.is_dir() for folder in paths.volumes):
+        raise HostError(
+            f"the pool at {paths.root} is not mounted: nothing is there of {' and '.join(there)}",
+            hint=f"mount the pool first; if it is lost for good: mkdir -p {paths.all_homefs}",
+        )
 
 
 def _noted(paths: Paths) -> InstallationId | None:
@@ -247,8 +269,8 @@ def _remove(settings: Settings, estate: Estate, report: Report) -> None:
     paths = Paths(settings)
     note = paths.root / UNFINISHED
     try:
-        if paths.root.is_dir():
-            _write_durably(note, f"{estate.installation or ''}\n")
+        if paths.root.is_dir() and not (note.exists() and _noted(paths) == estate.installation):
+            _write_note(note, estate.installation)
         report("database")
         for file in (*estate.database, *(file for file in estate.files if file != note)):
             _discard(file)
@@ -271,7 +293,8 @@ def _remove(settings: Settings, estate: Estate, report: Report) -> None:
         paths.hkd_lock.unlink(missing_ok=True)
     except OSError as exc:
         raise HostError(
-            f"{exc.filename} cannot be removed: {exc.strerror}", hint="mend that and run qa admin reset again"
+            f"{exc.filename or paths.root} cannot be removed: {exc.strerror or exc}",
+            hint="mend that and run qa admin reset again",
         ) from exc
 
 
@@ -282,11 +305,18 @@ def _discard(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _write_durably(file: Path, text: str) -> None:
-    with file.open("w") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
+def _write_note(note: Path, installation: InstallationId | None) -> None:
+    """Note who we are, while the database still tells: whole or not at all.
+
+    :raises HostError: it cannot be written; nothing was removed
+    """
+    try:
+        note.unlink(missing_ok=True)
+        with unnamed(note.parent) as descriptor:
+            os.write(descriptor, f"{installation or ''}\n".encode())
+            give_name(descriptor, note)
+    except OSError as exc:
+        raise HostError(f"{note} cannot be written: {exc.strerror}", hint="nothing was removed") from exc
 
 
 def _owner(volume: Path) -> InstallationId | None:
@@ -300,12 +330,21 @@ def _owner(volume: Path) -> InstallationId | None:
 def _in_groups(top: Path, installation: InstallationId) -> list[int]:
     """VMs with processes in their control groups: an init can survive the holder of its lock."""
     found = []
-    for pattern in ("lxc.payload.*", "*/lxc.payload.*"):
-        for group in top.glob(pattern):
-            match = re.fullmatch(rf"lxc\.payload\.qvd-{re.escape(installation)}-(\d+)(-\d+)?", group.name)
-            if match and any(_populated(file) for file in group.rglob("cgroup.procs")):
-                found.append(int(match[1]))
+    for folder in (top, *_entries(top)):
+        with contextlib.suppress(OSError):  # it has just gone, and so has none in it
+            for group in folder.glob("lxc.payload.*"):
+                match = re.fullmatch(rf"lxc\.payload\.qvd-{re.escape(installation)}-(\d+)(-\d+)?", group.name)
+                if match and _is_alive(group):
+                    found.append(int(match[1]))
     return found
+
+
+def _is_alive(group: Path) -> bool:
+    """Whether there are processes in a control group or below; one that changes meanwhile has some."""
+    try:
+        return any(_populated(file) for file in group.rglob("cgroup.procs"))
+    except OSError:
+        return True
 
 
 def _populated(file: Path) -> bool:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import getpass
 import locale
 import os
@@ -21,11 +22,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from appliance.control import Stream, open_stream
-from appliance.control_frames import FrameKind
-from appliance.errors import ApplianceError, DaemonDownError
+from appliance.control_frames import Frame, FrameKind
+from appliance.errors import AdminError, ApplianceError, DaemonDownError
 from appliance.model import VmId
 
 DETACH = b"\x1d"
+LARGEST_SIDE = 1000
+"""Rows or columns that the hub takes; of a larger terminal, the guest uses as many."""
 QUIET_S = 1.0
 """How long the console must be quiet, after the end of standard input, to be left."""
 READ_BYTES = 4096
@@ -34,7 +37,10 @@ TIDY = (
     b"\x1b[?1000;1002;1006;2004;1047l\x1b[?1;5l\x1b>\x1b[?7;25h\x1b[4l"  # mouse, screens, keys, wrapping
     b"\x1b7\x1b[r\x1b8\x0f\x1b(B\x1b)B\x1b[m\x1b[0 q"  # scroll region, character sets, colours, cursor
 )
-"""Undoes every lasting thing that a console's output may do to a terminal."""
+"""Undoes every lasting thing that a console's output may do to a terminal. See `console_output`."""
+
+READER_GONE = {errno.EPIPE, errno.EIO}
+"""What writing fails with when the reader of a pipe, or the terminal, has gone away."""
 
 YOU_WRITE = "you write here"
 NOT_ASCII = bytes(byte if byte < 0x80 else ord("?") for byte in range(256))
@@ -58,6 +64,7 @@ async def run_console(
 
     :raises DaemonDownError: the daemon is not running, or went away
     :raises ConflictError: the VM does not run
+    :raises AdminError: the output cannot be written
     """
     on_terminal = os.isatty(stdin)
     request = {"want": "console", "vm": vm_id, "who": _who(stdin), "write": write, **_size(stdout)}
@@ -68,11 +75,10 @@ async def run_console(
         view = View(stream, stdout, stderr, on_terminal=on_terminal)
         with _signals(view), _raw(stdin, stdout):
             view.say(f"connected to {name or f'VM {vm_id}'}{'; Ctrl-] detaches' if on_terminal else ''}")
-            view.show(first.payload)
             try:
                 async with asyncio.TaskGroup() as tasks:
                     typing = tasks.create_task(view.type(stdin, quiet_s), name="standard input")
-                    failure = await view.follow()
+                    failure = await view.follow(first)
                     typing.cancel()
             except asyncio.CancelledError:
                 if view.signalled is None:
@@ -100,16 +106,20 @@ class View:
         """Whether something that was typed did not reach the guest."""
         self.signalled: int | None = None
 
-    async def follow(self) -> ApplianceError | None:
-        """Show what comes until the end; the reason, unless it ended in good order."""
+    async def follow(self, first: Frame) -> ApplianceError | None:
+        """Show the first frame and what comes until the end; the reason, unless it ended in good order."""
+        frame: Frame | None = first
         try:
-            while frame := await self._stream.receive():
+            while frame:
                 if frame.kind is FrameKind.DATA:
                     self.show(frame.payload)
                 elif frame.kind is FrameKind.EVENT:
                     self._tell(frame.content())
-        except BrokenPipeError:
+                frame = await self._stream.receive()
+        except OSError as exc:
             self._detach()
+            if exc.errno not in READER_GONE:
+                return AdminError(f"the output cannot be written: {exc.strerror}")
         except ApplianceError as exc:
             return exc
         if self._stream.farewell is None and not self.detached:
@@ -136,7 +146,8 @@ class View:
     def say(self, words: str) -> None:
         """A line for the person at the terminal."""
         end = "\r\n" if self._on_terminal else "\n"
-        _write(self._stderr, f"{words}{end}".encode())
+        with contextlib.suppress(OSError):  # nobody could be told of it
+            _write(self._stderr, f"{words}{end}".encode())
 
     def resize(self) -> None:
         """Pass the size of the terminal on."""
@@ -204,20 +215,20 @@ def _signals(view: View) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _raw(stdin: int, stdout: int) -> Iterator[None]:
-    """While this holds, a terminal passes every key on; afterwards it is as it was. Else nothing."""
-    if not os.isatty(stdin):
-        yield
-        return
-    before = termios.tcgetattr(stdin)
-    tty.setraw(stdin, termios.TCSANOW)
+    """While this holds, a terminal passes every key on; afterwards those of both ends are as they were."""
+    before = None
+    if os.isatty(stdin):
+        before = termios.tcgetattr(stdin)
+        tty.setraw(stdin, termios.TCSANOW)
     try:
         yield
     finally:
-        try:
-            if os.isatty(stdout):
+        if os.isatty(stdout):
+            with contextlib.suppress(OSError):
                 _write(stdout, TIDY + b"\r\n")
-        finally:
-            termios.tcsetattr(stdin, termios.TCSANOW, before)
+        if before is not None:
+            with contextlib.suppress(termios.error):  # it has been hung up
+                termios.tcsetattr(stdin, termios.TCSANOW, before)
 
 
 async def _read(descriptor: int) -> bytes:
@@ -255,7 +266,7 @@ def _size(terminal: int) -> dict[str, int]:
         size = os.get_terminal_size(terminal)
     except OSError:
         return {}
-    return {"rows": size.lines, "columns": size.columns}
+    return {"rows": min(size.lines, LARGEST_SIDE), "columns": min(size.columns, LARGEST_SIDE)}
 
 
 def _who(stdin: int) -> str:

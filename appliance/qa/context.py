@@ -16,6 +16,7 @@ from appliance import config
 from appliance.config import Settings
 from appliance.errors import AdminError, ConflictError, UsageError, few
 from appliance.filters import Filter
+from appliance.harmless import printable_lines
 from appliance.model import Secret
 from appliance.qa.grammar import FOR_PROGRAMS, Invocation
 from appliance.qa.output import Column, Json, as_json, table
@@ -137,12 +138,12 @@ class Context:
         """Print the result of a verb: a sentence on stdout, as QVD does. A rehearsal has none."""
         if not self.invocation.quiet and not self.invocation.dry_run:
             stream = self.words if self.for_programs else self.output
-            print(message, file=stream)
+            print(printable_lines(message), file=stream)
 
     def note(self, message: str) -> None:
         """Tell the person something beside the result: on stderr."""
         if not self.invocation.quiet:
-            print(message, file=self.words)
+            print(printable_lines(message), file=self.words)
 
     def note_if_nothing(self, number: int) -> None:
         """Say so when nothing matched: that is no failure."""
@@ -182,12 +183,14 @@ class Context:
             self.output.write(as_paragraph(record))
 
     def data(self, value: Mapping[str, Json] | Sequence[Mapping[str, Json]]) -> None:
-        """Print objects for programs, in the form asked for."""
+        """Print objects for programs, in the form asked for; to a terminal nothing that would act on it."""
         from appliance.qa import forms
 
         match self.invocation.output:
             case "csv":
                 text = forms.as_csv(value, headings=not self.invocation.quiet)
+                if self.output.isatty():  # CSV has no way to write such a character otherwise
+                    text = "\t".join(map(printable_lines, text.split("\t")))
             case "yaml":
                 text = forms.as_yaml(value)
             case _:
@@ -222,7 +225,9 @@ class Context:
             return True
         if not self.input.isatty():
             raise AdminError(f"this would {what}, and there is no terminal to ask at", hint=remedy)
-        print(f"Are you sure you want to {what}? [y/N] ", end="", file=self.words, flush=True)
+        print(
+            f"Are you sure you want to {printable_lines(what)}? [y/N] ", end="", file=self.words, flush=True
+        )
         return self.input.readline().lower().startswith("y")
 
     def password(self, given: Mapping[str, str]) -> Secret:
@@ -238,14 +243,22 @@ class Context:
         elif "password-file" in given:
             text = _read_password(given["password-file"], self.input)
         elif self.input.isatty():
-            text = getpass.getpass("Password: ", stream=self.words)
-            if getpass.getpass("The same again: ", stream=self.words) != text:
-                raise AdminError("the two passwords differ", hint="nothing was changed")
+            text = self._typed_password()
         else:
             raise UsageError("there is no password", hint="give password-file=PATH, or - for standard input")
         if not text:
             raise UsageError("the password is empty")
         return Secret(text)
+
+    def _typed_password(self) -> str:
+        try:
+            text = getpass.getpass("Password: ", stream=self.words)
+            again = getpass.getpass("The same again: ", stream=self.words)
+        except EOFError:
+            raise AdminError("no password was given", hint="nothing was changed") from None
+        if again != text:
+            raise AdminError("the two passwords differ", hint="nothing was changed")
+        return text
 
 
 def _read_password(source: str, standard_input: TextIO) -> str:

@@ -11,17 +11,19 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
-from appliance.qa.output import ABSENT, Cell, Column, Json, printable, table, yes_no
+from appliance.qa.output import ABSENT, Cell, Column, Json, acts, printable, table, yes_no
 
 Record: TypeAlias = Mapping[str, Json]
 
 
 def as_yaml(value: Record | Sequence[Record]) -> str:
-    """The same objects as YAML."""
+    """The same objects as YAML; in ASCII alone if anything in them would act on a terminal."""
     import yaml  # a large import, wanted by few calls
 
     plain = _plain(value) if isinstance(value, Mapping) else [_plain(record) for record in value]
     text: str = yaml.safe_dump(plain, allow_unicode=True, sort_keys=False, width=10_000)
+    if acts(text):
+        text = yaml.safe_dump(plain, allow_unicode=False, sort_keys=False, width=10_000)
     return text
 
 

@@ -14,10 +14,14 @@ from appliance.qa.output import Column, Json, instant, local_time, printable
 from appliance.qa.reach import one_vm
 from appliance.qa.verbs import Argument, Given, Verb, amount, limit
 from appliance.storage.guest_files import (
-    HOME,
     LOGS,
+    MOST_ENTRIES,
+    MOST_LOGS,
     GuestFiles,
     LogFile,
+    NoPlaceError,
+    Tail,
+    is_packed,
     is_text,
 )
 from appliance.storage.paths import Paths
@@ -52,11 +56,10 @@ def guest_path(text: str) -> str:
     return text
 
 
-def files_of(context: Context, vm: Vm, *, path: str = LOGS) -> GuestFiles:
+def files_of(context: Context, vm: Vm) -> GuestFiles:
     """The files of a VM on this host.
 
     :raises ConflictError: it has none that could be read here
-    :raises AdminError: only root may read them
     """
     if vm.backend is not BackendKind.LXC:
         raise ConflictError(
@@ -69,27 +72,24 @@ def files_of(context: Context, vm: Vm, *, path: str = LOGS) -> GuestFiles:
             f"{vm.name} runs on {vm.host}, and its files are there only", hint=f"use qa on {vm.host}"
         )
     paths = Paths(context.settings)
-    root, home = paths.rootfs(vm.id), paths.homefs(vm.id)
-    is_home = path.strip("/").partition("/")[0] == HOME
-    with read_by_root(vm, path):
-        if not (home if is_home else root).is_dir():
-            what = "home" if is_home else "root"
-            raise ConflictError(
-                f"{vm.name} is {vm.runtime.vm_state}, and has no {what} here: a start makes one",
-                hint=f"qa vm start -f name={vm.name}",
-            )
-    return GuestFiles(root, home)
+    return GuestFiles(paths.rootfs(vm.id), paths.homefs(vm.id))
 
 
 @contextmanager
 def read_by_root(vm: Vm, path: str) -> Iterator[None]:
     """Say in our words why a file of a guest cannot be read.
 
+    :raises ConflictError: there is no root, or no home, to look for it in
     :raises NotFoundError: it is not there
     :raises AdminError: it cannot be read
     """
     try:
         yield
+    except NoPlaceError as exc:
+        raise ConflictError(
+            f"{vm.name} is {vm.runtime.vm_state}, and has no {exc.what} here: a start makes one",
+            hint=f"qa vm start -f name={vm.name}",
+        ) from exc
     except FileNotFoundError as exc:
         raise NotFoundError(f"{vm.name} has no {path}") from exc
     except PermissionError as exc:
@@ -103,11 +103,11 @@ def read_by_root(vm: Vm, path: str) -> Iterator[None]:
 async def cat(context: Context, given: Given) -> None:
     """`qa vm cat`."""
     vm, path, lines = await one_vm(context), given["path"], given.get("lines", USUAL_LINES)
-    files = files_of(context, vm, path=path)
+    files = files_of(context, vm)
     with read_by_root(vm, path):
         tail = await in_thread(files.tail, path, lines)
     if tail.is_in_home:
-        await _note_reading(context, vm, path)
+        await _note_reading(context, vm, "vm cat", [path])
     if context.for_programs:
         context.data(
             {
@@ -123,16 +123,18 @@ async def cat(context: Context, given: Given) -> None:
         return
     _write(context, tail.data)
     if not tail.is_whole:
-        if lines is None or tail.data.count(b"\n") < lines:
+        shown = tail.data.count(b"\n") + (not tail.data.endswith(b"\n"))
+        if lines is None or shown < lines:
             context.note(f"This is its end, {len(tail.data)} of {tail.size} bytes.")
         elif "lines" not in given:
             context.note(f"These are its last {lines} lines: lines=all shows up to 1 MiB.")
 
 
-async def _note_reading(context: Context, vm: Vm, path: str) -> None:
-    """Leave in the audit log that somebody has read a user's own file."""
+async def _note_reading(context: Context, vm: Vm, what: str, paths: Sequence[str]) -> None:
+    """Leave in the audit log that somebody has read a user's own files."""
     async with context.database() as store, store.write() as tx:
-        await tx.log.append(by=context.by, what="vm cat", object=f"vm {vm.id}", now=printable(path)[:1000])
+        for path in paths:
+            await tx.log.append(by=context.by, what=what, object=f"vm {vm.id}", now=printable(path)[:1000])
 
 
 def _write(context: Context, data: bytes) -> None:
@@ -143,14 +145,8 @@ def _write(context: Context, data: bytes) -> None:
         stream.buffer.write(data)
         stream.buffer.flush()
     else:
-        text = harmless(data)
+        text = console_log.harmless(data)
         stream.write(text if text.endswith("\n") or not text else f"{text}\n")
-
-
-def harmless(data: bytes) -> str:
-    """What was read as text that no terminal acts on."""
-    text = data.decode(errors="replace").replace("\r\n", "\n").replace("\r", "\n")
-    return "".join(char for char in console_log.ESCAPES.sub("", text) if char.isprintable() or char in "\n\t")
 
 
 async def logs(context: Context, given: Given) -> None:
@@ -158,34 +154,45 @@ async def logs(context: Context, given: Given) -> None:
     vm = await one_vm(context)
     files = files_of(context, vm)
     with read_by_root(vm, LOGS):
-        found = await in_thread(files.logs)
+        found, is_whole = await in_thread(files.logs)
         if "lines" in given:
             shown = await in_thread(newest_texts, files, found, given["lines"])
     if "lines" not in given:
         context.show(COLUMNS, found, plain)
-    elif context.for_programs:
-        context.data([{**plain(log), "lines": text.splitlines()} for log, text in shown])
     else:
-        context.output.write("\n".join(_headed(log, text) for log, text in shown))
-        context.note_if_nothing(len(shown))
+        if of_user := [log.path for log, tail in shown if tail.is_in_home]:
+            await _note_reading(context, vm, "vm logs", of_user)
+        if context.for_programs:
+            texts = [(log, console_log.harmless(tail.data)) for log, tail in shown]
+            context.data([{**plain(log), "lines": text.splitlines()} for log, text in texts])
+        else:
+            context.output.write("\n".join(_headed(log, tail) for log, tail in shown))
+            context.note_if_nothing(len(shown))
+    if not is_whole:
+        context.note(
+            f"There is more below {LOGS}: {MOST_LOGS} files of {MOST_ENTRIES} entries are looked at."
+        )
 
 
-def newest_texts(files: GuestFiles, found: Sequence[LogFile], lines: int) -> list[tuple[LogFile, str]]:
+def newest_texts(files: GuestFiles, found: Sequence[LogFile], lines: int) -> list[tuple[LogFile, Tail]]:
     """The last lines of the newest logs that are text and not empty."""
-    shown: list[tuple[LogFile, str]] = []
+    shown: list[tuple[LogFile, Tail]] = []
     for log in found:
         if len(shown) == MOST_SHOWN:
             break
+        if is_packed(log):
+            continue
         try:
-            data = files.tail(log.path, lines, most=BYTES_OF_EACH).data
+            tail = files.tail(log.path, lines, most=BYTES_OF_EACH)
         except (OSError, AdminError):
             continue  # it is gone, or something else by now
-        if data and is_text(log, data):
-            shown.append((log, harmless(data)))
+        if tail.data and is_text(tail.data):
+            shown.append((log, tail))
     return shown
 
 
-def _headed(log: LogFile, text: str) -> str:
+def _headed(log: LogFile, tail: Tail) -> str:
+    text = console_log.harmless(tail.data)
     heading = f"==> {printable(log.path)} ({local_time(log.modified)}) <=="
     return f"{heading}\n{text}" if text.endswith("\n") else f"{heading}\n{text}\n"
 
@@ -195,7 +202,7 @@ def _decoded(path: str) -> str:
     return path.encode(errors="surrogateescape").decode(errors="replace")
 
 
-def number_of_lines(text: str) -> int | None:
+def lines_or_all(text: str) -> int | None:
     """How many lines of a file; None for all.
 
     :raises ValueError: it is neither a number from 1 to 100000 nor `all`
@@ -229,7 +236,7 @@ VERBS = (
             Argument(
                 "lines",
                 f"so many of its last lines, or all; default {USUAL_LINES}, and never more than 1 MiB",
-                number_of_lines,
+                lines_or_all,
                 shape="NUMBER|all",
             ),
         ),

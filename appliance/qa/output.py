@@ -6,11 +6,14 @@ Every list is a tuple of `Column`s and a function to plain JSON values; keys are
 from __future__ import annotations
 
 import json
+import re
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Generic, TypeAlias, TypeVar
+
+from appliance.harmless import printable as printable
 
 T = TypeVar("T")
 
@@ -19,6 +22,9 @@ Cell: TypeAlias = str | int | float | None
 
 ABSENT = "-"
 MIB = 1024 * 1024
+ACTING = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+"""Categories of characters by which a text may act on a terminal, or be shown as another one."""
+_OTHER = re.compile(r"[^ -~\n]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +50,13 @@ def table(columns: Sequence[Column[T]], records: Sequence[T], *, headings: bool)
 
 
 def as_json(value: Mapping[str, Json] | Sequence[Mapping[str, Json]]) -> str:
-    """One object, or an array of them, as text."""
-    return json.dumps(value, ensure_ascii=False, indent=2) + "\n"
+    """One object, or an array of them, as text; what would act on a terminal is written by its number."""
+    return _OTHER.sub(_escaped, json.dumps(value, ensure_ascii=False, indent=2)) + "\n"
+
+
+def acts(text: str) -> bool:
+    """Whether there is something in a text, besides its ends of lines, that would act on a terminal."""
+    return any(unicodedata.category(found[0]) in ACTING for found in _OTHER.finditer(text))
 
 
 def instant(at: datetime | None) -> str | None:
@@ -72,14 +83,13 @@ def span(seconds: float | None) -> str | None:
     return ("-" if seconds <= -1 else "") + "".join(shown)
 
 
-def printable(text: str) -> str:
-    """The text on one line, and unable to talk to the terminal."""
-    return "".join(char if char.isprintable() else " " for char in text)
-
-
 def yes_no(value: bool) -> str:
     """A flag for people."""
     return "yes" if value else "no"
+
+
+def _escaped(found: re.Match[str]) -> str:
+    return json.dumps(found[0])[1:-1] if unicodedata.category(found[0]) in ACTING else found[0]
 
 
 def _aligned(cells: Sequence[Cell]) -> list[str]:

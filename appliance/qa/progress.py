@@ -9,6 +9,10 @@ Told = Callable[[str, float], None]
 """Told a step and its share, from 0 to 1, from whatever thread the work is done in."""
 
 
+REST_OF_LINE = "\x1b[K"
+"""Takes away what a longer step has left there."""
+
+
 class Steps(Protocol):
     """What a verb tells how far its work is."""
 
@@ -35,7 +39,7 @@ class Progress:
             return
         if self._moves:
             end = "\n" if percent == 100 else ""
-            print(f"\r{step} {percent:3} %", end=end, file=self._stream, flush=True)
+            print(f"\r{step} {percent:3} %{REST_OF_LINE}", end=end, file=self._stream, flush=True)
         elif step != self._step:
             print(f"{step} …", file=self._stream, flush=True)
         self._step, self._percent = step, percent

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -127,22 +127,26 @@ async def host_top(context: Context, given: Given) -> None:
     """`qa host top`."""
     async with context.database():
         here = context.settings[config.NODENAME]
-    look = await look_twice(context)
+    look = await look_twice(context, vms=())
     context.show(HOST_COLUMNS, [HostLine(here, look.host)], plain_host)
 
 
-async def look_twice(context: Context) -> Round:
-    """The first round that knows rates: a second after the first one, or at once if others watch.
+async def look_twice(context: Context, *, vms: Collection[int] | None = None) -> Round:
+    """A round that knows rates: the second one, a second later, or the first if others watch the same.
+
+    It is of the host and all desktops, or of `vms`.
 
     :raises DaemonDownError: the daemon does not run
     """
     from appliance.qa.samples import samples
     from appliance.storage.paths import Paths
 
-    async with aclosing(samples(Paths(context.settings).control, every_s=LOOK_S)) as rounds:
+    async with aclosing(samples(Paths(context.settings).control, every_s=LOOK_S, vms=vms)) as rounds:
+        is_first = True
         async for look in rounds:
-            if look.host.cpu is not None:
+            if not is_first or None not in (look.host.cpu, *(cores for cores, _ in look.vms.values())):
                 return look
+            is_first = False
     raise AssertionError("samples end by an error only")
 
 

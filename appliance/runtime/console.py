@@ -5,9 +5,13 @@ ever blocks on its console; what it reads is made harmless (`console_output`) on
 capture, and offered to every viewer. A viewer sees what was shown before it came first, then live bytes.
 Whoever finds the writer's role free gets it by typing; `take` takes it from its holder.
 
-A guest that floods its console is read at FLOOD_BYTES_PER_S: it waits, the daemon does not. A viewer
-that cannot keep up is cut off by its stream. The line is opened again whenever it ends while the guest
-is there: it reboots, or its login starts anew, or somebody else holds the line.
+A guest that floods its console is read at FLOOD_BYTES_PER_S, and more slowly if what it says is costly: it
+waits, the daemon does not. A viewer that cannot keep up is cut off by its stream. The line is opened again
+whenever it ends while the guest is there: it reboots, or its login starts anew, or somebody else holds the
+line.
+
+What is typed waits here until the guest takes it, and is either passed on or refused as a whole: the end
+of a command whose beginning was refused would be another command.
 """
 
 from __future__ import annotations
@@ -26,7 +30,7 @@ from pathlib import Path
 from appliance.clock import Timers
 from appliance.control import Stream
 from appliance.control_frames import FrameKind
-from appliance.errors import ApplianceError, ConflictError, UsageError
+from appliance.errors import AdminError, ApplianceError, ConflictError, UsageError
 from appliance.log import facts
 from appliance.model import VmId
 from appliance.runtime.backend import ConsoleLine
@@ -43,13 +47,23 @@ RECORD_BYTES = 67_108_864
 FLOOD_BYTES_PER_S = 1_048_576
 PAUSE_S = 0.005
 """Between two looks at a line: one that says a little at a time costs the daemon as much for each."""
+IDLE_FOR_EACH_BUSY = 10
+"""A line is left alone for as many times as long as what it said last has kept the daemon busy."""
+LONGEST_PAUSE_S = 0.25
 PENDING_BYTES = 4096
 """Input beyond this waits at its viewer until the guest has read some."""
 INPUT_PATIENCE_S = 5.0
-"""How long input waits for the line, and then for the guest to read it, before it is thrown away."""
+"""How long input waits for the line, and for the guest to read any of it, before it is thrown away."""
+REFUSED_S = 1.0
+"""Who has been refused is refused on, until nothing has come for so long, or an order about the role."""
 RETRY_FIRST_S = 0.1
 RETRY_LONGEST_S = 5.0
+FAILED_PAUSE_S = 5.0
+"""Before a hub that has failed runs again."""
+FAILED = "the console failed: see the daemon's log"
 LARGEST_SIDE = 1000
+MOST_NAMED = 32
+"""Viewers named to another: an event must fit into a frame."""
 WRITE = ("free", "take", "later", "never")
 """How a viewer comes: it writes if nobody else does, in any case, once it wants to, or not at all."""
 
@@ -70,16 +84,30 @@ class Viewer:
     who: str
     size: Size | None
     read_only: bool
+    refusal: str = ""
+    """Why what it typed last was refused."""
+    refused_at: float | None = None
 
 
 @dataclass(slots=True)
 class OpenLine:
-    """The line while the hub holds it, and what has been typed but not yet taken by the guest."""
+    """The line while the hub holds it."""
 
     descriptor: int
     ended: asyncio.Future[str]
-    room: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+@dataclass(slots=True)
+class Typed:
+    """What has been typed and not yet taken by the guest, whether the line is open or not."""
+
     pending: bytearray = field(default_factory=bytearray)
+    by: Viewer | None = None
+    """Who has typed the last of it."""
+    patience: asyncio.TimerHandle | None = None
+    """Throws it away when its time is over."""
+    room: asyncio.Event = field(default_factory=asyncio.Event)
+    """Whether more may be typed."""
 
 
 class Hub:
@@ -107,11 +135,14 @@ class Hub:
         self._waiting_for: str | None = "the line is being opened"
         self._logged_reason: str | None = None
         self._heard = False
-        self._opened = asyncio.Event()
+        self._typed = Typed()
+        self._typed.room.set()
+        self._runs = True
 
     async def run(self) -> None:
         """Hold the line and read it, for ever."""
         pause = RETRY_FIRST_S
+        self._runs = True
         try:
             while True:
                 self._heard = False
@@ -119,6 +150,8 @@ class Hub:
                 pause = RETRY_FIRST_S if self._heard else min(2 * pause, RETRY_LONGEST_S)
                 await self._timers.sleep(pause)
         finally:
+            self._runs = False
+            self._throw_away("")
             self._capture.close()
             if self._record is not None:
                 self._record.close()
@@ -127,6 +160,12 @@ class Hub:
         """End every view, with a word why."""
         for viewer in self._arriving + self._viewers:
             viewer.stream.end(reason)
+
+    def fail_views(self) -> None:
+        """End every view with an error: the hub itself has failed."""
+        self._waiting_for = FAILED
+        for viewer in self._arriving + self._viewers:
+            viewer.stream.fail(AdminError(FAILED))
 
     async def view(self, viewer: Viewer, *, history_bytes: int, write: str) -> None:
         """Serve a viewer, which comes as WRITE says, until it leaves or the guest does."""
@@ -137,7 +176,7 @@ class Hub:
             self._arriving.remove(viewer)
         self._viewers.append(viewer)
         if write == "take" or (write == "free" and self._writer is None):
-            self._writer = viewer
+            self._give_role(viewer)
         self._role_changed()
         try:
             while frame := await viewer.stream.receive():
@@ -170,21 +209,19 @@ class Hub:
             return exc.message
         loop = asyncio.get_running_loop()
         self._open = opened = OpenLine(descriptor, loop.create_future())
-        opened.room.set()
         output = HarmlessOutput()
         try:
             os.set_blocking(descriptor, False)
             self._waiting_for = None
-            self._opened.set()
             self._role_changed()
+            self._be_patient()
+            self._write()
             loop.add_reader(descriptor, self._read, opened, output)
             return await opened.ended
         finally:
+            self._throw_away("not sent: the line has ended")
             self._open = None
-            self._opened.clear()
-            opened.room.set()
             loop.remove_reader(descriptor)
-            loop.remove_writer(descriptor)
             os.close(descriptor)
             line.close()
 
@@ -200,13 +237,14 @@ class Hub:
             self._ended(opened, "the line ended")
             return
         self._heard = True
+        began = self._timers.monotonic()
         shown = output.feed(data)
         if shown:
             self._show(shown)
-        self._breathe(opened, output, len(data))
+        self._breathe(opened, output, len(data), self._timers.monotonic() - began)
 
-    def _breathe(self, opened: OpenLine, output: HarmlessOutput, count: int) -> None:
-        """Leave the line alone for as long as `count` bytes may take."""
+    def _breathe(self, opened: OpenLine, output: HarmlessOutput, count: int, busy_s: float) -> None:
+        """Leave the line alone for as long as `count` bytes may take that have kept us busy for `busy_s`."""
         loop = asyncio.get_running_loop()
         loop.remove_reader(opened.descriptor)
 
@@ -214,7 +252,8 @@ class Hub:
             if self._open is opened:
                 loop.add_reader(opened.descriptor, self._read, opened, output)
 
-        loop.call_later(max(PAUSE_S, count / FLOOD_BYTES_PER_S), go_on)
+        idle_s = min(busy_s * IDLE_FOR_EACH_BUSY, LONGEST_PAUSE_S)
+        loop.call_later(max(PAUSE_S, count / FLOOD_BYTES_PER_S, idle_s), go_on)
 
     def _show(self, shown: bytes) -> None:
         self._capture.append(shown)
@@ -230,50 +269,99 @@ class Hub:
 
     async def _type(self, viewer: Viewer, data: bytes) -> None:
         """Pass on what a viewer types, if it writes; returns when the guest can take more."""
+        if viewer.refused_at is not None and self._timers.monotonic() < viewer.refused_at + REFUSED_S:
+            self._refuse(viewer, viewer.refusal)
+            return
         if self._writer is None and not viewer.read_only:
-            self._writer = viewer
+            self._give_role(viewer)
             self._role_changed()
         if self._writer is not viewer:
-            writer = self._writer.who if self._writer else "nobody"
-            viewer.stream.offer(FrameKind.EVENT, {"notice": f"not sent: {writer} writes here, you watch"})
+            self._refuse(viewer, self._not_the_writer())
             return
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(INPUT_PATIENCE_S):
-                await self._opened.wait()
-        opened = self._open
-        if opened is None:
-            viewer.stream.offer(FrameKind.EVENT, {"notice": f"not sent: {self._waiting_for}"})
+        if not self._runs:
+            self._refuse(viewer, f"not sent: {self._waiting_for}")
             return
-        opened.pending += data
-        self._write(opened)
-        try:
-            async with asyncio.timeout(INPUT_PATIENCE_S):
-                await opened.room.wait()
-        except TimeoutError:
-            opened.pending.clear()
-            self._write(opened)
-            viewer.stream.offer(
-                FrameKind.EVENT, {"notice": "input thrown away: the guest does not read its console"}
-            )
+        self._typed.pending += data
+        self._typed.by = viewer
+        self._write()
+        await self._typed.room.wait()
 
-    def _write(self, opened: OpenLine) -> None:
-        loop = asyncio.get_running_loop()
-        if self._open is not opened:
-            return
-        try:
-            while opened.pending:
-                del opened.pending[: os.write(opened.descriptor, opened.pending)]
-        except BlockingIOError:
-            loop.add_writer(opened.descriptor, self._write, opened)
-        except OSError as exc:
-            opened.pending.clear()
-            self._ended(opened, f"the line ended: {exc.strerror}")
-        if not opened.pending:
-            loop.remove_writer(opened.descriptor)
-        if len(opened.pending) <= PENDING_BYTES:
-            opened.room.set()
+    def _refuse(self, viewer: Viewer, notice: str) -> None:
+        """Tell a viewer that what it typed was not sent."""
+        viewer.refusal, viewer.refused_at = notice, self._timers.monotonic()
+        viewer.stream.offer(FrameKind.EVENT, {"notice": notice})
+
+    def _not_the_writer(self) -> str:
+        return f"not sent: {self._writer.who if self._writer else 'nobody'} writes here, you watch"
+
+    def _write(self) -> None:
+        """Let the guest take of what was typed what it can, if the line is open."""
+        pending = self._typed.pending
+        before = len(pending)
+        if self._open is not None:
+            self._write_to(self._open)
+        if len(pending) < before or self._typed.patience is None:
+            self._be_patient()
+        if len(pending) <= PENDING_BYTES:
+            self._typed.room.set()
         else:
-            opened.room.clear()
+            self._typed.room.clear()
+
+    def _write_to(self, opened: OpenLine) -> None:
+        loop = asyncio.get_running_loop()
+        pending = self._typed.pending
+        try:
+            while pending:
+                del pending[: os.write(opened.descriptor, pending)]
+        except BlockingIOError:
+            loop.add_writer(opened.descriptor, self._write)
+            return
+        except OSError as exc:
+            self._throw_away("not sent: the line has ended")
+            self._ended(opened, f"the line ended: {exc.strerror}")
+        loop.remove_writer(opened.descriptor)
+
+    def _be_patient(self) -> None:
+        """Give what was typed its whole time, from now on."""
+        if self._typed.patience is not None:
+            self._typed.patience.cancel()
+            self._typed.patience = None
+        if self._typed.pending:
+            loop = asyncio.get_running_loop()
+            self._typed.patience = loop.call_later(INPUT_PATIENCE_S, self._lose_patience)
+
+    def _lose_patience(self) -> None:
+        """Throw away what was typed, unless the guest does take some: a terminal tells of room rarely."""
+        before = len(self._typed.pending)
+        self._write()
+        if len(self._typed.pending) < before:
+            return
+        if self._open is None:
+            self._throw_away(f"not sent: {self._waiting_for}")
+        else:
+            self._throw_away("input thrown away: the guest does not read its console")
+
+    def _throw_away(self, notice: str) -> None:
+        """Forget what was typed and not taken, and tell who has typed it."""
+        if not self._typed.pending:
+            return
+        self._typed.pending.clear()
+        self._be_patient()
+        if self._open is not None:
+            asyncio.get_running_loop().remove_writer(self._open.descriptor)
+        if self._typed.by is not None and notice:
+            self._refuse(self._typed.by, notice)
+        self._typed.room.set()
+
+    def _give_role(self, viewer: Viewer) -> None:
+        """Let a viewer be the writer.
+
+        What another has typed and the guest has not taken is not sent any more, unless that one has given
+        the role back and the guest is already reading.
+        """
+        before, self._writer = self._writer, viewer
+        if self._typed.by is not viewer and (before is not None or self._open is None):
+            self._throw_away(self._not_the_writer())
 
     def _obey(self, viewer: Viewer, order: Mapping[str, object]) -> None:
         match order.get("do"):
@@ -284,13 +372,16 @@ class Hub:
             case "take":
                 if viewer.read_only:
                     raise UsageError("a viewer that only watches cannot write")
-                self._writer = viewer
+                viewer.refused_at = None
+                self._give_role(viewer)
                 self._role_changed()
             case "claim":
+                viewer.refused_at = None
                 if self._writer is None and not viewer.read_only:
-                    self._writer = viewer
+                    self._give_role(viewer)
                     self._role_changed()
             case "release":
+                viewer.refused_at = None
                 if self._writer is viewer:
                     self._writer = None
                     self._role_changed()
@@ -319,7 +410,7 @@ class Hub:
                 {
                     "writer": self._writer.who if self._writer else None,
                     "you_write": self._writer is viewer,
-                    "others": [other.who for other in self._viewers if other is not viewer],
+                    "others": [other.who for other in self._viewers if other is not viewer][:MOST_NAMED],
                     "waiting_for": self._waiting_for,
                     "size": [self._size.rows, self._size.columns] if self._size else None,
                 },
@@ -387,13 +478,13 @@ class Consoles:
             logger.info("console left", extra=facts(vm=vm_id, who=viewer.who))
 
     async def _run(self, vm_id: VmId, hub: Hub) -> None:
-        try:
-            await hub.run()
-        except Exception:
-            logger.exception("a console's hub failed", extra=facts(vm=vm_id))
-            if self._hubs.get(vm_id, (None, None))[0] is hub:
-                del self._hubs[vm_id]
-            hub.end_views("the console failed: see the daemon's log")
+        while True:
+            try:
+                await hub.run()
+            except Exception:
+                logger.exception("a console's hub failed", extra=facts(vm=vm_id))
+                hub.fail_views()
+            await self._timers.sleep(FAILED_PAUSE_S)
 
 
 def _label(request: Mapping[str, object], stream: Stream) -> str:

@@ -2,7 +2,7 @@
 
 The newest file grows to a fifth of the limit, then takes the place of the next older one, and so on: four
 fifths are always there. Bytes have positions, which count up for as long as the daemon runs, so that a
-reader can go on where it was while more is written.
+reader can go on where it was while more is written; also over what was lost, which leaves a gap in them.
 
 A capture that cannot be written never stands in the way of the console: it is reported once, the newest
 UNWRITTEN_BYTES wait in memory, and if more is lost, a line says so in its place.
@@ -35,6 +35,8 @@ class Capture:
         self._sizes = [_size(file) for file in self._files]
         self._unwritten = bytearray()
         self._lost = 0
+        self._gaps: list[tuple[int, int]] = []
+        """Positions that no byte in a file has: from where on, and how many."""
         self._failing = False
         self.end = sum(self._sizes)
         """The position after the last byte."""
@@ -42,7 +44,7 @@ class Capture:
     @property
     def first(self) -> int:
         """The position of the oldest byte kept."""
-        return self._written - sum(self._sizes)
+        return self._position(self._place(self._written) - sum(self._sizes))
 
     def append(self, shown: bytes) -> None:
         """Keep what was shown."""
@@ -55,6 +57,8 @@ class Capture:
             self.close()
             self._sizes = [_size(file) for file in self._files]
             surplus = max(0, len(self._unwritten) - UNWRITTEN_BYTES)
+            if surplus and not self._lost:
+                surplus = max(surplus, len(LOST))
             del self._unwritten[:surplus]
             self._lost += surplus
             if not self._failing:
@@ -95,6 +99,9 @@ class Capture:
         if self._descriptor is None:
             self._open()
         if self._lost:
+            first = self.first
+            gap = (self._written + len(LOST), self._lost - len(LOST))
+            self._gaps = [*(older for older in self._gaps if older[0] >= first), gap]
             self._unwritten[:0] = LOST
             self._lost = 0
         while self._unwritten:
@@ -128,13 +135,25 @@ class Capture:
             return piece, position + len(piece)
         if position >= end:
             return LOST, end + self._lost
+        place, end = self._place(position), self._place(end)
         for file, size in zip(self._files, self._sizes, strict=True):
             start = end - size
-            if position >= start:
-                piece = self._bytes_of(file, position - start, min(count, end - position))
-                return piece, position + len(piece) if piece else end
+            if place >= start:
+                piece = self._bytes_of(file, place - start, min(count, end - place))
+                return piece, self._position(place + len(piece) if piece else end)
             end = start
         raise AssertionError("a position is in one of the files")
+
+    def _place(self, position: int) -> int:
+        """A position without the gaps before it, as bytes lie in the files."""
+        return position - sum(max(0, min(width, position - at)) for at, width in self._gaps)
+
+    def _position(self, place: int) -> int:
+        """The last of the positions that have this place."""
+        for at, width in self._gaps:
+            if place >= at:
+                place += width
+        return place
 
     def _bytes_of(self, file: Path, start: int, count: int) -> bytes:
         try:

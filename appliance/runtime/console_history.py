@@ -14,22 +14,32 @@ FIRST_LINE_BYTES = 4096
 
 STEP_BYTES = 8192
 """Made harmless at a time, so that the daemon does not wait for it."""
+CATCH_UP_BYTES = 262_144
+"""Sent of what is shown while the history is on its way; a guest that says more than its viewer can read
+would never have it arrive."""
 
 
 async def send_history(stream: Stream, capture: Capture, count: int, timers: Timers) -> None:
     """Send the last `count` bytes, and what is shown meanwhile: live bytes may follow when this returns.
 
-    Nothing is lost or doubled between the two, for the capture is read until nothing is left in it. The
-    viewer is waited for, and nothing grows if it does not read. What was kept is made harmless again: it
-    may begin within a sequence, and a file may have been written by another hand. A frame is sent even if
-    there is no history.
+    Nothing is lost or doubled between the two, for the capture is read until nothing is left in it; only of
+    more than CATCH_UP_BYTES that are shown meanwhile, the rest is skipped, and a line says so. The viewer is
+    waited for, and nothing grows if it does not read. What was kept is made harmless again: it may begin
+    within a sequence, and a file may have been written by another hand. A frame is sent even if there is no
+    history.
     """
     output = HarmlessOutput()
     position = max(capture.end - count, capture.first)
+    until = capture.end + CATCH_UP_BYTES
     is_cut = position > capture.first
     is_first = True
     shown = bytearray()
     while is_first or position < capture.end:
+        if position >= until:
+            skipped = f"\x1b[m\r\n... {capture.end - position:,} bytes skipped ...\r\n"
+            stream.offer(FrameKind.DATA, bytes(shown))
+            stream.offer(FrameKind.DATA, skipped.encode())
+            return
         data, position = capture.read(position, STEP_BYTES)
         shown += output.feed(from_a_safe_place(data) if is_cut else data)
         is_cut = False

@@ -19,9 +19,10 @@ LONGEST_STRING = 4096
 LARGEST_NUMBER = 9999
 """Larger numbers in a sequence serve only to keep a terminal busy."""
 
+# No possessive quantifiers here: those of Python 3.11.2 let wrong things match.
 TOKEN = re.compile(
     r"""
-      (?P<text>   [\x07-\x0f\x20-\x7e\xa0-\U0010ffff]+ )
+      (?P<text>   (?: [\x07-\x0f\x20-\x7e\xa0-\U0010ffff]+ | \x1b\[ [0-9]{0,4} (?:[;:][0-9]{0,4}){0,11} m )+ )
     | \x1b\[ (?P<parameters> [0-?]{0,64} ) (?P<between> [\x20-/]{0,2} ) (?P<final> [@-~] )
     | (?P<string> \x1b [\]PX^_] )
     | \x1b (?P<escape> [\x20-/]{0,2} [0-~] )
@@ -33,8 +34,14 @@ UNFINISHED = re.compile(r"\x1b(?:[\x20-/]{0,2}|\[[0-?]{0,64}[\x20-/]{0,2})\Z")
 STRING_BODY = re.compile(r"[^\x00-\x1f\x7f-\x9f]*")
 
 NUMBERS = re.compile(r"[0-9;:]*\Z")
-DRAWING = frozenset("@ABCDEFGHIJKLMPSTXZ`abdefgmr")
-"""Finals of CSI sequences that move, erase, insert, colour and scroll: they take numbers alone."""
+DRAWING = frozenset("@ABCDEFGHIJKLMPSTXZ`abdefmr")
+"""Finals of CSI sequences that move, erase, insert, colour and scroll: they take numbers alone.
+
+Not `g`: tab stops stay when the console is left.
+"""
+ERASE = "J"
+SCROLLBACK = 3
+"""What `J` would erase with it: what the administrator's terminal has kept, of other work too."""
 BARE = frozenset("su")
 """Save and restore the cursor: with parameters, they mean something else."""
 MODES = frozenset({"4"})
@@ -43,8 +50,8 @@ PRIVATE_MODES = frozenset(
     {"1", "5", "7", "12", "25", "47", "1047", "1048", "1049"}  # keys, looks, wrapping, other screen
     | {"1000", "1002", "1006", "2004"}  # mouse and bracketed paste: they shape what a person types
 )
-ESCAPES = frozenset({"7", "8", "=", ">", "D", "E", "H", "M", "(A", "(B", "(0", ")A", ")B", ")0"})
-"""Save, restore, keypad, lines and tabs, line-drawing characters."""
+ESCAPES = frozenset({"7", "8", "=", ">", "D", "E", "M", "(A", "(B", "(0", ")A", ")B", ")0"})
+"""Save, restore, keypad, lines, line-drawing characters."""
 FULL_RESET = "c"
 GENTLE_RESET = "\x1b[!p\x1b[m\x1b[H\x1b[2J"
 """Stands in for a full reset, which would also undo the administrator's own settings."""
@@ -117,8 +124,9 @@ def _draws(parameters: str, between: str, final: str) -> bool:
         return not parameters
     if final == "T" and ";" in parameters:  # starts the tracking of highlights, not a scroll
         return False
-    return final in DRAWING and NUMBERS.match(parameters) is not None and _are_small(parameters)
-
-
-def _are_small(parameters: str) -> bool:
-    return all(not number or int(number) <= LARGEST_NUMBER for number in re.split("[;:]", parameters))
+    if final not in DRAWING or NUMBERS.match(parameters) is None:
+        return False
+    numbers = [int(number) for number in re.split("[;:]", parameters) if number]
+    if final == ERASE and SCROLLBACK in numbers:
+        return False
+    return all(number <= LARGEST_NUMBER for number in numbers)

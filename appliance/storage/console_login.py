@@ -10,18 +10,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from appliance.harmless import printable
 from appliance.storage import systemd_login
-from appliance.storage.image_root import ImageRoot
-from appliance.storage.systemd_login import NoLogin
+from appliance.storage.image_root import ImageRoot, TooMuchError
+from appliance.storage.systemd_login import OURS, NoLogin, program_of
 
 ELF = "\x7fELF"
 INITTAB = "/etc/inittab"
 TTY_LINE = "tty1::respawn:/sbin/getty -L tty1 115200 xterm"
 WORDS = re.compile(r"[\s'\"=;&|]+")
-OURS = frozenset({"tty1", "/dev/tty1"})
+LONGEST_REASON = 200
 STAYING = frozenset({"respawn", "once", "askfirst", "wait", "ondemand"})
 """Actions of an inittab by which somebody can still be there when a console is looked at."""
 OPENRC_LEVELS = ("sysinit", "boot", "default")
@@ -52,12 +53,22 @@ class Entry:
     @property
     def program(self) -> str:
         """The program that it runs."""
-        return (self.process.split() or [""])[0].lstrip("-@+")
+        return program_of(self.process)
 
 
 def missing(root: Path) -> NoLogin | None:
-    """Why nobody can log in on tty1 of an image; None if somebody can, or if that cannot be told."""
-    image = ImageRoot(root)
+    """Why nobody can log in on tty1 of an image; None if somebody can, or if that cannot be told.
+
+    The reason may have words of the image in it: it is short, and nothing in it acts on a terminal.
+    """
+    try:
+        found = _missing(ImageRoot(root))
+    except TooMuchError:
+        return None
+    return None if found is None else replace(found, reason=printable(_shortened(found.reason), "?"))
+
+
+def _missing(image: ImageRoot) -> NoLogin | None:
     init = image.leads_to("/sbin/init") or ""
     if init == "systemd":
         return systemd_login.missing(image)
@@ -94,7 +105,7 @@ def _without_inittab_line(image: ImageRoot, *, is_busybox: bool) -> NoLogin | No
         and entry.action in STAYING
         and (is_busybox or not entry.levels or not level or level in entry.levels)
     ]
-    gone = [entry.program for entry in found if _is_gone(image, entry.program)]
+    gone = [entry.program for entry in found if image.lacks(entry.program)]
     if len(gone) < len(found):
         return None
     started = " ".join(entry.process for entry in lines)
@@ -112,9 +123,10 @@ def _without_inittab_line(image: ImageRoot, *, is_busybox: bool) -> NoLogin | No
     return NoLogin(f"its {INITTAB} starts none there", f"add the line {line}")
 
 
-def _is_gone(image: ImageRoot, program: str) -> bool:
-    """Whether a program by its whole path is not there; of one to be looked up, nothing is known."""
-    return program.startswith("/") and image.leads_to(program) is None
+def _shortened(reason: str) -> str:
+    """A reason without its middle if it is long: what is wrong stands at its end."""
+    half = LONGEST_REASON // 2
+    return reason if len(reason) <= LONGEST_REASON else f"{reason[: half - 1]}…{reason[-half:]}"
 
 
 def _openrc_has_one(image: ImageRoot) -> bool:

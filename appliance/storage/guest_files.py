@@ -11,10 +11,11 @@ Only regular files are read, and none is waited for.
 from __future__ import annotations
 
 import errno
+import heapq
 import os
 import stat
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Generator, Iterator
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import islice
@@ -31,6 +32,8 @@ MOST_DEPTH = 256
 LOGS = "/var/log"
 LOGS_DEPTH = 4
 MOST_LOGS = 5000
+MOST_ENTRIES = 200_000
+"""Entries of any kind that are looked at to find these."""
 LATEST = datetime(9999, 1, 1, tzinfo=UTC).timestamp()
 PACKED = (".gz", ".xz", ".bz2", ".zst", ".journal", ".journal~")
 STEP = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -68,6 +71,14 @@ class LogFile:
     modified: datetime
 
 
+class NoPlaceError(FileNotFoundError):
+    """The guest has no root here, or no home: `what` says which."""
+
+    def __init__(self, what: str, path: Path) -> None:
+        super().__init__(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
+        self.what = what
+
+
 class GuestFiles:
     """The files of the guest that has, or had, the directory `root` for `/` and `home` for `/home`."""
 
@@ -80,6 +91,7 @@ class GuestFiles:
 
         :raises ConflictError: it is no regular file
         :raises NotFoundError: it is in the guest's memory
+        :raises NoPlaceError: there is no root, or no home, to look for it in
         :raises OSError: it is not there, or cannot be read
         """
         with self._found(path) as (folder, name, is_in_home):
@@ -94,15 +106,19 @@ class GuestFiles:
         shown = data if lines is None else last_lines(data, lines)
         return Tail(shown, found.st_size, _time(found), len(shown) >= found.st_size, is_in_home)
 
-    def logs(self) -> list[LogFile]:
-        """The regular files below /var/log, the newest first.
+    def logs(self) -> tuple[list[LogFile], bool]:
+        """The regular files below /var/log, the newest first, and whether these are all.
 
+        :raises NoPlaceError: there is no root, or no home, to look for them in
         :raises OSError: there is no such directory, or it cannot be read
         """
         with self._found(LOGS) as (folder, name, _):
             top = os.open(name, FOLDER, dir_fd=folder)
-        found = list(islice(_files(top, LOGS, LOGS_DEPTH), MOST_LOGS))
-        return sorted(found, key=lambda file: (-file.modified.timestamp(), file.path))
+        with closing(_entries(top, LOGS, LOGS_DEPTH)) as entries:
+            files = (file for file in islice(entries, MOST_ENTRIES) if file is not None)
+            found = heapq.nsmallest(MOST_LOGS + 1, files, key=_newest_first)
+            is_whole = len(found) <= MOST_LOGS and not any(True for _ in entries)
+        return found[:MOST_LOGS], is_whole
 
     @contextmanager
     def _found(self, path: str) -> Iterator[tuple[int, str, bool]]:
@@ -150,7 +166,7 @@ class _Way:
         if self._gone:
             return self._gone[-1]
         if self._top < 0:
-            self._top = os.open(self._root, FOLDER)
+            self._top = _place("root", self._root)
         return self._top
 
     def look(self, name: str) -> bool | str:
@@ -159,7 +175,7 @@ class _Way:
         :raises NotFoundError: it is in the guest's memory
         """
         if not self._gone and name == HOME:
-            self._gone.append(os.open(self._home, FOLDER))
+            self._gone.append(_place("home", self._home))
             self.is_in_home = True
             return True
         if not self._gone and name in IN_MEMORY:
@@ -206,36 +222,54 @@ def last_lines(data: bytes, lines: int) -> bytes:
     return data[place + 1 :]
 
 
-def is_text(file: LogFile, data: bytes) -> bool:
-    """Whether a log is one that people read as it is: neither packed nor binary."""
-    return not file.path.endswith(PACKED) and b"\0" not in data
+def is_packed(file: LogFile) -> bool:
+    """Whether a log is, by its name, none that people read as it is."""
+    return file.path.endswith(PACKED)
+
+
+def is_text(data: bytes) -> bool:
+    """Whether this, of a log, is what people can read: not binary."""
+    return b"\0" not in data
 
 
 def _end(descriptor: int, size: int, most: int) -> bytes:
     """The last bytes of a file; of a line that does not begin among them, nothing if another follows."""
     start = max(0, size - most)
+    before = min(start, 1)  # one byte more, to see whether a line begins at `start`
     pieces: list[bytes] = []
-    place = start
+    place = start - before
     while place < size and (piece := os.pread(descriptor, size - place, place)):
         pieces.append(piece)
         place += len(piece)
     data = b"".join(pieces)
-    cut = data.find(b"\n") + 1 if start else 0
-    return data[cut:] or data
+    cut = data.find(b"\n") + 1 if before else 0
+    return data[max(cut, before) :] or data[before:]
 
 
-def _files(top: int, path: str, depth: int) -> Iterator[LogFile]:
-    """The regular files of an open directory, which is closed at the end, and of those below it."""
+def _place(what: str, path: Path) -> int:
+    try:
+        return os.open(path, FOLDER)
+    except FileNotFoundError as exc:
+        raise NoPlaceError(what, path) from exc
+
+
+def _newest_first(file: LogFile) -> tuple[float, str]:
+    return -file.modified.timestamp(), file.path
+
+
+def _entries(top: int, path: str, depth: int) -> Generator[LogFile | None, None, None]:
+    """The entries of an open directory, closed at the end, and of those below it; None for all but files."""
     try:
         with os.scandir(top) as entries:
             for entry in entries:
+                file, inside = None, f"{path}/{entry.name}"
                 with suppress(OSError):
                     found = entry.stat(follow_symlinks=False)
-                    inside = f"{path}/{entry.name}"
                     if stat.S_ISREG(found.st_mode):
-                        yield LogFile(inside, found.st_size, _time(found))
+                        file = LogFile(inside, found.st_size, _time(found))
                     elif stat.S_ISDIR(found.st_mode) and depth > 1:
-                        yield from _files(os.open(entry.name, FOLDER, dir_fd=top), inside, depth - 1)
+                        yield from _entries(os.open(entry.name, FOLDER, dir_fd=top), inside, depth - 1)
+                yield file
     finally:
         os.close(top)
 

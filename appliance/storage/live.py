@@ -24,6 +24,8 @@ BUSY_TIMEOUT_S = 2.0
 MANY = 2000
 """From so many changed rows on, reading all is quicker."""
 EVENTS_SHOWN = 2000
+JOINED = frozenset({"user", "osf", "di", "tag", "host"})
+"""Nouns whose names and links show in the lines of desktops."""
 
 
 class VmLine(NamedTuple):
@@ -167,9 +169,16 @@ class LiveReader:
 
         :raises StoreError: there is none, or it cannot be read
         """
-        if not file.exists():
-            raise StoreError(f"there is no database {file}", hint="run qa admin init")
-        with self._explained(file):
+        try:
+            file.stat()
+        except FileNotFoundError:
+            raise StoreError(f"there is no database {file}", hint="run qa admin init") from None
+        except OSError as exc:
+            raise StoreError(
+                f"the database {file} cannot be read: {exc.strerror}", hint="run it as root"
+            ) from exc
+        self._file = file
+        with self._explained():
             self._connection = sqlite3.connect(
                 f"file:{quote(str(file))}?mode=ro",
                 uri=True,
@@ -179,7 +188,6 @@ class LiveReader:
                 cached_statements=64,
             )
             self._connection.execute("SELECT seq FROM changes LIMIT 1")
-        self._file = file
         self._identity = _identity(file)
         self._changes = ChangeReader(self._connection)
         self._version = -1
@@ -204,7 +212,7 @@ class LiveReader:
 
         :raises StoreError: the database cannot be read
         """
-        with self._explained(self._file):
+        with self._explained():
             version = self._connection.execute("PRAGMA data_version").fetchone()[0]
             if version == self._version:
                 return None
@@ -226,7 +234,7 @@ class LiveReader:
         return [AlarmLine._make(row) for row in self._all(_ALARMS)]
 
     def _all(self, sql: str, *values: object) -> list[tuple[object, ...]]:
-        with self._explained(self._file):
+        with self._explained():
             return self._connection.execute(sql, values).fetchall()
 
     def _changed(self) -> Delta:
@@ -241,7 +249,7 @@ class LiveReader:
             delta = Delta(True, self._vms(_VMS), nouns=nouns)
         else:
             vms = self._vms(_THESE_VMS, json.dumps(sorted(ids)))
-            delta = Delta(False, vms, ids - vms.keys(), nouns)
+            delta = Delta(False, vms, ids.difference(vms), nouns)
         self._seq = found.seq  # not before: what could not be read is read at the next look
         return delta
 
@@ -258,12 +266,12 @@ class LiveReader:
             self._connection.execute("ROLLBACK")
 
     @contextmanager
-    def _explained(self, file: Path) -> Iterator[None]:
+    def _explained(self) -> Iterator[None]:
         try:
             yield
         except sqlite3.Error as exc:
             hint = "run qa admin init to migrate it" if "no such" in str(exc) else None
-            raise StoreError(f"the database cannot be read: {exc} ({file})", hint=hint) from exc
+            raise StoreError(f"the database cannot be read: {exc} ({self._file})", hint=hint) from exc
 
 
 def _identity(file: Path) -> tuple[int, int] | None:
@@ -272,7 +280,3 @@ def _identity(file: Path) -> tuple[int, int] | None:
     except OSError:
         return None
     return stat.st_dev, stat.st_ino
-
-
-JOINED = frozenset({"user", "osf", "di", "tag", "host"})
-"""Nouns whose names and links show in the lines of desktops."""

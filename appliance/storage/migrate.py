@@ -31,7 +31,8 @@ SCRIPTS = Path(__file__).parent / "migrations"
 def upgrade(url: str) -> bool:
     """Create the database behind `url` or migrate it, in one transaction; whether there was anything to do.
 
-    Triggers of the journal that are missing or not as declared are put right in any case.
+    Triggers of the journal that are missing or not as declared are put right in any case, and so is the
+    version by which programs know the schema.
 
     :raises StoreError: it cannot be written
     :raises SchemaVersionError: it was made by a newer program
@@ -42,13 +43,10 @@ def upgrade(url: str) -> bool:
         with begin(url) as connection:
             before = MigrationContext.configure(connection).get_current_revision()
             if before == head():
-                return changes.install(connection)
+                return _stamp(connection) | changes.install(connection)
             changes.remove(connection)
             command.upgrade(alembic_config(connection), "head")
-            connection.execute(
-                text("INSERT OR REPLACE INTO versions (component, version) VALUES ('schema', :version)"),
-                {"version": schema.SCHEMA_VERSION},
-            )
+            _stamp(connection)
             changes.install(connection)
     except (OSError, DatabaseError, sqlite3.Error) as exc:
         reason = exc.orig if isinstance(exc, DatabaseError) else exc
@@ -70,7 +68,7 @@ def revision(url: str) -> str | None:
     if not file.exists():
         return None
     try:
-        with begin(url) as connection:
+        with _connected(url) as connection:
             return MigrationContext.configure(connection).get_current_revision()
     except (OSError, DatabaseError, sqlite3.Error) as exc:
         reason = exc.orig if isinstance(exc, DatabaseError) else exc
@@ -103,10 +101,11 @@ def copy(url: str, target: Path) -> None:
 def downgrade(url: str, revision: str) -> None:
     """Take the database back to an older schema, or with "base" to none.
 
-    It has no triggers then: `upgrade` of the program whose schema it is puts its own in place.
+    It has no triggers and no version then: `upgrade` of the program whose schema it is puts its own in place.
     """
     with begin(url) as connection:
         changes.remove(connection)
+        connection.execute(text("DELETE FROM versions WHERE component = 'schema'"))
         command.downgrade(alembic_config(connection), revision)
 
 
@@ -126,19 +125,37 @@ def alembic_config(connection: Connection) -> Config:
 @contextlib.contextmanager
 def begin(url: str) -> Iterator[Connection]:
     """A synchronous write transaction on the database behind `url`."""
+    with _connected(url) as connection:
+        # SQLite checks foreign keys of rebuilt tables only when asked to, and cannot switch inside.
+        connection.exec_driver_sql("PRAGMA foreign_keys = OFF")
+        connection.commit()
+        connection.exec_driver_sql(BEGIN_WRITE)
+        yield connection
+        _check_foreign_keys(connection)
+        connection.commit()
+
+
+@contextlib.contextmanager
+def _connected(url: str) -> Iterator[Connection]:
     engine = create_engine(parse_url(url).set(drivername="sqlite"), poolclass=NullPool)
     event.listen(engine, "connect", prepare_connection)
     try:
         with engine.connect() as connection:
-            # SQLite checks foreign keys of rebuilt tables only when asked to, and cannot switch inside.
-            connection.exec_driver_sql("PRAGMA foreign_keys = OFF")
-            connection.commit()
-            connection.exec_driver_sql(BEGIN_WRITE)
             yield connection
-            _check_foreign_keys(connection)
-            connection.commit()
     finally:
         engine.dispose()
+
+
+def _stamp(connection: Connection) -> bool:
+    """Write down which schema programs find; whether that was to be done."""
+    found = connection.scalar(text("SELECT version FROM versions WHERE component = 'schema'"))
+    if found == schema.SCHEMA_VERSION:
+        return False
+    connection.execute(
+        text("INSERT OR REPLACE INTO versions (component, version) VALUES ('schema', :version)"),
+        {"version": schema.SCHEMA_VERSION},
+    )
+    return True
 
 
 def _check_foreign_keys(connection: Connection) -> None:

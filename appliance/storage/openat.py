@@ -10,6 +10,7 @@ import ctypes
 import errno
 import os
 import secrets
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -62,12 +63,14 @@ def resolved(root: Path, inside: str) -> Path:
 
 
 def read_text(root: Path, inside: str) -> str:
-    """The first 64 KiB of a regular file; empty if there is none.
+    """The first 64 KiB of a regular file; empty if there is nothing.
 
-    :raises OSError: it cannot be read
+    :raises OSError: it is something else, or cannot be read
     """
     try:
         with opened(root, inside, os.O_RDONLY | os.O_NONBLOCK) as descriptor:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise OSError(errno.EINVAL, "not a regular file", inside)
             return os.read(descriptor, READ_MOST).decode(errors="replace")
     except FileNotFoundError:
         return ""

@@ -55,6 +55,11 @@ class Paths:
         )
 
     @property
+    def volumes(self) -> tuple[Path, ...]:
+        """Those of them in which roots, homes and images are that were unpacked."""
+        return (self.all_basefs, self.all_rootfs, self.all_homefs, self.overlays, self.homes, self.kept)
+
+    @property
     def doorbell(self) -> Path:
         """The daemon's doorbell socket."""
         return self.run / "doorbell"

@@ -14,7 +14,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from appliance.storage.image_root import ImageRoot
+from appliance.storage.image_root import ImageRoot, TooMuchError
 
 FOLDERS = (
     "/etc/systemd/system",
@@ -27,7 +27,13 @@ ROOTS = ("default.target", "basic.target", "sysinit.target")
 """Where a boot begins: the second and third are required by nearly every unit without being named."""
 PULLING = ("wants", "requires", "upholds")
 PULLS = frozenset({"Wants", "Requires", "BindsTo", "Upholds"})
+LOOKED_AT = re.compile(
+    r"Condition\w+|Assert\w+|ExecStart|Type|Standard(?:In|Out)put|TTYPath|" + "|".join(PULLS)
+)
+"""Settings that decide something here; no others are kept in mind."""
 MOST_UNITS = 4000
+LONGEST_NAME = 255
+"""Of a unit, as systemd has it."""
 OURS = frozenset({"/dev/tty1", "tty1", "/dev/pts/1", "pts/1"})
 """tty1 by all its names: the console is the first of a container's terminals, tty1 the second."""
 ABSENT = re.compile(r"/dev/(tty(?!1$)\w+|vcs\w*|hvc\d+|fb\d+)")
@@ -110,13 +116,20 @@ class Units:
             return None
         instance = _unescaped(name.partition("@")[2].rpartition(".")[0])
         texts = [self._image.text(path) or "", *self._drop_ins(name)]
-        found = [(key, _specified(value, instance)) for text in texts for key, value in settings_of(text)]
+        found = []
+        for key, value in (setting for text in texts for setting in settings_of(text)):
+            if LOOKED_AT.fullmatch(key):
+                found.append((key, _specified(value, instance)))
+                self._image.take(len(found[-1][1]))  # an instance may stand in it ten thousand times
         return Unit(name, found)
 
     def reached(self) -> Iterator[Unit | str]:
-        """All units of a boot; of those that are masked, the names."""
+        """All units of a boot; of those that are masked, the names.
+
+        :raises TooMuchError: nobody has so many
+        """
         seen, ahead = set(ROOTS), list(ROOTS)
-        while ahead and len(seen) < MOST_UNITS:
+        while ahead:
             name = ahead.pop()
             unit = self.load(name)
             if unit is None:
@@ -125,9 +138,12 @@ class Units:
                     continue
             else:
                 yield unit
-            fresh = [found for found in self._pulled(name, unit) if found not in seen]
-            seen.update(fresh)
-            ahead += dict.fromkeys(fresh)
+            for found in self._pulled(name, unit):
+                if found not in seen and len(found) <= LONGEST_NAME:
+                    seen.add(found)
+                    ahead.append(found)
+                if len(seen) > MOST_UNITS:
+                    raise TooMuchError
 
     def _pulled(self, name: str, unit: Unit | None) -> Iterator[str]:
         for folder, file in self._first(name):
@@ -187,11 +203,11 @@ def missing(image: ImageRoot) -> NoLogin | None:
         targets.append(unit.name)
         if not unit.holds_tty1:
             continue
-        gone = [program for program in map(_program, unit.commands) if _is_gone(image, program)]
+        gone = [program for program in map(program_of, unit.commands) if image.lacks(program)]
         if gone:
-            reasons.append(f"{_plain(unit.name)} needs {_plain(gone[0])}, which is not in it")
+            reasons.append(f"{unit.name} needs {gone[0]}, which is not in it")
         elif unit.unmet:
-            reasons.append(f"{_plain(unit.name)} {unit.unmet}")
+            reasons.append(f"{unit.name} {unit.unmet}")
         else:
             return None
     reason = reasons[0] if reasons else "systemd starts none there"
@@ -205,6 +221,11 @@ def settings_of(text: str) -> Iterator[tuple[str, str]]:
         key, equals, value = line.strip().partition("=")
         if equals and not key.startswith(("#", ";", "[")):
             yield key.strip(), value.strip()
+
+
+def program_of(command: str) -> str:
+    """The program of a command, without the signs that an init takes before it."""
+    return next(iter(command.split(maxsplit=1)), "").lstrip("-@:+!")
 
 
 def _remedy(units: Units, has_target: bool, reason: str) -> str:
@@ -235,15 +256,3 @@ def _specified(value: str, instance: str) -> str:
 def _unescaped(instance: str) -> str:
     """An instance as a path would be: `pts-1` is pts/1."""
     return instance.replace("-", "/")
-
-
-def _program(command: str) -> str:
-    return (command.split() or [""])[0].lstrip("-@:+!")
-
-
-def _is_gone(image: ImageRoot, program: str) -> bool:
-    return program.startswith("/") and "%" not in program and image.leads_to(program) is None
-
-
-def _plain(name: str) -> str:
-    return "".join(char if char.isprintable() else "?" for char in name[:80])

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from functools import partial
-from itertools import groupby
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from textual.app import App
 from textual.notifications import SeverityLevel
 
+from appliance.clock import SystemClock
+from appliance.config import is_secret
 from appliance.errors import ApplianceError
-from appliance.tui.actions import KEYS, Action, Ask, How, chosen, count
+from appliance.tui.actions import Action, Ask, How, chosen, count
 from appliance.tui.calls import Outcome, Told, twin
+from appliance.tui.intent import WORDS_OF_NOUNS, Intent, filter_of
 from appliance.tui.panes.base import Pane
 from appliance.tui.remembered import Remembered
 from appliance.tui.site import Site
@@ -22,21 +25,15 @@ from appliance.tui.workers import start
 
 if TYPE_CHECKING:
     from appliance.qa.verbs import Verb
+    from appliance.tui.dialogs.dialog import Dialog
 
-WORDS_OF_NOUNS = {
-    "vm": "desktop",
-    "home": "desktop",
-    "user": "user",
-    "di": "image",
-    "osf": "OSF",
-    "host": "host",
-    "config": "setting",
-    "operation": "import",
-    "alarm": "alarm",
-}
-"""What people call the objects of a noun."""
+T = TypeVar("T")
 QUIET = ("--dry-run", "-o")
 """Calls with one of these only look, and are in no log."""
+MOST_ALARMS = 12
+"""How many alarms a question tells of."""
+PAUSE_S = 0.05
+"""How often is looked whether the screen is free for a dialog."""
 
 
 class ActingApp(App[None]):
@@ -45,6 +42,8 @@ class ActingApp(App[None]):
     site: Site
     remembered: Remembered
     calls_under_way = 0
+    _prepared: Intent | None = None
+    """What is being prepared, until it is asked or done: nothing else begins meanwhile."""
 
     @property
     def pane(self) -> Pane | None:
@@ -92,126 +91,159 @@ class ActingApp(App[None]):
         return outcome
 
     def act(self, action: Action) -> None:
-        """Do an action with the rows that are chosen."""
+        """Do an action with the rows that are chosen; none, while another is prepared or asks."""
+        if self._prepared is not None or len(self.screen_stack) > 1:
+            return
         if action.changes and self.site.read_only:
             self.notify("This TUI only reads (--readonly).", severity="warning")
             return
-        start(self, partial(self._act, action), group="act")
+        if (intent := self._intent(action)) is not None:
+            self._prepared = intent
+            start(self, partial(self._act, intent), group="act")
 
-    async def _act(self, action: Action) -> None:
-        rows = self._rows(action)
-        if rows is None:
-            return
+    def _intent(self, action: Action) -> Intent | None:
+        """With which rows it can be done; None, and why is told, if with none."""
+        pane = self.pane
+        if pane is None:
+            return None
+        if action.about_rows and pane.lost_marks:
+            pane.unmark()
+            self.notify(
+                "The marked rows are not here any more, so nothing was done. Choose anew.",
+                title=action.title,
+                severity="warning",
+            )
+            return None
+        intent = Intent.now(action, pane)
+        if not action.about_rows:
+            return intent
+        if not intent.keys:
+            self.notify("No row is chosen.", title=action.title, severity="warning")
+        elif not intent.fit:
+            name = pane.called(pane.chosen()[0]) if len(intent.keys) == 1 else f"{len(intent.keys)} rows"
+            self.notify(f"{name}: {action.unfit}.", title=action.title, severity="warning")
+        elif action.single and len(intent.fit) > 1:
+            self.notify("This takes one row; take the marks away.", title=action.title, severity="warning")
+        else:
+            return intent
+        return None
+
+    async def _act(self, intent: Intent) -> None:
+        action = intent.action
         try:
             match action.how:
                 case How.CALL:
-                    await self._ask_and_call(action, rows)
+                    await self._ask_and_call(intent)
+                case How.ALARMS:
+                    await self._clear_alarms(intent)
                 case How.FORM:
-                    await self._form(action, rows)
+                    await self._form(intent)
                 case How.TAG:
-                    await self._tag(action, rows)
+                    await self._tag(intent)
                 case How.IMPORT:
-                    await self._import(action)
+                    await self._import(intent)
                 case How.PROPERTIES:
-                    await self._properties(action, rows)
+                    await self._properties(intent)
                 case How.RESTORE:
-                    await self._restore(action, rows[0])
+                    await self._restore(intent)
                 case How.CONSOLE:
-                    self.open_console(rows[0].id, rows[0].name)
+                    self._tell_left_out(intent)
+                    self.open_console(intent.rows[0].id, intent.rows[0].name)
                 case How.LOG:
-                    await self._read(action, rows)
+                    await self._read(intent)
         except ApplianceError as exc:
             self.notify(str(exc), title=action.title, severity="error", timeout=10)
+        finally:
+            self._begins(intent)
 
-    def _rows(self, action: Action) -> list[Any] | None:
-        """With which rows it can be done; None, and why is told, if with none."""
-        pane = self.pane
-        if not action.about_rows or pane is None:
-            return []
-        rows = pane.chosen()
-        fit = [row for row in rows if action.fits(row)]
-        if not rows:
-            self.notify("No row is chosen.", title=action.title, severity="warning")
-        elif not fit:
-            name = pane.name_of(rows[0]) if len(rows) == 1 else f"{len(rows)} rows"
-            self.notify(f"{name}: {action.unfit}.", title=action.title, severity="warning")
-        elif action.single and len(fit) > 1:
-            self.notify("This takes one row; take the marks away.", title=action.title, severity="warning")
-        else:
-            return fit
-        return None
+    def _begins(self, intent: Intent) -> None:
+        """It is prepared: others may be from now on."""
+        if self._prepared is intent:
+            self._prepared = None
 
-    async def _ask_and_call(self, action: Action, rows: Sequence[Any]) -> None:
-        calls = self._calls(action, rows)
-        if self._is_asked(action, rows) and not await self._confirmed(action, rows, calls):
+    async def _ask(self, intent: Intent, dialog: Dialog[T]) -> T | None:
+        """What a dialog ends with; it waits until no other is on the screen, so that none takes its keys."""
+        while len(self.screen_stack) > 1:
+            await SystemClock().sleep(PAUSE_S)
+        asked = self.push_screen(dialog, wait_for_dismiss=True)
+        self._begins(intent)
+        return await asyncio.shield(asked)
+
+    async def _ask_and_call(self, intent: Intent) -> None:
+        """Do it once it is meant as it is: who agrees to what holds no more is asked anew."""
+        if not intent.is_asked:
+            self._tell_left_out(intent)
+        elif (agreed := await self._agreed(intent)) is None:
             return
-        for words in calls:
+        else:
+            intent = agreed
+        self._begins(intent)
+        for words in intent.calls():
             outcome = await self.call(words)
-            self._told(action, outcome)
+            self._told(intent.action, outcome)
             if not outcome.ok:
                 return
-        self._unmark()
+        intent.pane.unmark(intent.keys)
 
-    def _is_asked(self, action: Action, rows: Sequence[Any]) -> bool:
-        return action.ask in {Ask.ALWAYS, Ask.TYPED} or (action.ask is Ask.SEVERAL and len(rows) > 1)
+    async def _agreed(self, intent: Intent) -> Intent | None:
+        """What somebody agreed to, and what holds still when they do."""
+        notes: list[str] = []
+        while await self._confirmed(intent, notes):
+            before, intent = intent, intent.again()
+            if intent.stakes == before.stakes:
+                return intent
+            if not intent.fit:
+                who = before.names[0] if len(before.fit) == 1 else before.what
+                words = f"{who}: gone by now, or {intent.action.unfit}. Nothing was done."
+                self.notify(words, title=intent.action.title, severity="warning")
+                return None
+            notes = ["It is another question than before: something changed meanwhile."]
+        return None
 
-    async def _confirmed(self, action: Action, rows: Sequence[Any], calls: Sequence[Sequence[str]]) -> bool:
+    async def _confirmed(self, intent: Intent, notes: Sequence[str]) -> bool:
         from appliance.tui.dialogs.confirm import Confirm
 
-        pane = self.pane
-        assert pane is not None
-        names = [str(pane.name_of(row)) for row in rows]
-        what = self._what(action, rows)
+        action, names, what = intent.action, intent.names, intent.what
         typed = None
-        if action.ask is Ask.TYPED:
+        if intent.ask is Ask.TYPED:
             typed = names[0] if len(names) == 1 else str(len(names))
-        left = len(pane.chosen()) - len(rows) if action.about_rows else 0
-        notes = [f"{count(left, 'chosen row')} left out: {action.unfit}."] if left else []
+        left = [intent.left_out] if intent.left_out else []
         question = Confirm(
             f"{action.title} {what}?",
             button=f"{action.title} {what}",
             whom=names,
-            costs=action.costs(rows),
-            notes=notes,
-            calls=calls,
-            dangerous=action.ask in {Ask.ALWAYS, Ask.TYPED},
+            costs=action.costs(intent.rows),
+            notes=[*notes, *left],
+            calls=intent.calls(),
+            dangerous=intent.ask in {Ask.ALWAYS, Ask.TYPED},
             typed=typed,
         )
-        meant: bool | None = await self.push_screen_wait(question)
-        return meant is True
+        return await self._ask(intent, question) is True
 
-    def _what(self, action: Action, rows: Sequence[Any]) -> str:
-        """`3 desktops`; nothing if it is about no rows."""
-        pane = self.pane
-        if not rows or pane is None:
-            return ""
-        nouns = {self._noun(action, row) for row in rows}
-        return count(len(rows), WORDS_OF_NOUNS[nouns.pop()] if len(nouns) == 1 else "row")
+    async def _clear_alarms(self, intent: Intent) -> None:
+        """Clear the alarms that are open now, and none that is raised while the question is."""
+        from appliance.tui.dialogs.confirm import Confirm
 
-    def _noun(self, action: Action, row: Any) -> str:
-        """Of which noun a row is for an action; images and OSFs share some."""
-        pane = self.pane
-        assert pane is not None
-        return pane.noun_of(row) if action.name.startswith("image.") else action.noun
+        title = intent.action.title
+        alarms = await self.site.read(lambda reader: reader.alarms())
+        if not alarms:
+            self.notify("No alarm is open.", title=title)
+            return
+        what = count(len(alarms), "alarm")
+        notes = [f"{alarm.kind}: {alarm.text}" for alarm in alarms[:MOST_ALARMS]]
+        if len(alarms) > MOST_ALARMS:
+            notes.append(f"and {len(alarms) - MOST_ALARMS:,} more")
+        words = ["alarm", "clear", *chosen("alarm", [alarm.id for alarm in alarms], key="id")]
+        question = Confirm(
+            f"Clear {what}?", button=f"Clear {what}", notes=notes, calls=[words], dangerous=True
+        )
+        if await self._ask(intent, question):
+            self._told(intent.action, await self.call(words))
 
-    def _calls(self, action: Action, rows: Sequence[Any]) -> list[list[str]]:
-        """The calls of an action that needs no more to be known."""
-        verb = action.verb.split()
-        if not rows:
-            return [[action.noun, *verb]]
-        if action.noun == "config":
-            return [["config", *verb, *(row.key for row in rows)]]
-        calls = []
-        for noun, group in groupby(rows, key=lambda row: self._noun(action, row)):
-            calls.append([noun, *verb, *self._filter(noun, list(group), by_id=action.ask is Ask.TYPED)])
-        return calls
-
-    def _filter(self, noun: str, rows: Sequence[Any], *, by_id: bool = False) -> list[str]:
-        """The words of a filter for exactly these rows."""
-        if noun == "operation":
-            return chosen(noun, [row.id for row in rows], key="object_id")
-        key = "id" if by_id else KEYS[noun]
-        return chosen(noun, [getattr(row, key) for row in rows], key=key)
+    def _tell_left_out(self, intent: Intent) -> None:
+        """Say how many of the chosen rows are left out, where no question does."""
+        if intent.left_out is not None:
+            self.notify(intent.left_out, title=intent.action.title, severity="warning")
 
     def _told(self, action: Action, outcome: Outcome) -> None:
         """Say what came of a call, where somebody should know."""
@@ -222,139 +254,134 @@ class ActingApp(App[None]):
             notes = "\n".join(outcome.notes[:4])
             self.notify(notes, title=outcome.line, severity="warning", timeout=8)
 
-    def _unmark(self) -> None:
-        pane = self.pane
-        if (table := getattr(pane, "table", None)) is not None:
-            table.clear_marks()
-
     # Forms
 
-    async def _form(self, action: Action, rows: Sequence[Any]) -> None:
+    async def _form(self, intent: Intent) -> None:
         from appliance.tui.dialogs.form import VerbForm
 
-        noun = self._noun(action, rows[0]) if rows else action.noun
+        action, rows, what = intent.action, intent.rows, intent.what
+        noun = intent.noun(rows[0]) if rows else action.noun
         verb: Verb = await self.site.caller.verb(noun, action.verb)
         shape = form_of(action, noun, rows, verb)
-        by_id = noun == "vm"
-        filter_words = self._filter(noun, rows, by_id=by_id) if rows and verb.filters else []
-        pane = self.pane
-        names = [str(pane.name_of(row)) for row in rows] if pane is not None else []
-        what, word = self._what(action, rows), WORDS_OF_NOUNS[noun]
-        about = what or ("" if word in action.title else word)
-        outcome = await self.push_screen_wait(
-            VerbForm(
-                self.call,
-                noun,
-                verb,
-                title=f"{action.title}: {what}" if what else f"{action.title} {about}".strip(),
-                button=action.title if action.single else f"{action.title} {about}".strip(),
-                whom=names,
-                filter_words=filter_words,
-                choices=await self.site.database.choices(),
-                calendar=self.site.calendar,
-                **shape,
-            )
+        about = what or ("" if WORDS_OF_NOUNS[noun] in action.title else WORDS_OF_NOUNS[noun])
+        form = VerbForm(
+            self.call,
+            noun,
+            verb,
+            title=f"{action.title}: {what}" if what else f"{action.title} {about}".strip(),
+            button=action.title if action.single else f"{action.title} {about}".strip(),
+            whom=intent.names,
+            filter_words=filter_of(noun, rows, by_id=noun == "vm") if rows and verb.filters else [],
+            choices=await self.site.database.choices(),
+            calendar=self.site.calendar,
+            **shape,
         )
-        if outcome is not None:
-            self._told(action, outcome)
-            self._unmark()
+        await self._fill_in(intent, form)
 
-    async def _tag(self, action: Action, rows: Sequence[Any]) -> None:
+    async def _fill_in(self, intent: Intent, form: Dialog[Outcome | None]) -> None:
+        """Let somebody fill a form in, and say what came of it; the rows are done with then."""
+        self._tell_left_out(intent)
+        if (outcome := await self._ask(intent, form)) is not None:
+            self._told(intent.action, outcome)
+            intent.pane.unmark(intent.keys)
+
+    async def _tag(self, intent: Intent) -> None:
         from appliance.tui.dialogs.tagging import Tagging
 
+        action, row, whom = intent.action, intent.rows[0], intent.names
         verb: Verb = await self.site.caller.verb("di", action.verb)
-        row = rows[0]
         fixed: dict[str, str] = {}
         each: list[Mapping[str, str]] = [{}]
         if action.name == "di.undo":
-            fixed = {"osf": row.osf}
-            whom = [row.osf]
+            fixed, whom = {"osf": row.osf}, [row.osf]
         else:
-            each = [{"di_id": str(one.id)} for one in rows]
-            whom = [f"{one.osf} {one.name}" for one in rows]
+            each = [{"di_id": str(one.id)} for one in intent.rows]
         choices = dict(await self.site.database.choices())
         choices["tag"] = list(row.tags if action.name == "di.untag" else choices["di_tag"])
-        outcome = await self.push_screen_wait(
-            Tagging(
-                self.call,
-                "di",
-                verb,
-                title=f"{action.title}: {', '.join(whom)}",
-                button=action.title,
-                whom=whom,
-                fixed=fixed,
-                each=each,
-                proposed={"tag": choices["tag"][0]} if action.name == "di.untag" and choices["tag"] else {},
-                choices=choices,
-                calendar=self.site.calendar,
-            )
+        form = Tagging(
+            self.call,
+            "di",
+            verb,
+            title=f"{action.title}: {', '.join(whom)}",
+            button=action.title,
+            whom=whom,
+            fixed=fixed,
+            each=each,
+            proposed={"tag": choices["tag"][0]} if action.name == "di.untag" and choices["tag"] else {},
+            choices=choices,
+            calendar=self.site.calendar,
         )
-        if outcome is not None:
-            self._told(action, outcome)
-            self._unmark()
+        await self._fill_in(intent, form)
 
-    async def _import(self, action: Action) -> None:
+    async def _import(self, intent: Intent) -> None:
         from appliance.tui.dialogs.importing import Importing
 
         verb: Verb = await self.site.caller.verb("di", "add")
         choices = await self.site.database.choices()
         settings = await self.site.database.settings()
-        outcome = await self.push_screen_wait(
-            Importing(self.call, verb, settings=settings, choices=choices, calendar=self.site.calendar)
-        )
-        if outcome is not None:
-            self._told(action, outcome)
+        form = Importing(self.call, verb, settings=settings, choices=choices, calendar=self.site.calendar)
+        if (outcome := await self._ask(intent, form)) is not None:
+            self._told(intent.action, outcome)
 
-    async def _properties(self, action: Action, rows: Sequence[Any]) -> None:
+    async def _properties(self, intent: Intent) -> None:
         from appliance.tui.dialogs.properties import Properties
 
-        pane = self.pane
-        assert pane is not None
-        noun = self._noun(action, rows[0])
-        rows = [row for row in rows if self._noun(action, row) == noun]
-        await self.push_screen_wait(
-            Properties(
-                self.call,
-                noun,
-                title=f"Properties: {self._what(action, rows)}",
-                whom=[str(pane.name_of(row)) for row in rows],
-                filter_words=self._filter(noun, rows),
+        noun = intent.noun(intent.rows[0])
+        alike = intent.only(noun)
+        if (others := alike.left - intent.left) > 0:
+            self.notify(
+                f"{count(others, 'chosen row')} left out: of another kind.",
+                title=intent.action.title,
+                severity="warning",
             )
+        self._tell_left_out(intent)
+        editor = Properties(
+            self.call,
+            noun,
+            title=f"Properties: {alike.what}",
+            whom=alike.names,
+            filter_words=filter_of(noun, alike.rows),
         )
+        await self._ask(intent, editor)
 
-    async def _restore(self, action: Action, row: Any) -> None:
+    async def _restore(self, intent: Intent) -> None:
         from appliance.tui.dialogs.form import VerbForm
 
-        found = await self.call(["home", "list", "-f", f"name={row.name}", "-o", "json"])
-        snapshots = [one for one in found.json if one.get("snapshot")] if found.ok else []
+        action, row = intent.action, intent.rows[0]
+        found = await self.call(["home", "list", *chosen("home", [row.name]), "-o", "json"])
+        if not found.ok:
+            self._told(action, found)
+            return
+        snapshots = [one for one in found.json if one.get("snapshot")]
         if not snapshots:
             self.notify(f"{row.name} has no snapshot of its home.", title=action.title, severity="warning")
             return
         verb: Verb = await self.site.caller.verb("home", "restore")
-        outcome = await self.push_screen_wait(
-            VerbForm(
-                self.call,
-                "home",
-                verb,
-                title=f"Restore the home of {row.name}",
-                button="Restore home",
-                whom=[f"{one['snapshot']}: {one['at']}" for one in snapshots],
-                fixed={"vm": row.name},
-                choices={"snapshot": [str(one["snapshot"]) for one in snapshots]},
-                calendar=self.site.calendar,
-            )
+        form = VerbForm(
+            self.call,
+            "home",
+            verb,
+            title=f"Restore the home of {row.name}",
+            button="Restore home",
+            whom=[f"{one['snapshot']}: {one['at']}" for one in snapshots],
+            fixed={"vm": row.name},
+            choices={"snapshot": [str(one["snapshot"]) for one in snapshots]},
+            calendar=self.site.calendar,
         )
-        if outcome is not None:
-            self._told(action, outcome)
+        await self._fill_in(intent, form)
 
-    async def _read(self, action: Action, rows: Sequence[Any]) -> None:
+    async def _read(self, intent: Intent) -> None:
+        """Show what the verb says, which may take a while: the screen is free until then."""
         from appliance.tui.dialogs.message import Message
 
-        outcome = await self.call([action.noun, action.verb, *self._filter(action.noun, rows)])
-        if not outcome.ok:
+        action, rows = intent.action, intent.rows
+        self._tell_left_out(intent)
+        self._begins(intent)
+        outcome = await self.call([action.noun, action.verb, *filter_of(action.noun, rows)])
+        if outcome.ok:
+            await self._ask(intent, Message.of(f"{action.title}: {rows[0].name}", outcome))
+        else:
             self._told(action, outcome)
-            return
-        self.push_screen(Message.of(f"{action.title}: {rows[0].name}", outcome))
 
     async def may_leave(self) -> bool:
         """Whether the TUI may end: no desktop is touched by that, but an import under way is given up."""
@@ -392,9 +419,10 @@ def form_of(action: Action, noun: str, rows: Sequence[Any], verb: Verb) -> dict[
         from appliance.qa.verbs import Argument
 
         setting = rows[0]
+        hidden = setting.value if is_secret(setting.key) else None
         return {
-            "arguments": (Argument(setting.key, setting.doc or "its value", shape="VALUE"),),
-            "values": {setting.key: setting.value or ""},
+            "arguments": (Argument(setting.key, setting.doc or "its value", shape=hidden or "VALUE"),),
+            "values": {setting.key: "" if hidden else setting.value or ""},
         }
     return {"only": action.fields}
 

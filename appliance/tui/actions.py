@@ -35,10 +35,16 @@ class How(Enum):
     RESTORE = "the choice of a snapshot"
     CONSOLE = "a console"
     LOG = "what the verb says, to read"
+    ALARMS = "the alarms that are open"
 
 
 def anything(_: Any) -> bool:
+    """Any row fits."""
     return True
+
+
+def _nothing(_: Any) -> bool:
+    return False
 
 
 def _no_costs(_: Sequence[Any]) -> list[str]:
@@ -59,6 +65,8 @@ class Action:
     verb: str
     how: How = How.CALL
     ask: Ask = Ask.NEVER
+    final: Callable[[Any], bool] = _nothing
+    """With which rows it cannot be undone, though with others it can: with such among them, it is typed."""
     fits: Callable[[Any], bool] = anything
     """With which rows it can be done; the others are left out, and said to be."""
     unfit: str = "cannot be changed like that now"
@@ -74,6 +82,10 @@ class Action:
     changes: bool = True
     """Whether it changes anything: such are not for `--readonly`."""
 
+    def asked(self, rows: Sequence[Any]) -> Ask:
+        """When it is confirmed, with these rows."""
+        return Ask.TYPED if any(self.final(row) for row in rows) else self.ask
+
 
 def few(names: Sequence[str], most: int = 6) -> str:
     """The names, as far as a line has room for them."""
@@ -82,9 +94,9 @@ def few(names: Sequence[str], most: int = 6) -> str:
     return f"{', '.join(names[:most])} and {len(names) - most} more"
 
 
-def count(number: int, noun: str) -> str:
+def count(number: int, noun: str, plural: str | None = None) -> str:
     """`1 desktop`, `12 desktops`."""
-    return f"{number} {noun}" if number == 1 else f"{number:,} {noun}s"
+    return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
 
 
 KEYS = {

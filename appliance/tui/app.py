@@ -146,6 +146,7 @@ class QvdTui(GuestKeyboard, ActingApp):
         for number in (signal.SIGTERM, signal.SIGHUP):
             asyncio.get_running_loop().add_signal_handler(number, self.exit)
         self.set_class(self.site.glyphs is ASCII, "-ascii")
+        self._complain(self.remembered.problem)
         start(self, self._follow, group="look")
         start(self, self._measure, group="measure")
         self.set_interval(1.0, self._second)
@@ -320,8 +321,7 @@ class QvdTui(GuestKeyboard, ActingApp):
     def _gone_to(self, event: GoTo.Chosen) -> None:
         names = [pane.name_ for pane in PANES] + [CONSOLES]
         if event.number is None:
-            if self.pane is not None:
-                self.pane.enter()
+            (self.consoles.focus_console if self.pane is None else self.pane.enter)()
         else:
             self._show_pane(names[event.number])
 
@@ -450,8 +450,10 @@ class QvdTui(GuestKeyboard, ActingApp):
         elif view in views:
             pane.look_as(view)
         else:
-            self._complain(self.remembered.save_view(view))
-            self.notify(f"Saved the view {view.name!r}.")
+            why = self.remembered.save_view(view)
+            self._complain(why)
+            if why is None:
+                self.notify(f"Saved the view {view.name!r}.")
 
     def _complain(self, why: str | None) -> None:
         if why is not None:
@@ -491,7 +493,7 @@ class QvdTui(GuestKeyboard, ActingApp):
     def action_interrupt(self) -> None:
         """Ctrl-c: nothing in particular, as it is pressed by habit; the second one within a moment quits."""
         if self._interrupted:
-            self.exit()
+            self.action_leave()
             return
         self._interrupted = True
         self.set_timer(2.0, self._calm)

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from appliance.config import is_secret
 from appliance.errors import AdminError, ApplianceError, HostError, TimeExpressionError
 from appliance.qa.output import printable
 from appliance.threads import in_thread
@@ -31,8 +32,8 @@ FRONT = "tui"
 LEAST = 0.002
 """A share of work that moves no bar is not told."""
 
-SECRET = ("password",)
-"""Arguments whose values are shown to nobody."""
+NO_SECRETS = ("password-file",)
+"""Arguments that sound secret, and only say where the secret is."""
 
 Told = Callable[[str, float], None]
 """Told a step and its share, from 0 to 1, in the event loop."""
@@ -129,13 +130,13 @@ class Caller:
 
 
 def twin(words: Sequence[str]) -> str:
-    """The command that does the same at a shell; passwords are in none."""
+    """The command that does the same at a shell; no value of a key that sounds secret is in it."""
     return shlex.join(["qa", *map(_shown, words)])
 
 
 def _shown(word: str) -> str:
     name, equals, _ = word.partition("=")
-    return f"{name}=…" if equals and name in SECRET else word
+    return f"{name}=…" if equals and is_secret(name) and name not in NO_SECRETS else word
 
 
 def _prepared(argv: Sequence[str]) -> Call:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
+from appliance.config import is_secret
 from appliance.model import LogEntry
 from appliance.storage.live import VmLine
 from appliance.tui import view
@@ -13,6 +14,8 @@ from appliance.tui.view import clock, instant, seconds_until
 from appliance.tui.widgets.details import Section
 
 HISTORY = 12
+HIDDEN = "***"
+"""In place of a value that nobody is to see."""
 
 
 def local(at: datetime | None) -> str:
@@ -91,8 +94,10 @@ def history(events: Sequence[LogEntry]) -> Section:
 
 
 def properties(found: Mapping[str, str]) -> Section:
-    """The properties of an object."""
-    lines: list[tuple[str, Cell]] = [(key, (value, "plain")) for key, value in sorted(found.items())]
+    """The properties of an object; of those that sound secret, only that they are there."""
+    lines: list[tuple[str, Cell]] = [
+        (key, (HIDDEN if is_secret(key) else value, "plain")) for key, value in sorted(found.items())
+    ]
     return Section("Properties", lines or [("", ("none", "dim"))])
 
 

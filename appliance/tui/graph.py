@@ -8,7 +8,8 @@ from collections.abc import Sequence
 def graph(history: Sequence[float], width: int, height: int, signs: str) -> list[str]:
     """The last of some shares, from 0 to 1, as lines of text from the top; the newest at the right.
 
-    `signs` fill a cell by steps, from the least to the whole. A share that is not nothing is seen.
+    `signs` fill a cell by steps, from the least to the whole. Even the least one has a
+    sign: it was measured.
     """
     shown = list(history)[-width:] if width > 0 else []
     steps = len(signs)

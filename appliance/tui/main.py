@@ -6,6 +6,7 @@ import argparse
 import getpass
 import locale
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,6 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("Error: qvd-tui needs a terminal (qa does the same without one)", file=sys.stderr)
         return USAGE
     _let_the_terminal_tell_its_size()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # an end, with the terminal given back
     try:
         return _run(options.config, read_only=options.readonly)
     except ApplianceError as exc:

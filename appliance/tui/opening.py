@@ -61,17 +61,21 @@ class Opening:
             self.tally = Tally(first.vms)
             self._draw()
         except BaseException:
-            gc.enable()
+            self._give_back(still_shown=True)
             raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._give_back(still_shown=kind is not None)
+
+    def _give_back(self, *, still_shown: bool) -> None:
+        """Give the terminal back as it was; off the picture, if Textual has not done that."""
         gc.enable()
         if self._before is not None:
             termios.tcsetattr(0, termios.TCSANOW, self._before)
-            if kind is not None:
+            if still_shown:
                 _write(LEAVE_SCREEN)
 
     def driver(self) -> type[Driver] | None:
@@ -114,5 +118,6 @@ def look_of(theme: str, environment: Mapping[str, str]) -> Look:
 
 
 def _write(text: str) -> None:
-    sys.stdout.write(text)
-    sys.stdout.flush()
+    """Write it even if the terminal's encoding lacks some letters."""
+    sys.stdout.buffer.write(text.encode(sys.stdout.encoding, errors="replace"))
+    sys.stdout.buffer.flush()

@@ -1,6 +1,7 @@
 """What an administrator has arranged for themselves, kept in a file of theirs: theme, columns, saved views.
 
-The file is a convenience: one that cannot be read or written is done without, and said to be.
+The file is a convenience: one that cannot be read or written is done without, and said to be. Several TUIs
+share it, so what another has written meanwhile is kept at each change; so is a file that is damaged, aside.
 """
 
 from __future__ import annotations
@@ -8,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -35,21 +35,20 @@ def usual_file(environment: Mapping[str, str]) -> Path:
 
 
 class Remembered:
-    """The file, read once and written at each change."""
+    """The file, read first and at each change; `problem` says what is wrong with it, if anything is."""
 
     def __init__(self, file: Path | None, values: dict[str, Any]) -> None:
         self._file = file
         self._values = values
+        self._is_damaged = False
+        self.problem: str | None = None
 
     @classmethod
     def read(cls, file: Path | None) -> Self:
         """What is in a file; nothing, if it cannot be read or is damaged."""
-        values: Any = {}
-        if file is not None:
-            with suppress(OSError, ValueError, RecursionError):
-                if file.stat().st_size <= MOST_BYTES:
-                    values = json.loads(file.read_text(encoding="utf-8"))
-        return cls(file, values if isinstance(values, dict) else {})
+        remembered = cls(file, {})
+        remembered._read()
+        return remembered
 
     def text(self, name: str) -> str | None:
         """One value, if it is there and a text."""
@@ -69,11 +68,13 @@ class Remembered:
 
     def set_text(self, name: str, value: str) -> str | None:
         """Keep one value; why it could not be written, if so."""
+        self._read()
         self._values[name] = value
         return self._write()
 
     def set_columns(self, pane: str, keys: tuple[str, ...]) -> str | None:
         """Keep the columns of a pane; none: the usual ones again."""
+        self._read()
         chosen = self._values.get("columns")
         columns = dict(chosen) if isinstance(chosen, dict) else {}
         columns[pane] = list(keys)
@@ -82,6 +83,7 @@ class Remembered:
 
     def save_view(self, view: SavedView) -> str | None:
         """Keep a view, in place of one of the same name."""
+        self._read()
         kept = [
             one for one in self._all_views() if (one.get("pane"), one.get("name")) != (view.pane, view.name)
         ]
@@ -91,6 +93,7 @@ class Remembered:
 
     def drop_view(self, pane: str, name: str) -> str | None:
         """Forget a view."""
+        self._read()
         kept = [one for one in self._all_views() if (one.get("pane"), one.get("name")) != (pane, name)]
         self._values["views"] = kept
         return self._write()
@@ -99,19 +102,55 @@ class Remembered:
         saved = self._values.get("views")
         return [one for one in saved if isinstance(one, dict)] if isinstance(saved, list) else []
 
+    def _read(self) -> None:
+        """Take in what is there now; what cannot be read changes nothing."""
+        self.problem, self._is_damaged = None, False
+        if self._file is None:
+            return
+        try:
+            if not self._file.exists():
+                return
+            if self._file.stat().st_size > MOST_BYTES:
+                raise ValueError(f"it has more than {MOST_BYTES} bytes")
+            values = json.loads(self._file.read_text(encoding="utf-8"))
+            if not isinstance(values, dict):
+                raise ValueError("it is no object of JSON")
+            self._values = values
+        except OSError as exc:
+            self.problem = f"{self._file} cannot be read: {exc.strerror}"
+        except (ValueError, RecursionError) as exc:
+            self._is_damaged = True
+            self.problem = f"{self._file} is damaged, and is put aside when something is kept: {exc}"
+
     def _write(self) -> str | None:
         if self._file is None:
             return None
-        draft = self._file.with_name(f".{self._file.name}.{os.getpid()}")
+        if self.problem is not None and not self._is_damaged:
+            return self.problem
         try:
+            text = json.dumps(self._values, indent=2, ensure_ascii=False).encode() + b"\n"
             self._file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            draft.write_text(json.dumps(self._values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-            draft.replace(self._file)
+            if self._is_damaged:
+                self._file.replace(self._file.with_name(f"{self._file.name}.bad"))
+            self._replace(text)
         except OSError as exc:
-            with suppress(OSError):
-                draft.unlink(missing_ok=True)
             return f"{self._file} cannot be written: {exc.strerror}"
+        except ValueError as exc:
+            return f"{self._file} cannot be written: {exc}"
         return None
+
+    def _replace(self, text: bytes) -> None:
+        import tempfile  # takes as long as the whole first picture may
+
+        assert self._file is not None
+        descriptor, draft = tempfile.mkstemp(prefix=f".{self._file.name}.", dir=self._file.parent)
+        try:
+            with os.fdopen(descriptor, "wb") as stream:
+                stream.write(text)
+            Path(draft).replace(self._file)
+        except BaseException:
+            Path(draft).unlink(missing_ok=True)
+            raise
 
 
 def _view(saved: Mapping[str, Any]) -> SavedView | None:

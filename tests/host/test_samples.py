@@ -80,7 +80,7 @@ async def test_a_loop_takes_a_core_or_what_the_limit_leaves(site: Site) -> None:
         for vm_id in (ONE, TWO):
             async with typist(rig.backend, vm_id) as desk:
                 desk.send(f"{BURN}\n")
-        seen = await until(site, lambda look: cores(look, ONE) > 0.6 and cores(look, TWO) > 0.15)
+        seen = await until(site, lambda look: cores(look, ONE) > 0.4 and cores(look, TWO) > 0.15)
         for look in seen[2:]:
             assert cores(look, ONE) < 1.1
             assert cores(look, TWO) < 0.35, "its limit is a quarter of a core"

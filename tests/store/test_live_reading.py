@@ -50,6 +50,7 @@ def test_all_at_first_then_nothing_then_what_changed(database: Path, reader: Liv
     assert second.vms[17] == first.vms[17]._replace(waits_for="memory")
     write(database, "DELETE FROM vms WHERE id = 3", "UPDATE vms SET name = 'other' WHERE id = 4")
     third = look(reader)
+    assert isinstance(third.gone, frozenset)
     assert (third.gone, sorted(third.vms), third.vms[4].name) == (frozenset({3}), [4], "other")
     assert reader.look() is None
 

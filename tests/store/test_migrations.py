@@ -103,6 +103,31 @@ async def test_another_schema_is_refused(tmp_path: Path) -> None:
         await Store.open(url(tmp_path), StillCalendar())
 
 
+async def test_a_database_that_was_taken_back_is_refused_until_it_is_migrated(tmp_path: Path) -> None:
+    migrate.upgrade(url(tmp_path))
+    migrate.downgrade(url(tmp_path), "0007")
+    with pytest.raises(SchemaVersionError, match="migrate it"):
+        await Store.open(url(tmp_path), StillCalendar())
+    assert migrate.upgrade(url(tmp_path))
+    await (await Store.open(url(tmp_path), StillCalendar())).close()
+
+
+async def test_a_version_that_is_missing_is_put_right(tmp_path: Path) -> None:
+    migrate.upgrade(url(tmp_path))
+    with closing(sqlite3.connect(tmp_path / "qvd.db")) as connection, connection:
+        connection.execute("DELETE FROM versions")
+    assert migrate.upgrade(url(tmp_path))
+    assert not migrate.upgrade(url(tmp_path))
+    await (await Store.open(url(tmp_path), StillCalendar())).close()
+
+
+def test_reading_the_revision_waits_for_nobody_who_writes(tmp_path: Path) -> None:
+    migrate.upgrade(url(tmp_path))
+    with closing(sqlite3.connect(tmp_path / "qvd.db", isolation_level=None)) as writer:
+        writer.execute("BEGIN IMMEDIATE")
+        assert migrate.revision(url(tmp_path)) == migrate.head()
+
+
 def test_a_newer_database_is_left_alone(tmp_path: Path) -> None:
     migrate.upgrade(url(tmp_path))
     connection = sqlite3.connect(tmp_path / "qvd.db")

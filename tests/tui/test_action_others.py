@@ -6,22 +6,27 @@ And that none is left out: an action that nobody tries fails here.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
+from appliance.errors import StoreError
 from appliance.model import VmId
+from appliance.storage.live import UserLine
+from appliance.storage.paths import Paths
 from appliance.tui.app import CONSOLES, PANES
+from appliance.tui.calls import Caller, Outcome, Told
 from appliance.tui.console.link import Standing
 from appliance.tui.dialogs.form import VerbForm
+from appliance.tui.panes.users import UsersPane
 from appliance.vma import wire
 from tests.support.console_desk import Daemon
-from tests.support.tui import seated, twin_words
+from tests.support.tui import Seat, seated, twin_words
 from tests.support.tui_deeds import DEEDS, arriving
 from tests.support.tui_forms import FORMS
-from tests.support.tui_office import Office, comparable, nothing_changes
+from tests.support.tui_office import CONNECTED, RUNNING, Office, comparable, nothing_changes
 
 TRIED_BY_THEMSELVES = {
     "alarm.clear",
@@ -67,6 +72,204 @@ async def agent(office: Office, name: str, answer: object) -> AsyncIterator[list
         port = server.sockets[0].getsockname()[1]
         office.set_vm(name, f"vm_address = '127.0.0.1', vm_vma_port = {port}")
         yield asked
+
+
+class Gate(Caller):
+    """A caller of which calls of one noun wait until they may go on."""
+
+    def __init__(self, caller: Caller, noun: str) -> None:
+        self._options = caller._options
+        self._noun = noun
+        self.fails = False
+        self.begun = asyncio.Event()
+        self.may_go_on = asyncio.Event()
+
+    async def __call__(
+        self, words: Sequence[str], *, stdin: str = "", progress: Told | None = None
+    ) -> Outcome:
+        if words[0] == self._noun:
+            self.begun.set()
+            await self.may_go_on.wait()
+            if self.fails:
+                return Outcome(words=tuple(words), status=1, err="the disk is broken")
+        return await super().__call__(words, stdin=stdin, progress=progress)
+
+
+def acting(seat: Seat) -> int:
+    """How many actions are under way."""
+    return sum(1 for worker in seat.app.workers if worker.group == "act" and not worker.is_finished)
+
+
+async def test_a_form_is_about_the_rows_of_its_key_whatever_is_shown_by_then(office: Office) -> None:
+    async with seated(office) as seat:
+        await seat.point("desk-1")
+        seat.strike("E")
+        seat.strike("3")
+        await seat.asked()
+        form = seat.app.screen
+        assert isinstance(form, VerbForm)
+        await seat.shown("desk-1")
+        assert "Edit: 1 desktop" in form.heading
+        await seat.press("escape")
+        await seat.answered()
+        assert seat.app.is_running
+
+
+async def test_one_action_is_prepared_at_a_time(office: Office) -> None:
+    async with seated(office) as seat:
+        await seat.point("desk-2")
+        for key in ("E", "E", "x", "t"):
+            seat.strike(key)
+        await seat.asked()
+        assert isinstance(seat.app.screen, VerbForm)
+        assert acting(seat) == 1
+        await seat.press("escape")
+        await seat.answered()
+        await seat.until(lambda: not acting(seat))
+        assert seat.log == []
+
+
+async def test_what_takes_long_to_be_read_waits_for_the_form_that_was_opened_meanwhile(
+    office: Office,
+) -> None:
+    async with agent(office, "desk-2", {"hooks": [], "vma": ["session started"]}), seated(office) as seat:
+        caller = seat.app.site.caller = Gate(seat.app.site.caller, "vm")
+        await seat.point("desk-2")
+        await seat.press("o")
+        await seat.until(caller.begun.is_set)
+        await seat.press("a")
+        await seat.asked()
+        caller.may_go_on.set()
+        await seat.done()
+        await seat.write("fresh")
+        assert isinstance(seat.app.screen, VerbForm)
+        field = seat.app.screen.field("name")
+        assert field is not None
+        assert field.text == "fresh"
+        await seat.press("escape")
+        await seat.shown("session started")
+
+
+async def test_marks_that_an_action_is_not_about_stay(office: Office) -> None:
+    async with seated(office) as seat:
+        caller = seat.app.site.caller = Gate(seat.app.site.caller, "vm")
+        await seat.mark("desk-0", "lab-0")
+        await seat.press("s")
+        await seat.asked()
+        await seat.press("y")
+        await seat.until(caller.begun.is_set)
+        await seat.mark("lab-1")
+        await seat.go("users")
+        await seat.mark("alice")
+        await seat.press("down")
+        await seat.press("x")  # another action may begin while the first is under way
+        await seat.asked()
+        await seat.press("escape")
+        await seat.answered()
+        caller.may_go_on.set()
+        await seat.done()
+        assert seat.marked == {"alice"}
+        await seat.go("vms")
+        assert seat.marked == {"lab-1"}
+
+
+async def test_when_all_marked_rows_went_away_nothing_is_done_to_another(office: Office) -> None:
+    office.set_vm("lab-0", f"{RUNNING}, {CONNECTED}")
+    async with seated(office, "sessions") as seat:
+        await seat.mark("desk-2", "desk-8")
+        for name in ("desk-2", "desk-8"):
+            office.set_vm(name, "user_state = 'disconnected', l7r_session = NULL")
+        await seat.until(lambda: seat.rows == ["lab-0"])
+        with nothing_changes(office):
+            await seat.press("b")
+            await seat.until(lambda: "not here any more" in seat.notices)
+        assert seat.log == []
+        await seat.press("b")
+        assert (await seat.done()).ok
+        assert "lab-0" in office.names("blocked")
+
+
+async def test_who_agrees_to_what_holds_no_more_is_asked_anew(office: Office) -> None:
+    async with seated(office) as seat:
+        await seat.point("desk-4")
+        await seat.press("x")
+        await seat.asked()
+        assert "Nobody is connected." in seat.text
+        number = seat.vm("desk-4").id
+        office.set_vm("desk-4", CONNECTED)
+        office.sql("UPDATE vms SET name = 'desk-four' WHERE id = ?", number)
+        vms = seat.app.site.tally.vms
+        await seat.until(lambda: vms[number].has_user and vms[number].name == "desk-four")
+        with nothing_changes(office):
+            await seat.press("y")
+            await seat.shown("loses the session")
+            assert "desk-four" in seat.text
+            assert "something changed meanwhile" in seat.text
+        await seat.press("y")
+        line = await seat.done()
+        assert line.command == "qa vm stop -f name=desk-four"
+        assert office.names("vm_cmd = 'stop'") == {"desk-four"}
+
+
+async def test_rows_that_are_left_out_unasked_are_told(office: Office) -> None:
+    async with seated(office) as seat:
+        await seat.mark("desk-0", "desk-1", "desk-4", "lab-0")
+        await seat.press("u")
+        assert (await seat.done()).ok
+        assert "3 chosen rows left out: not blocked." in seat.notices
+
+
+async def test_an_osf_among_images_is_not_deleted_by_a_hasty_yes(office: Office) -> None:
+    async with seated(office, "images") as seat:
+        await seat.mark("office v3", "empty")
+        await seat.press("D")
+        await seat.asked()
+        for words in ("office v3", "trash", "The OSF goes for good", "It cannot be undone"):
+            assert words in seat.text
+        await seat.press("y", "enter")
+        assert seat.asks
+        await seat.press("ctrl+u")
+        await seat.write("2")
+        await seat.press("enter")
+        await seat.done(2)
+        assert office.sql("SELECT name FROM osfs WHERE name = 'empty'") == []
+
+
+async def test_a_secret_setting_is_changed_and_shown_to_nobody(office: Office) -> None:
+    await office.elsewhere("config", "set", "site.secret=hunter2")
+    async with seated(office, "settings", size=(140, 40)) as seat:
+        await seat.point("site.secret")
+        await seat.press("E")
+        await seat.asked()
+        await seat.write("xyzzy")
+        assert "xyzzy" not in seat.text
+        await seat.press("ctrl+s")
+        await seat.answered()
+        line = await seat.done()
+        assert line.ok
+        assert line.command == "qa config set 'site.secret=…'"
+        assert "hunter2" not in seat.text
+    assert office.sql("SELECT value FROM configs WHERE key = 'site.secret'") == [("xyzzy",)]
+
+
+async def test_rows_are_read_again_after_an_error(office: Office) -> None:
+    async with seated(office, "users") as seat:
+        pane = seat.app.pane
+        assert isinstance(pane, UsersPane)
+        fetch, tried = pane.fetch, []
+
+        async def failing() -> dict[int, UserLine]:
+            tried.append(True)
+            if len(tried) == 1:
+                raise StoreError("the disk is broken")
+            return await fetch()
+
+        pane.fetch = failing  # type: ignore[method-assign]
+        await seat.until(lambda: not pane._busy)
+        pane.read_anew()
+        await seat.until(lambda: seat.table.empty == "the disk is broken")
+        await seat.until(lambda: seat.table.empty == UsersPane.empty)
+        assert len(tried) == 2
 
 
 async def test_what_does_not_fit_is_told_and_nothing_is_done(office: Office) -> None:
@@ -120,12 +323,35 @@ async def test_alarms_are_cleared(office: Office, copy: Office, pane: str) -> No
     assert comparable(office.tables()) == comparable(copy.tables())
 
 
+async def test_alarms_that_are_raised_while_it_is_asked_stay(office: Office) -> None:
+    async with seated(office, "events") as seat:
+        await seat.press("C")
+        await seat.asked()
+        assert "Clear 1 alarm?" in seat.text
+        assert "the pool is full" in seat.text
+        office.sql(
+            "INSERT INTO alarms (kind, object, text, raised, last, count) VALUES "
+            "('image', 'di 3', 'it does not boot', '2026-01-02 03:04:06', '2026-01-02 03:04:06', 1)"
+        )
+        await seat.press("y")
+        assert (await seat.done()).ok
+        assert office.sql("SELECT text FROM alarms WHERE cleared IS NULL") == [("it does not boot",)]
+
+
 async def test_an_import_under_way_is_cancelled(office: Office) -> None:
     with arriving(office) as di_id:
+        office.sql(
+            "INSERT INTO operations (kind, object, owner, owner_pid, begun, progress, plan) "
+            "VALUES ('vm give', ?, 'qa:root', 1, '2026-01-02 03:04:05', 0, '{}')",
+            str(di_id),
+        )
         async with seated(office, "images") as seat:
             name = f"import {di_id}"
             await seat.until(lambda: any(name in row for row in seat.rows))
             await seat.point(next(row for row in seat.rows if name in row))
+            await seat.press("E", "p")
+            await seat.until(lambda: seat.notices.count("still on") == 2)
+            assert not seat.asks
             await seat.press("C")
             await seat.asked()
             with nothing_changes(office):
@@ -136,9 +362,9 @@ async def test_an_import_under_way_is_cancelled(office: Office) -> None:
             await seat.press("y")
             line = await seat.done()
             assert line.ok, line
-            assert office.sql("SELECT object, cancel FROM operations WHERE ended IS NULL") == [
-                (str(di_id), 1)
-            ]
+            assert office.sql(
+                "SELECT kind, object, cancel FROM operations WHERE ended IS NULL ORDER BY kind"
+            ) == [("di add", str(di_id), 1), ("vm give", str(di_id), 0)]
 
 
 async def test_a_message_reaches_the_people_at_desktops(office: Office) -> None:
@@ -266,11 +492,37 @@ async def test_a_home_without_snapshots_cannot_be_restored(office: Office) -> No
         assert seat.log == []
 
 
+async def test_a_home_is_looked_for_by_its_own_name(office: Office) -> None:
+    office.sql("UPDATE vms SET name = 'desk*' WHERE name = 'desk-1'")
+    office.sql(
+        "INSERT INTO kept (kind, path, vm_id, vm, owner, reason, at, user_id, from_di_id) "
+        "VALUES ('snapshot', ?, 3, 'desk-2', 'alice', 'by hand', '2026-01-02 03:04:05', 1, 1)",
+        str(office.directory),
+    )
+    for path in Paths(office.settings).homes_of(VmId(3)):
+        path.mkdir(parents=True, exist_ok=True)
+    async with seated(office) as seat:
+        await seat.point("desk*")
+        await seat.press("R")
+        await seat.until(lambda: "desk* has no snapshot of its home." in seat.notices)
+        assert not seat.asks
+
+
+async def test_homes_that_cannot_be_read_are_not_said_to_have_no_snapshot(office: Office) -> None:
+    async with seated(office) as seat:
+        caller = Gate(seat.app.site.caller, "home")
+        caller.fails = True
+        caller.may_go_on.set()
+        seat.app.site.caller = caller
+        await seat.point("desk-1")
+        await seat.press("R")
+        await seat.until(lambda: "Restore home failed" in seat.notices)
+        assert "has no snapshot" not in seat.notices
+
+
 async def test_a_restore_offers_the_snapshots_and_says_why_it_was_refused(office: Office) -> None:
     snapshot = office.directory / "snapshot"
     snapshot.mkdir()
-    from appliance.storage.paths import Paths
-
     for path in Paths(office.settings).homes_of(VmId(2)):
         path.mkdir(parents=True, exist_ok=True)
     office.sql(

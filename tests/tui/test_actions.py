@@ -24,7 +24,7 @@ async def agree(seat: Seat, deed: Deed, names: tuple[str, ...]) -> None:
     if deed.what.ask is not Ask.TYPED:
         await seat.press("y")
         return
-    word = names[0].partition(" ")[2] or names[0] if len(names) == 1 else str(len(names))
+    word = names[0] if len(names) == 1 else str(len(names))
     with nothing_changes(seat.office):
         await seat.write(word[:-1] + "x")
         await seat.press("enter")

@@ -131,6 +131,9 @@ async def test_a_verb_can_be_had_for_a_form(call: Caller) -> None:
 def test_a_twin_can_be_pasted_and_tells_no_secret() -> None:
     assert twin(["vm", "stop", "-f", "name in (a,b)"]) == "qa vm stop -f 'name in (a,b)'"
     assert "sesame" not in twin(["user", "add", "login=bob", "password=open sesame"])
+    assert "hunter2" not in twin(["vm", "propset", "db_password=hunter2", "-f", "id=1"])
+    assert "hunter2" not in twin(["config", "set", "site.secret=hunter2"])
+    assert twin(["user", "add", "password-file=-"]) == "qa user add password-file=-"
 
 
 def test_what_is_told_cannot_talk_to_the_terminal() -> None:

@@ -12,6 +12,7 @@ from textual.widgets import Input
 from appliance.control import open_stream
 from appliance.control_frames import FrameKind
 from appliance.model import VmId
+from appliance.tui.console.lines import TabLine
 from appliance.tui.console.link import Standing
 from tests.support.console_desk import VM, ConsoleApp, Daemon, daemon, model_text, painted, until
 
@@ -142,6 +143,61 @@ async def test_a_daemon_that_goes_away_and_comes_back(desk: Daemon) -> None:
         await until(pilot, lambda: "after" in painted(app.terminal))
         assert model_text(app.terminal).split() == ["before", "after"]
         assert not trouble.display
+
+
+async def test_a_link_that_is_lost_within_the_history_shows_what_has_come(desk: Daemon) -> None:
+    app = ConsoleApp(desk.control)
+    async with app.run_test(size=SIZE) as pilot:
+        app.pane.open(VM, "alice-desktop")
+        await until(pilot, lambda: app.terminal.standing is Standing.OPEN)
+        await desk.stop()
+        await until(pilot, lambda: app.terminal.standing is Standing.DAEMON_DOWN)
+        app.terminal.attached()
+        app.terminal.stands(Standing.OPEN, "")
+        app.terminal.shown(b"half a history", history=True)
+        assert app.terminal.is_catching_up
+        app.terminal.stands(Standing.DAEMON_DOWN, "the connection is lost")
+        await until(pilot, lambda: "half a history" in painted(app.terminal))
+        assert not app.terminal.is_catching_up
+
+
+async def test_why_a_console_is_refused_is_always_the_last_word(desk: Daemon) -> None:
+    app = ConsoleApp(desk.control)
+    async with app.run_test(size=SIZE) as pilot:
+        app.pane.open(VM, "alice-desktop")
+        await until(pilot, lambda: app.terminal.standing is Standing.OPEN)
+        trouble = app.query_one("#trouble")
+        app.terminal.stands(Standing.REFUSED, "the daemon serves 256 streams")
+        await until(pilot, lambda: "256 streams" in str(trouble.render()))
+        app.terminal.stands(Standing.REFUSED, "the console failed")
+        await until(pilot, lambda: "the console failed" in str(trouble.render()))
+        app.terminal.stands(Standing.NOT_RUNNING, "the VM has stopped")
+        app.terminal.stands(Standing.NOT_RUNNING, "VM 7 does not run here: it has no console")
+        assert app.terminal.reason == "the VM has stopped"
+
+
+async def test_a_view_larger_than_the_hub_takes_is_served(desk: Daemon) -> None:
+    app = ConsoleApp(desk.control)
+    async with app.run_test(size=(1200, 30)) as pilot:
+        app.pane.open(VM, "alice-desktop")
+        await until(pilot, lambda: app.terminal.standing is Standing.OPEN)
+        await until(pilot, lambda: desk.lines[VM].size == (app.terminal.size.height, 1000))
+
+
+async def test_a_click_on_a_tab_that_was_just_closed_shows_no_other(desk: Daemon) -> None:
+    app = ConsoleApp(desk.control)
+    async with app.run_test(size=SIZE) as pilot:
+        app.pane.open(VM, "alice-desktop")
+        app.pane.open(VmId(8), "bob-desktop")
+        await pilot.pause()
+        tabs = app.query_one(TabLine)
+        await app.pane.close(app.pane.terminals[0])
+        tabs.post_message(TabLine.Chosen(VM))
+        await pilot.pause()
+        assert app.terminal.vm_id == 8
+        app.pane.open(VM, "alice-desktop")
+        await pilot.click(TabLine, offset=(3, 0))
+        await until(pilot, lambda: app.terminal.vm_id == 8)
 
 
 async def test_a_vm_that_stops_and_starts_again(desk: Daemon) -> None:

@@ -14,6 +14,7 @@ from textual import events
 
 from appliance.control import open_stream
 from appliance.model import VmId
+from appliance.tui.console import terminal
 from appliance.tui.console.backlog import MOST_BYTES
 from appliance.tui.console.link import Standing
 from appliance.tui.console.screen import SCROLLBACK_BYTES, SCROLLBACK_LINES
@@ -91,6 +92,25 @@ async def test_a_flood_ends_with_its_last_line_and_keys_go_through_meanwhile(des
         assert screen._history_bytes <= SCROLLBACK_BYTES
         if app.terminal.skipped_bytes:
             assert "bytes skipped" in model_text(app.terminal)
+
+
+async def test_a_screen_that_is_costly_to_paint_is_painted_less_often(
+    desk: Daemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = ConsoleApp(desk.control)
+    async with app.run_test(size=SIZE) as pilot:
+        app.pane.open(VM, "alice-desktop")
+        await until(pilot, lambda: app.terminal.company.you_write)
+        await pilot.pause(0.2)
+        app.terminal.repaint()
+        monkeypatch.setattr(terminal, "PAINT_AT_LEAST_EVERY_S", 1000)
+        app.terminal._painting_s = 250.0
+        desk.lines[VM].print(b"too soon")
+        await until(pilot, lambda: "too soon" in model_text(app.terminal))
+        await pilot.pause(0.2)
+        assert app.terminal.screen_model.dirty
+        app.terminal.repaint()
+        assert not app.terminal.screen_model.dirty
 
 
 ATTACKS = (

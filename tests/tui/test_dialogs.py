@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import update
+from textual.app import App
 
 from appliance.clock import ManualClock, SystemClock
 from appliance.model import Secret, User, Vm, VmState
@@ -18,20 +19,45 @@ from appliance.qa.calls import verb_of
 from appliance.storage.properties import Owner
 from appliance.storage.schema import vm_runtimes
 from appliance.tui.calls import Caller, Outcome, Told
+from appliance.tui.dialogs.choices import Views
 from appliance.tui.dialogs.confirm import Confirm
 from appliance.tui.dialogs.dialog import Dialog, Push
-from appliance.tui.dialogs.field import Field
+from appliance.tui.dialogs.field import Field, Question
 from appliance.tui.dialogs.form import VerbForm
 from appliance.tui.dialogs.importing import Importing
 from appliance.tui.dialogs.message import Message
-from appliance.tui.dialogs.properties import Properties, by_key
+from appliance.tui.dialogs.properties import Properties, Property, by_key
 from appliance.tui.dialogs.tagging import Tagging
 from appliance.tui.glyphs import ASCII
+from appliance.tui.remembered import SavedView
 from tests.support.dialogs import Actor, acting
 from tests.support.qa import Installation
 
 SIZES = ((80, 24), (120, 40), (200, 60))
 WEB_1 = ("-f", "name=web-1")
+
+
+class Gate:
+    """Calls verbs, but those with a certain word not before they may go on."""
+
+    def __init__(self, qa: Installation, word: str) -> None:
+        self._caller = Caller(qa.config)
+        self._word = word
+        self.begun = asyncio.Event()
+        self.may_go_on = asyncio.Event()
+        self.given_up = False
+
+    async def __call__(
+        self, words: Sequence[str], *, stdin: str = "", progress: Told | None = None
+    ) -> Outcome:
+        if self._word in words:
+            self.begun.set()
+            try:
+                await self.may_go_on.wait()
+            except asyncio.CancelledError:
+                self.given_up = True
+                raise
+        return await self._caller(words, stdin=stdin, progress=progress)
 
 
 class Recorder:
@@ -307,11 +333,58 @@ async def test_several_calls_go_on_where_they_failed(qa: Installation, call: Rec
         await actor.write("x")
         await actor.press("tab", "x", "enter")
         await actor.until(lambda: actor.shows("1 of 3 are done."))
+        assert actor.shows("and 1 more like it"), "what is done is no more to be done"
         assert [user.login for user in await users(qa)] == ["alice", "bob"]
         await call(["user", "edit", "login=anna", "-f", "login=alice"])
         await actor.press("enter")
         assert (await actor.done()).ok
     assert sorted(user.login for user in await users(qa)) == ["alice", "anna", "bob", "carol"]
+
+
+async def test_a_form_that_ends_beneath_another_dialog_ends_itself(qa: Installation) -> None:
+    gate = Gate(qa, "edit")
+    dialog = VerbForm(
+        gate, "vm", verb_of("vm", "edit"), title="Form", button="Do it", filter_words=WEB_1, only=("name",)
+    )
+    async with acting(dialog) as actor:
+        await actor.write("web-one")
+        await actor.press("enter")
+        await actor.until(gate.begun.is_set)
+        above = Message("Agent log", "what the agent says")
+        actor.stage.push_screen(above)
+        await actor.until(lambda: actor.screen is above)
+        gate.may_go_on.set()
+        await actor.until(lambda: not dialog.is_busy)
+        assert actor.screen is above
+        assert not actor.stage.is_done
+        await actor.press("escape")
+        assert (await actor.done()).ok
+        await actor.until(lambda: len(actor.stage.screen_stack) == 1)
+        await actor.press("escape")
+    assert [vm.name for vm in await vms(qa)] == ["web-one"]
+
+
+async def test_an_answer_that_nobody_touched_is_no_change() -> None:
+    async with App[None]().run_test():
+        for value in ("hello \n", " two\nlines", "off ", "plain"):
+            field = Field(Question(name="motd", value=value))
+            assert not field.is_changed, value
+            field.answer.value += " "
+            assert (field.text, field.is_changed) == (value.replace("\n", " ").strip(), value != "plain")
+            field.answer.value += "x"
+            assert field.is_changed, value
+
+
+async def test_what_cannot_be_shown_is_neither_told_nor_offered() -> None:
+    async with App[None]().run_test():
+        field = Field(Question(name="tag", choices=("old", "o\x1b]0;owned\x07"), shape="\x1b[2J"))
+        assert field.answer.fitting("o") == ["old"]
+        assert field.answer.placeholder.isprintable()
+        assert Property("room", "", ("1\x1b[2J", "2")).answer.placeholder.isprintable()
+    failed = Outcome(words=("vm", "start"), status=1, err="no", hint="qa \x1b[2J di add")
+    async with acting(Message.of("Start", failed)) as actor:
+        assert actor.shows("di add")
+        assert "\x1b" not in actor.text
 
 
 # Times
@@ -406,6 +479,17 @@ async def test_a_tag_that_is_refused_says_why_before_it_is_tried(aged: Installat
         await actor.until(lambda: "Whom it concerns" not in actor.text)
         assert not actor.shows("desktops of")
     assert call.changes == []
+
+
+async def test_a_rehearsal_of_what_is_written_no_more_is_given_up(aged: Installation) -> None:
+    gate = Gate(aged, "--dry-run")
+    dialog = Tagging(gate, "di", verb_of("di", "tag"), title="Tag", button="Tag", each=[{"di_id": "2"}])
+    async with acting(dialog) as actor:
+        await actor.write("default")
+        await actor.until(gate.begun.is_set)
+        await actor.press("end", "ctrl+u")
+        await actor.until(lambda: gate.given_up)
+        assert actor.shows("Whom it concerns is told here.")
 
 
 async def test_the_newest_move_is_taken_back(aged: Installation, call: Recorder) -> None:
@@ -533,6 +617,71 @@ async def test_properties_are_set_and_deleted(qa: Installation, call: Recorder) 
     assert await properties(qa) == {"room": "14", "color": "red = warm"}
 
 
+def editor(call: Any) -> Properties:
+    """The properties of web-1."""
+    return Properties(call, "vm", title="Properties", whom=["web-1"], filter_words=WEB_1)
+
+
+async def test_properties_that_are_being_saved_cannot_be_left(qa: Installation) -> None:
+    gate = Gate(qa, "propset")
+    async with acting(editor(gate)) as actor:
+        await actor.until(lambda: actor.shows("No property is set yet."))
+        await actor.write("room=12")
+        await actor.press("ctrl+s")
+        await actor.until(gate.begun.is_set)
+        await actor.press("escape")
+        await actor.until(lambda: actor.shows("It is under way"))
+        assert actor.shows("working")
+        gate.may_go_on.set()
+        assert (await actor.done()).ok
+    assert await properties(qa) == {"room": "12"}
+
+
+async def test_a_property_that_is_written_anew_is_not_deleted(qa: Installation, call: Recorder) -> None:
+    assert (await call(["vm", "propset", "room=12", *WEB_1])).ok
+    dialog = editor(call)
+    async with acting(dialog) as actor:
+        await actor.until(lambda: actor.shows("room"))
+        await actor.press("ctrl+d", "tab")
+        await actor.write("room=14")
+        await actor.press("enter")
+        await actor.until(lambda: not dialog._new.text)
+        await actor.press("ctrl+s")
+        assert (await actor.done()).ok
+    assert await properties(qa) == {"room": "14"}
+
+
+async def test_a_new_property_is_taken_out_again(qa: Installation, call: Recorder) -> None:
+    async with acting(editor(call)) as actor:
+        await actor.until(lambda: actor.shows("No property is set yet."))
+        await actor.write("-x=1")
+        await actor.press("enter")
+        await actor.until(lambda: actor.shows("Write it as key=value"))
+        await actor.press("home", "delete", "enter")
+        await actor.until(lambda: bool(actor.screen.query(Property)))
+        await actor.press("shift+tab", "ctrl+d")
+        await actor.until(lambda: not actor.screen.query(Property))
+        await actor.press("ctrl+s")
+        await actor.until(lambda: actor.shows("Nothing is changed yet."))
+    assert call.changes == []
+
+
+async def test_a_secret_property_can_be_changed_and_is_never_shown(qa: Installation, call: Recorder) -> None:
+    assert (await call(["vm", "propset", "db_password=hunter2", *WEB_1])).ok
+    async with acting(editor(call)) as actor:
+        await actor.until(lambda: actor.shows("db_password"))
+        assert actor.shows("***")
+        assert not actor.shows("hunter2")
+        await actor.press("ctrl+s")
+        await actor.until(lambda: actor.shows("Nothing is changed yet."))
+        await actor.write("xyzzy")
+        assert actor.shows("db_password=…")
+        assert not actor.shows("xyzzy")
+        await actor.press("ctrl+s")
+        assert (await actor.done()).ok
+    assert await properties(qa) == {"db_password": "xyzzy"}
+
+
 async def test_leaving_properties_changes_none(qa: Installation, call: Recorder) -> None:
     assert (await call(["vm", "propset", "room=12", *WEB_1])).ok
     dialog = Properties(call, "vm", title="Properties", whom=["web-1"], filter_words=WEB_1)
@@ -557,6 +706,19 @@ def test_values_that_differ_are_not_taken_for_one() -> None:
         "floor": ("3", ()),
         "color": ("", ("red", "(none)")),
     }
+
+
+# Views
+
+
+async def test_a_view_that_replaces_another_is_said_to() -> None:
+    mine = SavedView(pane="vms", name="mine")
+    async with acting(Views([mine], mine)) as actor:
+        await actor.press("tab")
+        await actor.write("min")
+        assert not actor.shows("it is replaced")
+        await actor.write("e")
+        await actor.until(lambda: actor.shows("There is a view of this name: it is replaced."))
 
 
 # Texts

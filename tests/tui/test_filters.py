@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from textual.widgets import Label
 
 from appliance.tui.panes.base import TablePane
 from appliance.tui.widgets.filter_bar import FilterBar
@@ -187,6 +188,32 @@ async def test_a_wrong_filter_says_why_and_keeps_what_was_shown(office: Office) 
         await filtered(seat, "name=desk-1")
         await seat.until(lambda: seat.rows == ["desk-1"])
         assert not bar_of(seat).has_class("-wrong")
+
+
+async def test_a_wrong_filter_is_quoted_as_it_was_written(office: Office) -> None:
+    async with seated(office) as seat:
+        for text, quoted in (("[/x],a=b", "[/x]"), ("[red]a=b", "[red]a")):
+            await seat.press("slash")
+            bar_of(seat).open("")
+            await seat.settle()
+            await seat.paste(text)
+            verdict = bar_of(seat).query_one("#verdict", Label)
+            await seat.until(lambda: quoted in str(verdict.render()))  # noqa: B023
+            assert bar_of(seat).has_class("-wrong")
+
+
+async def test_changed_rows_stay_after_a_filter_that_was_refused(office: Office) -> None:
+    async with seated(office) as seat:
+        await filtered(seat, "state=running")
+        await seat.until(lambda: len(seat.rows) == 3)
+        before = seat.rows
+        await filtered(seat, "nme=desk-1")
+        await seat.until(lambda: bar_of(seat).has_class("-wrong"))
+        office.set_vm("desk-2", "user_ip = '10.0.3.77'")
+        office.set_vm("lab-0", RUNNING)
+        await seat.until(lambda: len(seat.rows) == 4)
+        assert seat.rows == [*before, "lab-0"]
+        assert bar_of(seat).has_class("-wrong"), "what is written is still no filter"
 
 
 async def test_an_action_hits_only_what_the_filter_shows(office: Office) -> None:

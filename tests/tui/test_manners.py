@@ -36,7 +36,7 @@ async def test_digits_and_names_lead_to_every_pane(office: Office) -> None:
         await seat.write("cons")
         await seat.press("enter")
         assert seat.app.pane is None
-        await seat.press("escape")
+        await seat.press("colon", "escape", "escape")
         await seat.until(lambda: seat.app.pane is not None)
         await seat.press("2", "colon")
         await seat.write("nowhere [/]")
@@ -355,5 +355,6 @@ async def test_an_answer_that_comes_after_its_row_was_deleted_is_told(office: Of
             await seat.write("desk-1")
             await seat.press("enter")
             await seat.answered()
-            await seat.done()
+            await seat.until(lambda: "desk-1: gone by now" in seat.notices)
+        assert seat.log == []
         assert office.names("true") >= {"desk-0", "desk-2"}

@@ -237,3 +237,19 @@ async def test_the_mouse_chooses_marks_sorts_and_opens(office: Office) -> None:
             await seat.until(lambda: seat.app.pane.details_shown)  # type: ignore[union-attr]
             await seat.pilot.click("TabBar", offset=(24, 0))
             await seat.until(lambda: seat.app.pane.name_ == "users")  # type: ignore[union-attr]
+
+
+async def test_a_table_is_sorted_by_a_column_that_is_hidden(office: Office) -> None:
+    async with seated(office, size=(160, 30)) as seat:
+        pane = seat.app.pane
+        assert isinstance(pane, TablePane)
+        seat.table.sort_by("state")
+        by_state = seat.table.listing.ordered()
+        assert by_state != sorted(by_state), "or it would look the same"
+        pane.choose_columns(["name", "id"])
+        await seat.press("equals_sign")
+        assert seat.table.listing.ordered() == by_state[::-1]
+        view = pane.view("kept")
+        seat.table.sort_by("name")
+        pane.look_as(view)
+        assert (seat.table.sort_key, seat.table.listing.ordered()) == ("state", by_state[::-1])

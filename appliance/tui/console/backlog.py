@@ -1,4 +1,4 @@
-"""What has come from a console and waits to be drawn: bounded, whatever the guest does. Pure.
+"""What has come from a console and waits to be drawn: bounded, whatever the guest and the hub do. Pure.
 
 Drawing is slower than a flood. When more than MOST_BYTES wait, the middle is left out: the newest
 KEPT_BYTES stay, from the beginning of a line, and of what goes before them the last sequence of each kind
@@ -25,6 +25,7 @@ LASTING = re.compile(
     re.VERBOSE,
 )
 KNOWN_MODES = frozenset({1, 5, 7, 25, 47, 1000, 1002, 1006, 1047, 1049, 2004})
+"""Private modes that outlast what was skipped; of others, nothing is remembered."""
 ONE_SCREEN = {1047: 47, 1049: 47}
 """Modes that switch the same thing."""
 PLAIN = b"\x1b[m"
@@ -43,7 +44,9 @@ class Skipped:
 class Backlog:
     """Bytes, in the order in which they came."""
 
-    def __init__(self) -> None:
+    def __init__(self, most_free: int = 1_048_576) -> None:
+        """Up to `most_free` bytes that are `whole` wait beside the others."""
+        self._most_free = most_free
         self._waiting = bytearray()
         self._skipped = 0
         self._lasting: dict[object, bytes] = {}
@@ -56,10 +59,10 @@ class Backlog:
         return bool(self._waiting or self._skipped)
 
     def add(self, data: bytes, *, whole: bool = False) -> None:
-        """Let `data` wait; nothing is left out for the sake of what is `whole`, such as history."""
+        """Let `data` wait; nothing is left out for the sake of what is `whole`: history, in bounds."""
         self._waiting += data
         if whole:
-            self._free += len(data)
+            self._free = min(self._free + len(data), self._most_free)
         if len(self._waiting) > MOST_BYTES + self._free:
             self._skip()
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import codecs
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from appliance.tui.console.screen import GuestScreen
 
@@ -17,7 +17,7 @@ LONGEST_SEQUENCE = 4096
 
 TOKEN = re.compile(
     r"""
-      (?P<text>    [^\x00-\x1f\x7f-\x9f]+ )
+      (?P<text>    [^\x00-\x1f\x7f-\x9f]{1,256} )
     | (?P<newline> \r\n )
     | (?P<control> [\x07-\x0f] )
     | \x1b\[ (?P<prefix> [<-?]? ) (?P<parameters> [0-?]* ) (?P<between> [\x20-/]* ) (?P<final> [@-~] )
@@ -65,11 +65,11 @@ ESCAPES = {
     "7": "save_cursor",
     "8": "restore_cursor",
     "D": "index",
-    "E": "next_line",
     "H": "set_tab_stop",
     "M": "reverse_index",
     "c": "reset",
 }
+"""What escapes of one letter call, beside `E`, which begins a line."""
 CONTROLS = {
     "\x08": "backspace",
     "\x09": "tab",
@@ -80,6 +80,7 @@ CONTROLS = {
     "\x0e": "shift_out",
     "\x0f": "shift_in",
 }
+"""What control characters call."""
 
 
 class Interpreter:
@@ -89,34 +90,58 @@ class Interpreter:
         self._screen = screen
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._unfinished = ""
+        self._tokens: Iterator[re.Match[str]] = iter(())
+        self.is_idle = True
+        """Whether all that was taken is done."""
         self._csi = {final: (_method(screen, name), most) for final, (name, most) in CSI.items()}
-        self._escapes = {
-            key: _method(screen, name) for key, name in ESCAPES.items() if name != "next_line"
-        } | {"E": self._next_line}
+        self._escapes = {key: _method(screen, name) for key, name in ESCAPES.items()}
+        self._escapes["E"] = self._next_line
         self._controls = {key: _method(screen, name) for key, name in CONTROLS.items()}
 
     def feed(self, data: bytes) -> None:
         """Do to the screen what `data` says."""
+        self.take(data)
+        self.work(lambda: True)
+
+    def take(self, data: bytes) -> None:
+        """Take `data`, to `work` on it; only when all that was taken before is done."""
         text = self._unfinished + self._decoder.decode(data)
         self._unfinished = ""
         end = len(text)
         if tail := UNFINISHED.search(text):
             end = tail.start()
             self._unfinished = text[end:] if len(text) - end <= LONGEST_SEQUENCE else ""
+        self._tokens = TOKEN.finditer(text, 0, end)
+        self.is_idle = False
+
+    def work(self, goes_on: Callable[[], bool]) -> bool:
+        """Do what was taken while `goes_on` says so; whether it is done.
+
+        It is asked often, for a short sequence may keep the screen busy for long; not after what never does.
+        """
         screen = self._screen
-        for token in TOKEN.finditer(text, 0, end):
+        for token in self._tokens:
             match token.lastgroup:
                 case "text":
                     screen.draw(token[0])
                 case "newline":
                     self._next_line()
+                    continue
                 case "control":
                     if control := self._controls.get(token[0]):
                         control()
+                    continue
+                case "final" if token["final"] == "m" and not token["prefix"] and not token["between"]:
+                    screen.select_look(token["parameters"])
+                    continue
                 case "final":
                     self._sequence(token["prefix"], token["parameters"], token["between"], token["final"])
                 case "escape":
                     self._escape(token["escape"])
+            if not goes_on():
+                return False
+        self.is_idle = True
+        return True
 
     def _next_line(self) -> None:
         self._screen.cursor.x = 0
@@ -131,8 +156,6 @@ class Interpreter:
             if prefix == "?" and final in "hl":
                 for mode in _numbers(parameters, 16):
                     screen.set_private_mode(mode, final == "h")
-        elif final == "m":
-            screen.select_look(parameters)
         elif final in "hl":
             if 4 in _numbers(parameters, 16):
                 screen.set_insert_mode(final == "h")
@@ -142,7 +165,7 @@ class Interpreter:
 
     def _escape(self, escape: str) -> None:
         if len(escape) == 2 and escape[0] in "()":
-            self._screen.define_charset(escape[1], escape[0])
+            self._screen.define_charset("B" if escape[1] == "A" else escape[1], escape[0])
         elif do := self._escapes.get(escape):
             do()
 

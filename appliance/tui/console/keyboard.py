@@ -17,6 +17,7 @@ class GuestKeyboard(App[None]):
     """
 
     async def on_event(self, event: events.Event) -> None:
+        """Give a key to the terminal that is typed into, if there is one; anything else to Textual."""
         if isinstance(event, events.Key) and not event.is_forwarded:
             if not self.app_focus:
                 self.app_focus = True

@@ -63,8 +63,8 @@ def _sent(name: str, modifiers: int, character: str | None, cursor_keys: bool) -
         return f"\x1b[1;{modifiers + 1}{LETTER[name]}" if modifiers else f"\x1bO{LETTER[name]}"
     if name == "tab" and modifiers & SHIFT:
         return "\x1b[Z"
-    escape = "\x1b" if modifiers & ALT else ""
-    return escape + _plain(name, modifiers, character) if _plain(name, modifiers, character) else ""
+    plain = _plain(name, modifiers, character)
+    return "\x1b" + plain if plain and modifiers & ALT else plain
 
 
 def _plain(name: str, modifiers: int, character: str | None) -> str:
@@ -94,4 +94,5 @@ def _letter(name: str) -> str:
 
 
 def _types(letter: str) -> bool:
-    return letter.isprintable() and not "\ud800" <= letter <= "\udfff"
+    """Whether it is text: no control, and no half of a character."""
+    return unicodedata.category(letter) not in {"Cc", "Cs"}

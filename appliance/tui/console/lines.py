@@ -39,9 +39,9 @@ class TabLine(Static):
     class Chosen(Message):
         """A tab was clicked."""
 
-        def __init__(self, place: int) -> None:
+        def __init__(self, vm_id: int) -> None:
             super().__init__()
-            self.place = place
+            self.vm_id = vm_id
 
     def __init__(self, glyphs: Glyphs) -> None:
         super().__init__(markup=False)
@@ -58,14 +58,14 @@ class TabLine(Static):
         self._edges = []
         for at in range(first, len(tabs)):
             shown.append(tabs[at])
-            self._edges.append((column, column + tabs[at].cell_length, at))
+            self._edges.append((column, column + tabs[at].cell_length, terminals[at].vm_id))
             column += tabs[at].cell_length
         self.update(Content("").join(shown))
 
     def on_click(self, event: events.Click) -> None:
-        for start, end, at in self._edges:
+        for start, end, vm_id in self._edges:
             if start <= event.x < end:
-                self.post_message(self.Chosen(at))
+                self.post_message(self.Chosen(vm_id))
 
     def _tab(self, terminal: Terminal, is_active: bool) -> Content:
         mark, colour = glyph(self._glyphs, terminal.standing, terminal.company)

@@ -25,6 +25,10 @@ MOST_UNSENT_BYTES = 1_048_576
 """What may wait to be typed: a large paste, while the guest reads it at its own pace."""
 
 
+LARGEST_SIDE = 1000
+"""Lines or columns that the hub takes; of a larger view, the guest uses as many."""
+
+
 class Standing(StrEnum):
     """How the link is."""
 
@@ -122,7 +126,7 @@ class Link:
 
     def resize(self, lines: int, columns: int) -> None:
         """Tell the hub our size, now and with every new attachment."""
-        size = {"rows": lines, "columns": columns}
+        size = {"rows": min(lines, LARGEST_SIDE), "columns": min(columns, LARGEST_SIDE)}
         if size != self._size:
             self._size = size
             if self._is_open:

@@ -176,44 +176,38 @@ class ConsolesPane(Vertical):
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """No command works without a console, but to leave."""
-        own = {
-            "type",
-            "take",
-            "release",
-            "tab",
-            "scroll",
-            "scroll_to",
-            "search",
-            "search_on",
-            "copy",
-            "close",
-        }
-        if action in own and self.active is None:
+        if self.active is None and action != "leave" and f"action_{action}" in vars(ConsolesPane):
             return False
         return not (action in {"type", "take", "release"} and self._read_only)
 
     def action_type(self) -> None:
+        """Give the keys to the guest."""
         self._type(True)
 
     def action_take(self) -> None:
+        """Type, and take the writer's role from whoever has it."""
         self._type(True)
         if self.active is not None:
             self.active.link.order("take")
 
     def action_release(self) -> None:
+        """Let others write."""
         if self.active is not None:
             self.active.link.order("release")
 
     def action_tab(self, step: int) -> None:
+        """Show the console that is so many tabs further."""
         if self.active is not None:
             at = self._terminals.index(self.active)
             self._show(self._terminals[(at + step) % len(self._terminals)])
 
     def action_scroll(self, step: int, page: bool) -> None:
+        """Move the view by lines or pages, up if negative."""
         if self.active is not None:
             self.active.scroll_lines(step * (max(self.active.size.height - 1, 1) if page else 1))
 
     def action_scroll_to(self, beginning: bool) -> None:
+        """Show the first line that is kept, or follow live again."""
         if self.active is not None:
             screen = self.active.screen_model
             self.active.scroll_lines(
@@ -221,12 +215,14 @@ class ConsolesPane(Vertical):
             )
 
     def action_search(self) -> None:
+        """Ask what to search for."""
         search = self.query_one("#search", Input)
         search.display = True
         self.query_one(BottomLine).display = False
         search.focus()
 
     def action_search_on(self, older: bool) -> None:
+        """Go to the next place above, or below, where it is found."""
         if self.active is not None:
             if not self.active.reading.search_on(older=older):
                 self.active.noticed(
@@ -235,16 +231,19 @@ class ConsolesPane(Vertical):
             self.active.scroll_lines(0)
 
     def action_copy(self) -> None:
+        """Copy what is selected, else what is in view."""
         if self.active is not None:
             self._copy(self.active.reading.text())
             self.active.reading.select_nothing()
             self.active.repaint()
 
     async def action_close(self) -> None:
+        """Close the console in view."""
         if self.active is not None:
             await self.close(self.active)
 
     def action_leave(self) -> None:
+        """Ask the app for another pane."""
         self.post_message(self.Left())
 
     # What is told
@@ -277,8 +276,8 @@ class ConsolesPane(Vertical):
     @on(TabLine.Chosen)
     def _chosen(self, event: TabLine.Chosen) -> None:
         event.stop()
-        terminal = self._terminals[event.place]
-        if terminal is not self.active:
+        terminal = next((each for each in self._terminals if each.vm_id == event.vm_id), None)
+        if terminal is not None and terminal is not self.active:
             self._type(False)
             self._show(terminal)
 

@@ -5,7 +5,9 @@ Positions are pairs of a line's number and a column, as `GuestScreen` counts lin
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from typing import TypeAlias
 
 from rich.cells import cell_len, get_character_cell_size
@@ -65,15 +67,7 @@ class Reading:
         """Look for the next occurrence, above or below the last one, beginning anew at the other end."""
         if not self.wanted:
             return False
-        screen = self.screen
-        start = self.found or (min(self.first_in_view + self.height, screen.end), 0)
-        numbers = range(screen.first, screen.end)
-        all_found = [(number, column) for number in numbers for column, _ in self.occurrences(number)]
-        if older:
-            ahead = [position for position in all_found if position < start][-1:] or all_found[-1:]
-        else:
-            ahead = [position for position in all_found if position > start][:1] or all_found[:1]
-        self.found = ahead[0] if ahead else None
+        self.found = self._next(older)
         if self.found is None:
             return False
         number = self.found[0]
@@ -86,14 +80,35 @@ class Reading:
         if not self.wanted:
             return []
         text = text_of(self.screen.line(number))
-        sought = text if self.wanted != self.wanted.lower() else text.lower()
+        sought = text
+        if self.wanted == self.wanted.lower():
+            sought = text.lower()
+            if len(sought) != len(text):
+                sought = "".join(low if len(low := letter.lower()) == 1 else letter for letter in text)
         places: list[tuple[int, int]] = []
-        at = sought.find(self.wanted)
+        at, end, column = sought.find(self.wanted), 0, 0
         while at >= 0:
-            start = cell_len(text[:at])
-            places.append((start, start + cell_len(text[at : at + len(self.wanted)])))
-            at = sought.find(self.wanted, at + len(self.wanted))
+            column += cell_len(text[end:at])
+            end = at + len(self.wanted)
+            places.append((column, column + cell_len(text[at:end])))
+            column = places[-1][1]
+            at = sought.find(self.wanted, end)
         return places
+
+    def _next(self, older: bool) -> Position | None:
+        """The nearest occurrence above or below the last one, else above or below the end of the view."""
+        screen, step = self.screen, -1 if older else 1
+        here, column = self.found or (min(self.first_in_view + self.height, screen.end), 0)
+        if older:
+            ahead, around = range(here - 1, screen.first - 1, -1), range(screen.end - 1, here - 1, -1)
+        else:
+            ahead, around = range(max(here + 1, screen.first), screen.end), range(screen.first, here + 1)
+
+        def places(numbers: range) -> Iterator[Position]:
+            return ((number, place) for number in numbers for place, _ in self.occurrences(number)[::step])
+
+        beside = ((here, place) for _, place in places(range(here, here + 1)) if (place - column) * step > 0)
+        return next(chain(beside, places(ahead), places(around)), None)
 
     def select(self, position: Position, *, begin: bool) -> None:
         """Begin a selection at a place of the view, or extend it to there."""

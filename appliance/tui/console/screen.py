@@ -86,7 +86,7 @@ class GuestScreen(pyte.Screen):
     def soft_reset(self) -> None:
         """Modes, margins and looks as at first; what is shown stays."""
         self.mode = {pyte.modes.DECAWM, pyte.modes.DECTCEM}
-        self.private_modes &= {47}
+        self.private_modes.clear()
         self.margins = None
         self.charset = 0
         self.g0_charset, self.g1_charset = pyte.charsets.LAT1_MAP, pyte.charsets.VT100_MAP
@@ -110,8 +110,8 @@ class GuestScreen(pyte.Screen):
         self.last_drawn = data[-1]
 
     def repeat(self, count: int = 1) -> None:
-        """Draw the last character again."""
-        self.draw(self.last_drawn * min(max(count, 1), self.columns * self.lines))
+        """Draw the last character again, over one line's length at most."""
+        self.draw(self.last_drawn * min(max(count, 1), self.columns))
 
     def index(self) -> None:
         """Move down a line, scrolling at the bottom margin; a line that leaves the main screen is kept."""
@@ -208,11 +208,8 @@ class GuestScreen(pyte.Screen):
         self._rows[self.cursor.y].delete(self.cursor.x, count or 1, self.columns, self._eraser)
 
     def erase_in_display(self, how: int = 0, *_: object, **__: object) -> None:
-        """Erase below (0), above (1), or everything (2); 3 forgets what has scrolled off."""
-        if how == 3:
-            self.history.clear()
-            self._history_bytes = 0
-        elif how in {0, 1}:
+        """Erase below (0), above (1), or everything (2); never what has scrolled off."""
+        if how in {0, 1}:
             self.erase_in_line(how)
         rows = {0: range(self.cursor.y + 1, self.lines), 1: range(self.cursor.y), 2: range(self.lines)}
         for y in rows.get(how, ()):
@@ -250,6 +247,7 @@ class GuestScreen(pyte.Screen):
         if self._main:
             self._fit(self._rows, self.cursor, lines, columns, lambda _: None)
         self.tabstops |= set(range(-(-self.columns // 8) * 8, columns, 8))
+        self.tabstops = {stop for stop in self.tabstops if stop < columns}
         self.lines, self.columns = lines, columns
         self.margins = None
         self.dirty = set(range(lines))
@@ -273,6 +271,7 @@ class GuestScreen(pyte.Screen):
 
     @property
     def default_char(self) -> pyte.screens.Char:
+        """What pyte puts where nothing was drawn."""
         return cast("pyte.screens.Char", BLANK)
 
     def _use(self, look: Look) -> None:

@@ -30,6 +30,9 @@ FIRST_SIZE = (80, 24)
 SLICE_BYTES = 2048
 PAINT_EVERY_S = 1 / 15
 PAINT_A_FLOOD_EVERY_S = 1 / 6
+IDLE_FOR_EACH_PAINTING = 4
+"""A screen that is costly to paint is painted less often, but every PAINT_AT_LEAST_EVERY_S."""
+PAINT_AT_LEAST_EVERY_S = 1.0
 WHEEL_LINES = 3
 NOTICE_S = 6.0
 """How long a notice stays, unless keys go through before."""
@@ -80,13 +83,14 @@ class Terminal(TypedInto):
         self.has_news = False
         """Whether something was shown since this was last in view."""
         self._clock = clock
-        self._backlog = Backlog()
+        self._ring_bytes = ring_bytes
         self._history_bytes = 0
         self._is_arriving = False
         self._has_told = False
         self._notice_timer: Timer | None = None
         self._paint_timer: Timer | None = None
         self._painted_at = 0.0
+        self._painting_s = 0.0
         self.is_flooded = False
         """Whether more comes than can be drawn, so that some is left out."""
         self._strips: dict[int, Strip] = {}
@@ -122,21 +126,26 @@ class Terminal(TypedInto):
         if self._is_arriving:
             return False
         was_catching_up = self.is_catching_up
-        while self._backlog and self._clock.monotonic() < until:
+
+        def in_time() -> bool:
+            return self._clock.monotonic() < until
+
+        while in_time() and self._interpreter.work(in_time) and self._backlog:
             piece = self._backlog.take(SLICE_BYTES)
             if isinstance(piece, Skipped):
                 self._skip(piece)
             else:
-                self._interpreter.feed(piece)
+                self._interpreter.take(piece)
                 self._history_bytes = max(0, self._history_bytes - len(piece))
+        is_left = bool(self._backlog) or not self._interpreter.is_idle
         if self._history_bytes == 0:
             if was_catching_up:
                 self.post_message(self.Changed())
             self._paint_soon()
-        if self.is_flooded and not self._backlog:
+        if self.is_flooded and not is_left:
             self.is_flooded = False
             self.post_message(self.Changed())
-        return bool(self._backlog)
+        return is_left
 
     def scroll_lines(self, lines: int) -> None:
         """Move the view over what has scrolled off."""
@@ -153,6 +162,7 @@ class Terminal(TypedInto):
     def paint(self) -> None:
         """Paint what has changed."""
         self._painted_at = self._clock.monotonic()
+        self._painting_s = 0.0
         screen, reading = self.screen_model, self.reading
         view = (reading.first_in_view, screen.top, id(screen))
         if view != self._painted_view:
@@ -180,10 +190,12 @@ class Terminal(TypedInto):
     # What the link tells
 
     def attached(self) -> None:
+        """Begin with an empty screen, and wait for the history."""
         self._start_anew()
         self._is_arriving = True
 
     def shown(self, output: bytes, *, history: bool) -> None:
+        """Let what the guest has shown wait until the pane says that it may be drawn."""
         self._backlog.add(output, whole=history)
         if history:
             self._history_bytes += len(output)
@@ -192,16 +204,15 @@ class Terminal(TypedInto):
             self.post_message(self.Waiting(self.vm_id))
 
     def joined(self, company: Company) -> None:
+        """Say who is there; the first time, the history is complete."""
         self.company = company
         self._fit()
         if self._is_arriving:
-            self._is_arriving = False
-            self._backlog.keep_lines(SCROLLBACK_LINES + self.screen_model.lines)
-            self._history_bytes = len(self._backlog)
-            self.post_message(self.Waiting(self.vm_id))
+            self._has_arrived()
         self.post_message(self.Changed())
 
     def noticed(self, notice: str) -> None:
+        """Say it for a while."""
         self.notice = notice
         if self._notice_timer is not None:
             self._notice_timer.stop()
@@ -209,8 +220,13 @@ class Terminal(TypedInto):
         self.post_message(self.Changed())
 
     def stands(self, standing: Standing, reason: str) -> None:
+        """Say how the link is; what of a history has come before it was lost is shown."""
         if standing is not Standing.OPEN:
             self.company = Company()
+            if self._is_arriving:
+                self._has_arrived()
+        if standing is Standing.REFUSED:
+            self.reason = reason
         if standing != self.standing:
             self.since = self._clock.now()
             self.standing, self.reason = standing, reason
@@ -291,7 +307,9 @@ class Terminal(TypedInto):
         number = self.reading.first_in_view + y
         strip = self._strips.get(number)
         if strip is None:
+            began = self._clock.monotonic()
             strip = self._strips[number] = self._painted(number)
+            self._painting_s += self._clock.monotonic() - began
         return strip
 
     def notify_style_update(self) -> None:
@@ -326,6 +344,7 @@ class Terminal(TypedInto):
 
     def _paint_soon(self) -> None:
         every = PAINT_A_FLOOD_EVERY_S if self.is_flooded else PAINT_EVERY_S
+        every = max(every, min(IDLE_FOR_EACH_PAINTING * self._painting_s, PAINT_AT_LEAST_EVERY_S))
         wait = self._painted_at + every - self._clock.monotonic()
         if wait <= 0:
             self.paint()
@@ -338,6 +357,13 @@ class Terminal(TypedInto):
 
     # The rest
 
+    def _has_arrived(self) -> None:
+        """Let the history be drawn."""
+        self._is_arriving = False
+        self._backlog.keep_lines(SCROLLBACK_LINES + self.screen_model.lines)
+        self._history_bytes = len(self._backlog)
+        self.post_message(self.Waiting(self.vm_id))
+
     def _forget_notice(self) -> None:
         self._notice_timer = None
         self.notice = ""
@@ -348,7 +374,7 @@ class Terminal(TypedInto):
         self.screen_model = GuestScreen(columns, lines)
         self.reading = Reading(self.screen_model, height=lines)
         self._interpreter = Interpreter(self.screen_model)
-        self._backlog = Backlog()
+        self._backlog = Backlog(self._ring_bytes)
         self._history_bytes = 0
 
     def _fit(self) -> None:

@@ -21,6 +21,7 @@ COMMANDS = (
     ("w", "close"),
     ("esc", "leave"),
 )
+"""Keys while nothing is typed, and what they do."""
 READ_ONLY_HIDES = ("enter", "t", "r")
 LESS_WANTED = ("pgup", "r", "y", "[ ]", "/", "w", "t")
 """The keys that a narrow line leaves out first; the help has them all."""

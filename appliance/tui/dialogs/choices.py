@@ -97,6 +97,7 @@ class Views(Dialog[tuple[SavedView, bool] | None]):
         OptionList { height: auto; max-height: 12; }
         OptionList, OptionList:focus { border: none; padding: 0; background: $surface; background-tint: 0%; }
         Input { margin-top: 1; border: none; height: 1; padding: 0 1; background: $foreground 10%; }
+        #there { display: none; }
         Input:focus { background: $foreground 20%; border: none; }
     }
     """
@@ -113,6 +114,7 @@ class Views(Dialog[tuple[SavedView, bool] | None]):
         else:
             yield Static("None is saved yet.", classes="muted")
         yield Input(placeholder="a name, to save how the table looks now", max_length=40, compact=True)
+        yield Static("There is a view of this name: it is replaced.", id="there", classes="muted")
 
     def buttons(self) -> ComposeResult:
         """Cancel."""
@@ -125,6 +127,12 @@ class Views(Dialog[tuple[SavedView, bool] | None]):
     def _chosen(self, event: OptionList.OptionSelected) -> None:
         event.stop()
         self.dismiss((self._views[event.option_index], False))
+
+    @on(Input.Changed)
+    def _tell_whether_it_is_there(self, event: Input.Changed) -> None:
+        event.stop()
+        name = event.value.strip()
+        self.query_one("#there").display = any(view.name == name for view in self._views)
 
     @on(Input.Submitted)
     def _named(self, event: Input.Submitted) -> None:

@@ -216,12 +216,22 @@ class Dialog(ModalScreen[T]):
 
     def __init__(self, title: str, *, danger: bool = False) -> None:
         super().__init__()
+        self._late: tuple[T | None] | None = None
+        """Its result, if it ended beneath another dialog."""
         self.heading = printable(title)
         self.set_class(danger, "-danger")
 
     def dismiss(self, result: T | None = None) -> AwaitComplete:
-        """End it with a result; whoever presses a button twice has pressed it once."""
-        return super().dismiss(result) if self.is_current else AwaitComplete()
+        """End it with a result; whoever presses a button twice has pressed it once.
+
+        Beneath another dialog it ends as soon as that has: a screen can only be taken away from the top.
+        """
+        if not self.is_open:
+            return AwaitComplete()
+        if self.app.screen is self:
+            return super().dismiss(result)
+        self._late = self._late or (result,)
+        return AwaitComplete()
 
     @property
     def is_open(self) -> bool:
@@ -245,6 +255,11 @@ class Dialog(ModalScreen[T]):
             yield from self.body()
             with Horizontal(id="buttons"):
                 yield from self.buttons()
+
+    def on_screen_resume(self) -> None:
+        """What ended while another dialog was above it ends now."""
+        if self._late is not None:
+            self.dismiss(*self._late)
 
     def on_resize(self) -> None:
         """Fit the box into the screen."""

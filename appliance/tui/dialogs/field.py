@@ -40,6 +40,9 @@ class Question:
     choices: Sequence[str] = ()
     """Good answers; others may be good as well."""
     secret: bool = False
+    """Whether nobody sees it as it is written."""
+    by_stdin: bool = False
+    """Whether it is no word of a command: the verb reads it."""
     tells_time: bool = False
 
     @property
@@ -64,19 +67,18 @@ class Answer(Input):
         shape = "" if question.shape == "TEXT" else question.shape
         super().__init__(
             question.value if question.proposed is None else question.proposed,
-            placeholder=shape,
+            placeholder=printable(shape),
             password=question.secret,
-            suggester=SuggestFromList(question.choices, case_sensitive=False) if question.choices else None,
             compact=True,
         )
-        self._choices = list(question.choices)
         self._begun = ""
         self._put = ""
+        self.offer(question.choices)
 
     def offer(self, choices: Sequence[str]) -> None:
-        """Know other choices."""
-        self._choices = list(choices)
-        self.suggester = SuggestFromList(self._choices, case_sensitive=False) if choices else None
+        """Know other choices; what cannot be shown as it is cannot be chosen."""
+        self._choices = [choice for choice in choices if choice.isprintable()]
+        self.suggester = SuggestFromList(self._choices, case_sensitive=False) if self._choices else None
 
     def action_choose(self, step: int) -> None:
         """Put the next choice that begins as what was written, or leave the field."""
@@ -157,8 +159,8 @@ class Field(Vertical):
 
     @property
     def is_changed(self) -> bool:
-        """Whether the answer is another one than what is there now."""
-        return self.text != self.question.value
+        """Whether the answer is another one than what is there now; blanks at its ends alone make none."""
+        return self.question.value not in {self.answer.value, self.text}
 
     @property
     def word(self) -> str | None:

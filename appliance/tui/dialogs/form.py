@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from typing import ClassVar
@@ -21,14 +22,17 @@ from textual.widgets import Input, Static
 
 from appliance import attime
 from appliance.clock import Calendar, SystemClock
+from appliance.config import is_secret
 from appliance.qa.verbs import Argument, SyntaxErrors, Verb
 from appliance.threads import in_thread
 from appliance.tui.calls import Calls, Outcome
 from appliance.tui.dialogs import times
 from appliance.tui.dialogs.confirm import named
-from appliance.tui.dialogs.dialog import Dialog, Item, Push, Twin, drawn, glyphs_of
+from appliance.tui.dialogs.dialog import Push, Twin, drawn
 from appliance.tui.dialogs.field import Field, Question
 from appliance.tui.dialogs.times import Kind, Meaning
+from appliance.tui.dialogs.working import WorkingDialog, sentence
+from appliance.tui.widgets.details import printable
 
 SOFT, HARD = "expire-soft", "expire-hard"
 TIMES = (SOFT, HARD)
@@ -40,7 +44,7 @@ TICK_S = 5.0
 MOST_CHOICES = 8
 
 
-class VerbForm(Dialog[Outcome | None]):
+class VerbForm(WorkingDialog):
     """A form; its result is the outcome of the last call, which was done, or nothing if it was left.
 
     `fixed` arguments are not asked for. With `each`, there is a call for each of several sets of them. An
@@ -80,8 +84,7 @@ class VerbForm(Dialog[Outcome | None]):
         arguments: Sequence[Argument] = (),
         calendar: Calendar | None = None,
     ) -> None:
-        super().__init__(title)
-        self.call = call
+        super().__init__(call, title)
         self.noun = noun
         self.verb = verb
         self.calendar = calendar or SystemClock()
@@ -90,7 +93,6 @@ class VerbForm(Dialog[Outcome | None]):
         self._filter_words = list(filter_words)
         self._each = [{**(fixed or {}), **one} for one in each]
         self._done = 0
-        self._busy = False
         self._zone = attime.local_zone(os.environ.get("TZ"))
         self._meanings: dict[str, Meaning] = {}
         names = {name for one in self._each for name in one}
@@ -127,7 +129,7 @@ class VerbForm(Dialog[Outcome | None]):
         yield Push(self._button, id="do", kind="main")
 
     def on_mount(self) -> None:
-        self.query_one("#problem").display = False
+        self.hide_problem()
         for field in self.fields:
             if field.question.proposed:
                 field.check()
@@ -159,10 +161,10 @@ class VerbForm(Dialog[Outcome | None]):
         """What was answered, as words of a command."""
         words = []
         for field in self.fields:
-            if field.question.name == PASSWORD and field.question.secret:
-                words += [FROM_STDIN] if field.text else []
-            elif not field.question.secret and (word := field.word):
+            if not field.question.by_stdin and (word := field.word):
                 words.append(word)
+            elif field.question.name == PASSWORD and field.text:
+                words.append(FROM_STDIN)
         return words
 
     def calls(self) -> list[list[str]]:
@@ -179,10 +181,14 @@ class VerbForm(Dialog[Outcome | None]):
             for fixed in self._each
         ]
 
+    def calls_left(self) -> list[list[str]]:
+        """Those that are not done yet: some may be, when another has failed."""
+        return self.calls()[self._done :]
+
     def stdin(self) -> str:
         """What the calls read: the password, if one is asked for."""
         field = self.field(PASSWORD)
-        return f"{field.text}\n" if field and field.question.secret and field.text else ""
+        return f"{field.text}\n" if field and field.question.by_stdin and field.text else ""
 
     def problems(self) -> list[str]:
         """What keeps it from being done, apart from answers that cannot be read."""
@@ -214,15 +220,8 @@ class VerbForm(Dialog[Outcome | None]):
 
     def action_submit(self) -> None:
         """Do it, if all is well."""
-        if not self._busy:
+        if not self.is_busy:
             self.begin(self._submit, "submit")
-
-    def action_leave(self) -> None:
-        """Leave; what has begun is not left alone."""
-        if self._busy:
-            self._show_problem("It is under way, and ends by itself.", None)
-        else:
-            self.dismiss(None)
 
     def changed(self) -> None:
         """Something was written: for forms that show more than the command."""
@@ -230,7 +229,7 @@ class VerbForm(Dialog[Outcome | None]):
     async def run_calls(self) -> Outcome:
         """Do what the form is for; an outcome that failed is shown, and the form stays."""
         outcome = Outcome(words=(), status=0)
-        for words in self.calls()[self._done :]:
+        for words in self.calls_left():
             outcome = await self.call(words, stdin=self.stdin())
             if not outcome.ok:
                 break
@@ -239,8 +238,8 @@ class VerbForm(Dialog[Outcome | None]):
 
     def _changed(self) -> None:
         self._check_passwords()
-        self.query_one("#problem").display = False
-        self.query_one(Twin).tell(self.calls())
+        self.hide_problem()
+        self.query_one(Twin).tell(self.calls_left())
         self._explain()
         self.changed()
         self.call_after_refresh(self.fit)
@@ -252,7 +251,7 @@ class VerbForm(Dialog[Outcome | None]):
         else:
             question = field.question
             must = ("Required. ", "$text-warning") if question.required else ""
-            text = Content.assemble(must, _sentence(question.doc))
+            text = Content.assemble(must, sentence(printable(question.doc)))
             if question.choices:
                 fitting = field.answer.fitting()[:MOST_CHOICES]
                 some = " · ".join(fitting) or "none begins like this"
@@ -328,20 +327,18 @@ class VerbForm(Dialog[Outcome | None]):
             wrong.answer.focus()
             return
         if problems := self.problems():
-            self._show_problem(_sentence(problems[0]), None)
+            self.show_problem(problems[0])
             return
-        self._set_busy(True)
-        try:
+        with self.working():
             outcome = await self.run_calls()
-        finally:
-            self._set_busy(False)
         if not self.is_open:
             return
         if outcome.ok:
             self.dismiss(outcome)
             return
         done = f"{self._done} of {len(self._each)} are done. " if self._done else ""
-        self._show_problem(done + _sentence(outcome.err.strip()), outcome.hint)
+        self.query_one(Twin).tell(self.calls_left())
+        self.show_problem(done + sentence(outcome.err), outcome.hint)
 
     def _first_wrong(self) -> Field | None:
         again, first = self.field(AGAIN), self.field(PASSWORD)
@@ -351,22 +348,6 @@ class VerbForm(Dialog[Outcome | None]):
         if again and first and first.text != again.text:
             again.tell("The two differ.")
         return next((field for field in self.fields if field.problem), None)
-
-    def _set_busy(self, busy: bool) -> None:
-        self._busy = busy
-        if not self.is_open:
-            return
-        self.query_one("#do", Push).disabled = busy
-        self.keys("working …" if busy else self.KEYS)
-
-    def _show_problem(self, problem: str, hint: str | None) -> None:
-        area = self.query_one("#problem", Vertical)
-        area.display = True
-        area.remove_children()
-        area.mount(Item(glyphs_of(self.app).wrong, problem, "wrong"))
-        if hint:
-            area.mount(Item(glyphs_of(self.app).chevron, _remedy(hint), "muted"))
-        self.call_after_refresh(self.fit)
 
 
 def _questions(
@@ -390,10 +371,9 @@ def _questions(
             continue
         if name in OF_PASSWORDS:
             if not asks_password:
-                yield Question(
-                    name=PASSWORD, doc="nobody sees it as it is written", required=True, secret=True
-                )
-                yield Question(name=AGAIN, doc="the same again", required=True, secret=True)
+                asked = Question(name=PASSWORD, required=True, secret=True, by_stdin=True)
+                yield replace(asked, doc="nobody sees it as it is written")
+                yield replace(asked, name=AGAIN, doc="the same again")
             asks_password = True
             continue
         argument = by_name[name]
@@ -407,21 +387,9 @@ def _questions(
             proposed=proposed.get(name),
             choices=choices.get(name, YES_NO if argument.shape == "yes|no" else ()),
             tells_time=name in TIMES,
+            secret=is_secret(name),
         )
 
 
 def _for_people(error: str) -> str:
     return "nothing is changed yet" if error.startswith("nothing to change") else error
-
-
-def _remedy(hint: str) -> str:
-    """A sentence, unless it is a command to copy."""
-    return hint if hint.startswith(("qa ", "qvd-")) else _sentence(hint)
-
-
-def _sentence(text: str) -> str:
-    """The text as a sentence; a command stays as it is typed."""
-    if text.startswith("qa "):
-        return text
-    text = text[:1].upper() + text[1:]
-    return text if text.endswith((".", "!", "?", "…")) else f"{text}."

@@ -224,7 +224,7 @@ class Importing(VerbForm):
                 (f" {share:4.0%}", "bold"),
             )
         )
-        self.query_one("#far", Static).update(self._how_far(step, share, now))
+        self.query_one("#far", Static).update(Content(printable(self._how_far(step, share, now))))
 
     def _how_far(self, step: str, share: float, now: float) -> str:
         first, elapsed = self._begun[1], now - self._begun[2]
@@ -245,7 +245,7 @@ class Importing(VerbForm):
         found = (
             f"{self._staging}" if self._candidates else f"Nothing waits in {self._staging}; give a full path."
         )
-        self.query_one("#where", Static).update(Content(found))
+        self.query_one("#where", Static).update(Content(printable(found)))
         files = self.query_one("#files", OptionList)
         width = max((cell_len(one.name) for one in self._candidates), default=0)
         files.add_options([Option(self._line(one, min(width, LONGEST))) for one in self._candidates])
@@ -268,11 +268,14 @@ class Importing(VerbForm):
 
 
 def candidates(staging: Path) -> list[Candidate]:
-    """The files in the staging directory, the newest first; none if it cannot be read."""
+    """The files in the staging directory, the newest first; none if it cannot be read.
+
+    Those are left out whose names cannot be shown: nobody could choose them.
+    """
     found = []
     try:
         for file in staging.iterdir():
-            if file.name.startswith(".") or not file.is_file():
+            if file.name.startswith(".") or not file.name.isprintable() or not file.is_file():
                 continue
             stat = file.stat()
             found.append(Candidate(file.name, stat.st_size, datetime.fromtimestamp(stat.st_mtime, UTC)))

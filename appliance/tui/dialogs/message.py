@@ -69,7 +69,7 @@ class Message(Dialog[None]):
         with VerticalScroll(id="text", can_focus=False):
             yield Static(self._text)
         if self._hint:
-            yield Static(Content.assemble(("What helps: ", "bold"), self._hint), id="hint")
+            yield Static(Content.assemble(("What helps: ", "bold"), printable_lines(self._hint)), id="hint")
         yield Twin([self._call] if self._call else [])
 
     def buttons(self) -> ComposeResult:

@@ -14,16 +14,20 @@ from textual.binding import Binding, BindingType
 from textual.containers import Vertical, VerticalScroll
 from textual.widgets import Input, Static
 
+from appliance.config import is_secret
 from appliance.tui.calls import Calls, Outcome
 from appliance.tui.dialogs.confirm import named
-from appliance.tui.dialogs.dialog import Dialog, Item, Push, Twin, glyphs_of
+from appliance.tui.dialogs.dialog import Push, Twin
 from appliance.tui.dialogs.field import Field, Question
+from appliance.tui.dialogs.working import WorkingDialog
+from appliance.tui.facts import HIDDEN
+from appliance.tui.widgets.details import printable
 
 NEW = "new"
 FEW = 3
 
 
-class Properties(Dialog[Outcome | None]):
+class Properties(WorkingDialog):
     """The properties of the objects that `filter_words` choose; its result is the last call's outcome."""
 
     KEYS = "tab next · ctrl+d delete · enter save · esc leave"
@@ -46,13 +50,11 @@ class Properties(Dialog[Outcome | None]):
     def __init__(
         self, call: Calls, noun: str, *, title: str, whom: Sequence[str], filter_words: Sequence[str]
     ) -> None:
-        super().__init__(title)
-        self.call = call
+        super().__init__(call, title)
         self.noun = noun
         self._whom = list(whom)
         self._filter_words = list(filter_words)
         self._gone: set[str] = set()
-        self._busy = False
         self._new = Field(Question(name=NEW, shape="key=value"))
 
     def body(self) -> ComposeResult:
@@ -102,17 +104,25 @@ class Properties(Dialog[Outcome | None]):
         self.action_save()
 
     def action_delete(self) -> None:
-        """Delete the property that has the focus, or keep it after all."""
+        """Delete the property that has the focus, or keep it after all; a new one just goes away."""
         for field in self._properties():
-            if field.answer.has_focus:
-                self._gone ^= {field.key}
-                field.set_class(field.key in self._gone, "-gone")
-                field.tell("is deleted when you save" if field.key in self._gone else None)
-        self._changed()
+            if not field.answer.has_focus:
+                continue
+            if field.is_new:
+                self._new.answer.focus()
+                field.remove()
+            else:
+                self._delete(field, field.key not in self._gone)
+        self.call_after_refresh(self._changed)
+
+    def _delete(self, field: Property, deleted: bool) -> None:
+        (self._gone.add if deleted else self._gone.discard)(field.key)
+        field.set_class(deleted, "-gone")
+        field.tell("is deleted when you save" if deleted else None)
 
     def action_save(self) -> None:
         """Write what was changed."""
-        if not self._busy:
+        if not self.is_busy:
             self.begin(self._save, "save")
 
     async def _read(self) -> None:
@@ -120,7 +130,7 @@ class Properties(Dialog[Outcome | None]):
         if not self.is_open:
             return
         if not outcome.ok:
-            self._show_problem(outcome.err.strip(), outcome.hint)
+            self.show_problem(outcome.err, outcome.hint)
             return
         found = by_key(outcome.json, len(self._whom))
         area = self.query_one("#fields", VerticalScroll)
@@ -136,14 +146,15 @@ class Properties(Dialog[Outcome | None]):
     async def _take_in(self, new: Field) -> None:
         key, equals, value = new.text.partition("=")
         key = key.strip()
-        if not equals or not key:
-            new.tell("Write it as key=value.")
+        if not equals or not key or key.startswith("-"):
+            new.tell("Write it as key=value; a key does not begin with a dash.")
             return
         there = next((field for field in self._properties() if field.key == key), None)
         if there is None:
             there = Property(key, "", (), added=True)
             await self.query_one("#fields", VerticalScroll).mount(there)
             self.query_one("#none", Static).display = False
+        self._delete(there, False)
         there.answer.value = value.strip()
         new.answer.value = ""
         self._changed()
@@ -157,21 +168,20 @@ class Properties(Dialog[Outcome | None]):
                 return
         calls = self.calls()
         if not calls:
-            self._show_problem("Nothing is changed yet.", None)
+            self.show_problem("nothing is changed yet")
             return
-        self._busy = True
         outcome = Outcome(words=(), status=0)
-        for words in calls:
-            outcome = await self.call(words)
-            if not outcome.ok:
-                break
-        self._busy = False
+        with self.working():
+            for words in calls:
+                outcome = await self.call(words)
+                if not outcome.ok:
+                    break
         if not self.is_open:
             return
         if outcome.ok:
             self.dismiss(outcome)
         else:
-            self._show_problem(outcome.err.strip(), outcome.hint)
+            self.show_problem(outcome.err, outcome.hint)
 
     def _properties(self) -> list[Property]:
         return list(self.query(Property))
@@ -180,17 +190,8 @@ class Properties(Dialog[Outcome | None]):
         return [field for field in self._properties() if field.key not in self._gone]
 
     def _changed(self) -> None:
-        self.query_one("#problem").display = False
+        self.hide_problem()
         self.query_one(Twin).tell(self.calls())
-        self.call_after_refresh(self.fit)
-
-    def _show_problem(self, problem: str, hint: str | None) -> None:
-        area = self.query_one("#problem", Vertical)
-        area.display = True
-        area.remove_children()
-        area.mount(Item(glyphs_of(self.app).wrong, problem, "wrong"))
-        if hint:
-            area.mount(Item(glyphs_of(self.app).chevron, hint, "muted"))
         self.call_after_refresh(self.fit)
 
 
@@ -198,21 +199,22 @@ class Property(Field):
     """A property: its key, and its value; where objects differ, the values that they have."""
 
     def __init__(self, key: str, value: str, different: Sequence[str], *, added: bool = False) -> None:
-        super().__init__(Question(name=key, title=key, value=value))
+        secret = is_secret(key)
+        super().__init__(Question(name=key, title=key, value="" if secret else value, secret=secret))
         self.key = key
-        self._different = list(different)
-        self._added = added
-
-    def on_mount(self) -> None:
-        if self._different:
-            some = ", ".join(self._different[:FEW])
-            more = ", …" if len(self._different) > FEW else ""
-            self.answer.placeholder = f"they differ: {some}{more}"
+        self.is_new = added
+        """Whether it is not stored yet."""
+        shown = [HIDDEN] if secret else [printable(one) for one in different[:FEW]]
+        more = ", …" if len(different) > FEW and not secret else ""
+        if different:
+            self.answer.placeholder = f"they differ: {', '.join(shown)}{more}"
+        elif secret:
+            self.answer.placeholder = HIDDEN
 
     @property
     def is_changed(self) -> bool:
         """Whether it is new, or has another value than now."""
-        return self._added or super().is_changed
+        return self.is_new or super().is_changed
 
 
 def by_key(rows: Sequence[Mapping[str, Any]], objects: int) -> dict[str, tuple[str, tuple[str, ...]]]:

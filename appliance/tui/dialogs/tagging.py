@@ -14,6 +14,7 @@ from textual.timer import Timer
 from textual.widgets import Static
 
 from appliance.model import UserState
+from appliance.tui.actions import count
 from appliance.tui.calls import Outcome
 from appliance.tui.dialogs.dialog import glyphs_of
 from appliance.tui.dialogs.form import VerbForm
@@ -63,13 +64,14 @@ class Tagging(VerbForm):
             yield Static("", id="rows")
 
     def changed(self) -> None:
-        """Rehearse what is written now, unless more is written at once."""
+        """Rehearse what is written now, unless more is written at once; what was written before is past."""
+        self.workers.cancel_group(self, "rehearsal")
         if self._pause is not None:
             self._pause.stop()
         self._pause = self.set_timer(PAUSE_S, self._rehearse)
 
     def _rehearse(self) -> None:
-        calls = tuple(tuple(words) for words in self.calls())
+        calls = tuple(tuple(words) for words in self.calls_left())
         if calls == self._rehearsed:
             return
         self._rehearsed = None
@@ -125,7 +127,7 @@ def summary(rows: Sequence[Row], versions: Mapping[int, str]) -> Content:
     people = len({row["user"] for row in rows})
     connected = sum(row["user_state"] in CONNECTED for row in rows)
     targets = {row["next_di_id"] for row in rows}
-    desktops = f"{_count(len(rows), 'desktop')} of {_count(people, 'person', 'people')}, "
+    desktops = f"{count(len(rows), 'desktop')} of {count(people, 'person', 'people')}, "
     in_use = (f"{connected:,} in use", "bold $text-warning" if connected else "")
     if len(targets) > 1:
         return Content.assemble(desktops, in_use)
@@ -153,15 +155,15 @@ def line(row: Row, versions: Mapping[int, str], glyphs: Glyphs, *, then: bool) -
 
 
 def _failure(outcome: Outcome) -> Content:
-    text = outcome.err.strip()
-    hint = f" ({outcome.hint})" if outcome.hint else ""
+    text = printable(outcome.err.strip())
+    hint = f" ({printable(outcome.hint)})" if outcome.hint else ""
     return Content.assemble(
         (f"{text[:1].upper()}{text[1:]}", "bold $text-error"), (hint, "not bold $foreground-muted")
     )
 
 
 def _image(number: int | None, versions: Mapping[int, str], none: str) -> str:
-    return none if number is None else versions.get(number, f"image {number}")
+    return none if number is None else printable(versions.get(number, f"image {number}"))
 
 
 def _cut(text: str, width: int, ellipsis: str) -> str:
@@ -169,7 +171,3 @@ def _cut(text: str, width: int, ellipsis: str) -> str:
     if cell_len(text) > width - 1:
         text = set_cell_size(text, width - 2) + ellipsis
     return set_cell_size(text, width)
-
-
-def _count(number: int, noun: str, plural: str | None = None) -> str:
-    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"

@@ -2,7 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 from appliance.tui.actions import Action, Ask, How, count
+
+
+def _delete_costs(rows: Sequence[Any]) -> list[str]:
+    costs = []
+    if any(row.is_image for row in rows):
+        costs.append("Images are in the trash for a while, and come back with U.")
+    if osfs := sum(not row.is_image for row in rows):
+        goes, they = ("The OSF goes", "it has") if osfs == 1 else (f"{osfs} OSFs go", "they have")
+        costs.append(f"{goes} for good, if {they} neither images nor desktops.")
+    return costs
+
 
 IMAGE_ACTIONS = (
     Action(
@@ -67,6 +81,8 @@ IMAGE_ACTIONS = (
         verb="edit",
         how=How.FORM,
         single=True,
+        fits=lambda row: not row.arriving,
+        unfit="still on its way",
     ),
     Action(
         name="di.block",
@@ -113,6 +129,8 @@ IMAGE_ACTIONS = (
         noun="di",
         verb="propset",
         how=How.PROPERTIES,
+        fits=lambda row: not row.arriving,
+        unfit="still on their way",
     ),
     Action(
         name="image.delete",
@@ -122,13 +140,10 @@ IMAGE_ACTIONS = (
         noun="di",
         verb="del",
         ask=Ask.ALWAYS,
+        final=lambda row: not row.is_image,
         fits=lambda row: not row.retired and not row.running and not row.arriving,
         unfit="in the trash already, or desktops run it",
-        costs=lambda rows: (
-            ["Images are in the trash for a while, and come back with U."]
-            if any(row.is_image for row in rows)
-            else ["The OSF goes for good, if it has neither images nor desktops."]
-        ),
+        costs=_delete_costs,
     ),
     Action(
         name="di.undelete",

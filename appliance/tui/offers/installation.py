@@ -66,6 +66,7 @@ ALARM_ACTIONS = (
         doc="Says that somebody has looked after the open alarms.",
         noun="alarm",
         verb="clear",
+        how=How.ALARMS,
         ask=Ask.ALWAYS,
         about_rows=False,
     ),

@@ -20,10 +20,6 @@ def _sessions(vms: Sequence[VmLine]) -> list[str]:
     return [f"{few(present)} {verb}; unsaved work in open programs goes with it."]
 
 
-def _stop_costs(vms: Sequence[VmLine]) -> list[str]:
-    return _sessions(vms)
-
-
 def _restart_costs(vms: Sequence[VmLine]) -> list[str]:
     moved = [vm for vm in vms if vm.outdated]
     new = [f"{count(len(moved), 'desktop')} will boot another image than now."] if moved else []
@@ -72,7 +68,7 @@ VM_ACTIONS = (
         ask=Ask.ALWAYS,
         fits=_stoppable,
         unfit="not running",
-        costs=_stop_costs,
+        costs=_sessions,
     ),
     Action(
         name="vm.restart",

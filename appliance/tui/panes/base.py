@@ -70,9 +70,29 @@ class Pane(Vertical):
         """The rows that an action is about."""
         return []
 
+    def chosen_keys(self) -> list[Key]:
+        """Their keys, in the same order."""
+        return []
+
+    def records(self, keys: Collection[Key]) -> dict[Key, Any]:
+        """The rows of these keys as they are now; those that are gone are missing."""
+        return {}
+
+    @property
+    def lost_marks(self) -> bool:
+        """Whether all marked rows went away by themselves, so that nobody knows what is chosen now."""
+        return False
+
+    def unmark(self, keys: Collection[Key] = ()) -> None:
+        """Take the marks of these rows away, if they have any; others stay."""
+
     def name_of(self, row: Any) -> object:
-        """By what a filter chooses a row."""
+        """The name by which people know a row of this pane."""
         return row.name
+
+    def called(self, row: Any) -> str:
+        """What a question calls a row: as much as tells it from all others."""
+        return str(self.name_of(row))
 
     def noun_of(self, row: Any) -> str:
         """Of which noun a row is."""
@@ -110,6 +130,9 @@ class TablePane(Pane, Generic[R]):
     def __init__(self, site: Site) -> None:
         super().__init__(site)
         self._chosen_details: bool | None = None
+        self._more: list[Section] = []
+        self._more_of: tuple[Key, R] | None = None
+        """Of which record there was a closer look last."""
         self.first_columns: tuple[str, ...] = ()
         """The columns to begin with; none: the usual ones."""
 
@@ -122,6 +145,7 @@ class TablePane(Pane, Generic[R]):
                 self.site.scene,
                 empty=self.empty,
                 sort=self.sort,
+                hidden=self.columns,
             )
             yield Details()
         yield FilterBar()
@@ -157,6 +181,26 @@ class TablePane(Pane, Generic[R]):
     def chosen(self) -> list[R]:
         """The marked rows, else the one at the cursor."""
         return self.table.chosen
+
+    def chosen_keys(self) -> list[Key]:
+        """Their keys, in the same order."""
+        table = self.table
+        keys = table.marks or {table.cursor}
+        return [key for key in table.listing.ordered() if key in keys]
+
+    def records(self, keys: Collection[Key]) -> dict[Key, R]:
+        """The rows of these keys as they are now; those that are gone are missing."""
+        records = self.all_records()
+        return {key: records[key] for key in keys if key in records}
+
+    @property
+    def lost_marks(self) -> bool:
+        """Whether all marked rows went away by themselves, so that nobody knows what is chosen now."""
+        return self.table.lost_marks
+
+    def unmark(self, keys: Collection[Key] = ()) -> None:
+        """Take the marks of these rows away, if they have any; others stay."""
+        self.table.clear_marks(keys)
 
     def tick(self) -> None:
         """Countdowns and ages move."""
@@ -298,7 +342,7 @@ class TablePane(Pane, Generic[R]):
     @on(RecordTable.Moved)
     def _moved(self, event: RecordTable.Moved) -> None:
         event.stop()
-        self._more: list[Section] = []
+        self._more = []
         self.show_details(anew=True)
 
     def show_details(self, *, anew: bool = False) -> None:
@@ -309,11 +353,10 @@ class TablePane(Pane, Generic[R]):
         if record is None:
             self.query_one(Details).show("Nothing chosen", [])
             return
-        self.query_one(Details).show(
-            str(self.name_of(record)), [*self.sections(record), *getattr(self, "_more", [])]
-        )
-        if anew or getattr(self, "_more_of", None) != (self.table.cursor, id(record)):
-            self._more_of = (self.table.cursor, id(record))
+        self.query_one(Details).show(str(self.name_of(record)), [*self.sections(record), *self._more])
+        key, known = self._more_of or (None, None)
+        if anew or key != self.table.cursor or known is not record:
+            self._more_of = (self.table.cursor, record)
             start(self, partial(self._look_closer, record), group="details", exclusive=True)
 
     async def _look_closer(self, record: R) -> None:

@@ -17,6 +17,8 @@ R = TypeVar("R")
 SHARE = 10
 """After a look, this many times as long as it took passes before the next: a big list keeps nobody busy."""
 LEAST_PAUSE_S = 0.1
+TROUBLE_S = 1.0
+"""How long after a failed look the next one is tried, while somebody waits for it."""
 
 
 class FetchedPane(TablePane[R], Generic[R]):
@@ -26,6 +28,8 @@ class FetchedPane(TablePane[R], Generic[R]):
         super().__init__(site)
         self._wanted = False
         self._busy = False
+        self._known: Mapping[Key, R] = {}
+        """The rows as they were read last: not all need be in the table yet."""
 
     @abstractmethod
     async def fetch(self) -> Mapping[Key, R]:
@@ -57,18 +61,27 @@ class FetchedPane(TablePane[R], Generic[R]):
                 except ApplianceError as exc:
                     if not self.app.is_running:
                         return
-                    self.table.empty = str(exc)
-                    self.table.refresh()
-                    return
+                    self._tell(str(exc))
+                    if self.is_shown:
+                        self._wanted = True
+                        await clock.sleep(TROUBLE_S)
+                    continue
                 if not self.app.is_running:
                     return
+                self._tell(type(self).empty)
                 self._show(rows)
                 await clock.sleep(max(LEAST_PAUSE_S, SHARE * (clock.monotonic() - begun)))
         finally:
             self._busy = False
 
+    def _tell(self, empty: str) -> None:
+        """Say where there are no rows why that is so."""
+        if empty != self.table.empty:
+            self.table.empty = empty
+            self.table.refresh()
+
     def _show(self, rows: Mapping[Key, R]) -> None:
-        before = self.table.listing.records
+        before, self._known = self._known, rows
         if not before:
             self.replace(rows)
             return

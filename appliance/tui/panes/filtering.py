@@ -54,28 +54,36 @@ class Filtering(Generic[R]):
         self._searched = searched
         self._admits = admits
         self._changed = changed
+        self._wanted: Filter | None = None
+        """The filter that is written, which the database may refuse."""
+        self._is_new = False
+        """Whether it has not been tried yet."""
         self._filter: Filter | None = None
+        """The filter in force, to which `_passing` belongs."""
         self._words: list[str] = []
         self._passing: set[int] = set()
         self._replacement: Mapping[Key, R] | None = None
         self._waiting: dict[Key, R] = {}
         self._gone: set[Key] = set()
+        self._refusal: str | None = None
         self._trouble: str | None = None
-        self._anew = False
         self._busy = False
 
     def by(self, text: str) -> None:
         """Show only rows that pass; a text that is no filter yet changes nothing, and is told to be none."""
+        self._refusal = None
         if self._judge is not None and is_grammar(text):
             try:
-                self._filter = Filter.parse(text)
+                self._wanted, self._is_new = Filter.parse(text), True
             except ApplianceError as exc:
-                self._bar.tell(exc.message, wrong=True)
+                self._refusal = exc.message
+                self._tell()
                 return
-            self._words, self._anew = [], True
             self._begin()
             return
-        self._filter, self._words, self._trouble = None, text.casefold().split(), None
+        self._wanted, self._is_new, self._filter, self._trouble = None, False, None, None
+        self._words = text.casefold().split()
+        self._bar.tell("")
         self._show()
 
     def replace(self, records: Mapping[Key, R]) -> None:
@@ -84,7 +92,7 @@ class Filtering(Generic[R]):
             self._table.replace(records)
             self._tell()
             return
-        self._replacement, self._anew = records, True
+        self._replacement = records
         self._waiting.clear()
         self._gone.clear()
         self._begin()
@@ -108,29 +116,44 @@ class Filtering(Generic[R]):
 
     async def _work(self) -> None:
         try:
-            while self._anew or self._waiting or self._gone:
-                await self._judged()
+            while self._is_new or self._waiting or self._gone or self._replacement is not None:
+                if self._is_new:
+                    await self._try()
+                await self._take_in()
                 self._changed()
         finally:
             self._busy = False
 
-    async def _judged(self) -> None:
+    async def _try(self) -> None:
+        """Put the filter in force that is wanted; one that is refused leaves all as it was."""
+        wanted, self._is_new = self._wanted, False
+        if wanted is None or self._judge is None:
+            return
+        try:
+            passing = await self._judge(wanted, None)
+        except ApplianceError as exc:
+            if wanted is self._wanted:
+                self._refusal = str(exc)
+            return
+        if wanted is self._wanted:
+            self._filter, self._words, self._passing, self._trouble = wanted, [], passing, None
+            self._table.show(self._is_shown)
+
+    async def _take_in(self) -> None:
         """Take in what waits, each with the judgement on it."""
-        anew, self._anew = self._anew, False
         replacement, self._replacement = self._replacement, None
         waiting, self._waiting = self._waiting, {}
         gone, self._gone = self._gone, set()
         filter_, ids = self._filter, {self._id_of(record) for record in waiting.values()}
-        if filter_ is not None and self._judge is not None:
+        if filter_ is not None and self._judge is not None and (ids or replacement is not None):
             try:
-                passing = await self._judge(filter_, None if anew else ids)
+                passing = await self._judge(filter_, ids if replacement is None else None)
             except ApplianceError as exc:
                 self._trouble = str(exc)
             else:
                 self._trouble = None
-                self._passing = passing if anew else (self._passing - ids) | passing
-                if anew and filter_ is self._filter:
-                    self._table.show(self._is_shown)
+                if filter_ is self._filter:
+                    self._passing = passing if replacement is not None else (self._passing - ids) | passing
         if replacement is not None:
             self._table.replace(replacement)
         if waiting or gone:
@@ -149,8 +172,8 @@ class Filtering(Generic[R]):
         return all(word in text for word in self._words)
 
     def _tell(self) -> None:
-        if self._trouble is not None:
-            self._bar.tell(self._trouble, wrong=True)
+        if (wrong := self._refusal or self._trouble) is not None:
+            self._bar.tell(wrong, wrong=True)
         elif self._filter is not None or self._words:
             listing = self._table.listing
             self._bar.tell(f"{len(listing):,} of {len(listing.records):,}")

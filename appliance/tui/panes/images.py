@@ -237,8 +237,12 @@ class ImagesPane(FetchedPane[ImageRow]):
         return "osf" if isinstance(row.of, Osf) else "operation" if row.arriving else "di"
 
     def name_of(self, row: Any) -> object:
-        """A flavour by name, an image by number."""
+        """A flavour's name, an image's version."""
         return row.name
+
+    def called(self, row: Any) -> str:
+        """An image with its flavour: `office v3`."""
+        return str(row.name) if isinstance(row.of, Osf) else f"{row.osf} {row.name}"
 
     def sections(self, record: ImageRow) -> list[Section]:
         """What its row tells."""

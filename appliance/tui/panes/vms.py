@@ -72,7 +72,8 @@ class VmsPane(TablePane[VmLine]):
     async def more(self, record: VmLine) -> list[Section]:
         """Its history, its properties and the end of its console."""
         path = Paths(self.site.settings).console_capture(VmId(record.id))
-        shown = await in_thread(console_log.tail, (path,), LOG_LINES)
+        parts = (path.with_name(f"{path.name}.1"), path)  # the newest is empty after each turn of the ring
+        shown = await in_thread(console_log.tail, parts, LOG_LINES)
         properties = await self.site.database.properties("vm", record.id)
         history = await self.site.database.history("vm", record.id)
         return [

@@ -87,7 +87,7 @@ class TabBar(Static):
 
 
 class HintBar(Static):
-    """The keys of the focused pane, as many as fit; the last command, or what went wrong, before them."""
+    """The keys of the focused pane, as many as fit."""
 
     DEFAULT_CSS = """
     HintBar { height: 1; width: 1fr; padding: 0 1; background: $panel; text-wrap: nowrap; }

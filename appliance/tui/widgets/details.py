@@ -12,6 +12,8 @@ from textual.containers import VerticalScroll
 from textual.content import Content
 from textual.widgets import Static
 
+from appliance.harmless import printable as printable
+from appliance.harmless import printable_lines as printable_lines
 from appliance.tui.columns import Cell
 
 PAINT = {
@@ -84,13 +86,3 @@ def render(title: str, sections: Sequence[Section]) -> Content:
             parts.append((shown, PAINT[style]) if PAINT[style] else shown)
             parts.append("\n")
     return Content.assemble(*parts)
-
-
-def printable(text: str) -> str:
-    """The text without anything that moves a cursor or colours."""
-    return text if text.isprintable() else "".join(char if char.isprintable() else " " for char in text)
-
-
-def printable_lines(text: str) -> str:
-    """The same of a text of several lines."""
-    return "\n".join(map(printable, text.split("\n")))

@@ -12,6 +12,8 @@ from textual.containers import Horizontal
 from textual.message import Message
 from textual.widgets import Input, Label
 
+from appliance.tui.widgets.details import printable
+
 GRAMMAR = re.compile(r"[=<>]|\bin\s*\(", re.IGNORECASE)
 SETTLE_S = 0.12
 """How long typing must pause before the filter is tried."""
@@ -59,7 +61,7 @@ class FilterBar(Horizontal):
         """The sign, the words, and what came of them."""
         yield Label("/", id="sign")
         yield Input(placeholder="words to find, or a filter: state=running,osf=off*", compact=True)
-        yield Label("", id="verdict")
+        yield Label("", id="verdict", markup=False)
 
     @property
     def text(self) -> str:
@@ -75,7 +77,8 @@ class FilterBar(Horizontal):
         field.focus()
 
     def tell(self, words: str, *, wrong: bool = False) -> None:
-        """Say what came of the filter."""
+        """Say what came of the filter; its words may quote it, and are text."""
+        words = printable(words)
         self.set_class(wrong, "-wrong")
         if words != self._verdict:  # told ten times a second; laying out the screen each time is dear
             self.query_one("#verdict", Label).update(words, layout=len(words) != len(self._verdict))

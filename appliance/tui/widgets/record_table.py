@@ -113,15 +113,21 @@ class RecordTable(ScrollView, Generic[R], can_focus=True):
         id: str | None = None,  # noqa: A002 - Textual's name
         empty: str = "There is nothing yet.",
         sort: str | None = None,
+        hidden: Sequence[Column[R]] = (),
     ) -> None:
-        """`scene` tells what cells depend on, each time they are drawn; `sort` is the first order."""
+        """`scene` tells what cells depend on, each time they are drawn; `sort` is the first order.
+
+        By `hidden` columns, too, rows can be in order.
+        """
         super().__init__(id=id)
         self.columns: tuple[Column[R], ...] = tuple(columns)
         self.sort_key = sort
         self.reverse = False
-        first = next((column.sort for column in columns if column.key == sort), None)
-        self.listing: Listing[R] = Listing(first) if first else Listing()
+        self._orders = {column.key: column.sort for column in (*hidden, *columns) if column.sort is not None}
+        self.listing: Listing[R] = Listing(self._orders[sort]) if sort in self._orders else Listing()
         self.marks: set[Key] = set()
+        self.lost_marks = False
+        """Whether all marks are gone because their rows are, and nobody has chosen anew since."""
         self.cursor: Key | None = None
         self.empty = empty
         self._glyphs = glyphs
@@ -155,7 +161,7 @@ class RecordTable(ScrollView, Generic[R], can_focus=True):
         """Show these and no others."""
         line = self._line_of_cursor()
         self.listing.replace(records)
-        self.marks &= self.listing.records.keys()
+        self._unmark_unseen()
         self._measure(list(records.values())[:SAMPLED])
         self._rows_changed(line)
 
@@ -178,13 +184,12 @@ class RecordTable(ScrollView, Generic[R], can_focus=True):
         self._rows_changed(line)
 
     def sort_by(self, key: str, *, reverse: bool = False) -> None:
-        """Put the rows in the order of a column."""
-        column = next((one for one in self.columns if one.key == key), None)
-        if column is None or column.sort is None:
+        """Put the rows in the order of a column, shown or hidden."""
+        if (order := self._orders.get(key)) is None:
             return
         self.sort_key, self.reverse = key, reverse
         line = self._line_of_cursor()
-        self.listing.sort_by(column.sort, reverse=reverse)
+        self.listing.sort_by(order, reverse=reverse)
         self._rows_changed(line)
 
     def choose_columns(self, columns: Sequence[Column[R]]) -> None:
@@ -218,11 +223,13 @@ class RecordTable(ScrollView, Generic[R], can_focus=True):
             first, last = differing[0], differing[-1]
             self._draw_anew(line, first.x, last.x + last.width)
 
-    def clear_marks(self) -> bool:
-        """Take all marks away; whether there were any."""
-        if not self.marks:
+    def clear_marks(self, keys: Iterable[Key] | None = None) -> bool:
+        """Take marks away, all or these; whether there were any."""
+        self.lost_marks = False
+        gone = set(self.marks) if keys is None else self.marks.intersection(keys)
+        if not gone:
             return False
-        self.marks.clear()
+        self.marks -= gone
         self._marks_changed()
         return True
 
@@ -451,7 +458,7 @@ class RecordTable(ScrollView, Generic[R], can_focus=True):
         """Take the marks of records away that are no rows any more."""
         seen = {key for key in self.marks if self.listing.index_of(key) is not None}
         if seen != self.marks:
-            self.marks = seen
+            self.marks, self.lost_marks = seen, not seen
             self.post_message(self.Marked(self, self.cursor))
 
     def _line_of_cursor(self) -> int | None:
@@ -479,6 +486,7 @@ class RecordTable(ScrollView, Generic[R], can_focus=True):
         count = len(self.listing)
         if not count:
             return
+        self.lost_marks = False
         old, self._at = self._at, max(0, min(index, count - 1))
         before, self.cursor = self.cursor, self.listing.key_at(self._at)
         rows = max(1, self.size.height - HEADER)
@@ -508,5 +516,6 @@ class RecordTable(ScrollView, Generic[R], can_focus=True):
         self.scroll_to(y=max(0, top), animate=False, force=True, immediate=True)
 
     def _marks_changed(self) -> None:
+        self.lost_marks = False
         self._draw_all_anew()
         self.post_message(self.Marked(self, self.cursor))

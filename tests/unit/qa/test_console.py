@@ -17,7 +17,7 @@ import pytest
 from appliance.clock import SystemClock
 from appliance.control import ControlServer
 from appliance.control_frames import FrameKind, encode
-from appliance.errors import ConflictError, DaemonDownError
+from appliance.errors import AdminError, ConflictError, DaemonDownError
 from appliance.model import VmId
 from appliance.qa.console import TIDY, run_console
 from appliance.runtime.console import Consoles
@@ -326,6 +326,53 @@ async def test_a_reader_that_goes_away_ends_it(consoles: Consoles, path: Path, l
         assert await attachment == 0
     for descriptor in (held_in, held_input, out, errors):
         os.close(descriptor)
+
+
+async def test_a_terminal_that_is_only_looked_at_is_tidied_too(
+    consoles: Consoles, path: Path, terminal: Terminal, line: PtyLine
+) -> None:
+    """`qa vm console < /dev/null`, or in a script that somebody runs on a terminal."""
+    line.print(b"\x1b[?1049h\x1b[?1000h\x1b[5;9r")
+    nothing = os.open(os.devnull, os.O_RDWR)
+    assert (
+        await run_console(path, VM, stdin=nothing, stdout=terminal.inside, stderr=nothing, quiet_s=0.2) == 0
+    )
+    await eventually(lambda: terminal.shows(b"\x1b[?1000h"))
+    await eventually(lambda: terminal.shows(TIDY))
+    os.close(nothing)
+
+
+async def test_output_that_cannot_be_written_is_one_clear_error(
+    consoles: Consoles, path: Path, line: PtyLine
+) -> None:
+    line.print(b"something")
+    full = os.open("/dev/full", os.O_WRONLY)
+    held_in, held_input = os.pipe()
+    with pytest.raises(AdminError, match="the output cannot be written: No space left on device"):
+        await run_console(path, VM, stdin=held_in, stdout=full, stderr=full)
+    for descriptor in (full, held_in, held_input):
+        os.close(descriptor)
+
+
+async def test_a_terminal_that_hangs_up_ends_it_in_good_order(
+    consoles: Consoles, path: Path, line: PtyLine
+) -> None:
+    outside, inside = os.openpty()
+    attachment = asyncio.create_task(run_console(path, VM, stdin=inside, stdout=inside, stderr=inside))
+    await asyncio.sleep(0.1)
+    os.close(outside)
+    line.print(b"is anybody there?")
+    async with asyncio.timeout(10):
+        assert await attachment == 0
+    os.close(inside)
+
+
+async def test_a_huge_terminal_is_served(
+    consoles: Consoles, path: Path, terminal: Terminal, line: PtyLine
+) -> None:
+    terminal.resize(1500, 2000)
+    async with attached(path, terminal):
+        await eventually(lambda: line.size == (1000, 1000))
 
 
 async def test_the_role_can_be_taken_from_the_start_or_refused(

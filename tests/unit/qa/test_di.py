@@ -8,16 +8,19 @@ import hashlib
 import os
 import threading
 from datetime import UTC, date, datetime
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
 import pytest
 from sqlalchemy import select, update
 
 from appliance.clock import ManualClock
-from appliance.errors import ConflictError, ImageError
+from appliance.errors import ConflictError, ImageError, StoreError
 from appliance.model import DiId, Osf, OsfId, VmState
 from appliance.ops import image_add, images
-from appliance.storage.operations import ON_IMAGES, Kind
+from appliance.storage import console_login
+from appliance.storage.intake import Intake
+from appliance.storage.operations import ON_IMAGES, Kind, Operations
 from appliance.storage.paths import Paths
 from appliance.storage.schema import operations, tag_history, vm_runtimes
 from tests.support.qa import Installation
@@ -323,3 +326,118 @@ def test_a_cancelled_import_ends_and_leaves_nothing(osf: Installation) -> None:
     asyncio.run(import_and_cancel())
     assert osf.listed("di") == []
     assert list((osf.directory / "storage/images").iterdir()) == []
+
+
+def opened() -> set[str]:
+    """The names of the files that this process holds open."""
+    links = [link for link in Path("/proc/self/fd").iterdir() if link.exists()]
+    return {link.readlink().name for link in links}
+
+
+def test_an_import_that_cannot_begin_leaves_no_lock(
+    osf: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refuse(*_: object, **__: object) -> int:
+        raise StoreError("the database refuses")
+
+    async def run() -> None:
+        async with osf.store() as store:
+            async with store.read() as tx:
+                desktop: Osf = await tx.osfs.get(OsfId(1))
+            monkeypatch.setattr(Operations, "begin", refuse)
+            importing = image_add.add(
+                store, osf.settings, desktop, osf.archive(), version=None, by="test", report=lambda *_: None
+            )
+            with pytest.raises(StoreError, match="refuses"):
+                await importing
+
+    asyncio.run(run())
+    assert list((osf.directory / "storage/images").iterdir()) == []
+    assert ".1.adding" not in opened()
+
+
+def test_an_import_that_is_cancelled_twice_cleans_up_under_its_lock(
+    osf: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second cancellation comes while what was made is being removed."""
+    lock = Paths(osf.settings).image_lock(DiId(1))
+    held: list[bool] = []
+    importing: list[asyncio.Future[Any]] = []
+
+    async def undo(*_: object) -> None:
+        importing[0].cancel()
+        for _turn in range(10):
+            await asyncio.sleep(0)
+        held.append(lock.exists())
+
+    async def run() -> None:
+        begun, loop = asyncio.Event(), asyncio.get_running_loop()
+
+        def report(step: str, share: float) -> None:
+            loop.call_soon_threadsafe(begun.set)
+
+        async with osf.store() as store:
+            async with store.read() as tx:
+                desktop: Osf = await tx.osfs.get(OsfId(1))
+            importing.append(
+                asyncio.ensure_future(
+                    image_add.add(
+                        store,
+                        osf.settings,
+                        desktop,
+                        osf.archive(),
+                        version=None,
+                        by="test",
+                        report=report,
+                    )
+                )
+            )
+            await begun.wait()
+            importing[0].cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await importing[0]
+
+    monkeypatch.setattr(image_add, "undo", undo)
+    asyncio.run(run())
+    assert (held, lock.exists()) == ([True], False)
+
+
+def test_a_copy_is_waited_for_however_often_it_is_cancelled() -> None:
+    begun, over = threading.Event(), threading.Event()
+
+    class Slow:
+        def run(self, *_: object) -> None:
+            begun.set()
+            over.wait(20)
+
+        def stop(self) -> None:
+            pass
+
+    async def run() -> None:
+        taking = asyncio.ensure_future(image_add._take_in(cast("Intake", Slow()), None, lambda _: None))
+        while not begun.is_set():
+            await asyncio.sleep(0)
+        for _ in range(3):
+            taking.cancel()
+            for _turn in range(5):
+                await asyncio.sleep(0)
+            assert not taking.done()
+        over.set()
+        with pytest.raises(asyncio.CancelledError):
+            await taking
+
+    try:
+        asyncio.run(run())
+    finally:
+        over.set()
+
+
+def test_an_image_that_nobody_understands_is_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(root: Path) -> None:
+        raise UnicodeEncodeError("ascii", "\xe9", 0, 1, "ordinal not in range")
+
+    monkeypatch.setattr(console_login, "missing", fail)
+    assert asyncio.run(image_add._look_for_login(tmp_path)) is None
+    assert "whether an image has a login on tty1 cannot be told" in caplog.text

@@ -11,11 +11,13 @@ from pathlib import Path
 import pytest
 from sqlalchemy import update
 
+from appliance.console_log import harmless
 from appliance.errors import AdminError
-from appliance.qa.look import harmless, read_by_root
+from appliance.qa.look import read_by_root
 from appliance.qa.main import main
 from appliance.runtime.machine import Phase
-from appliance.storage.guest_files import GuestFiles
+from appliance.storage import guest_files
+from appliance.storage.guest_files import GuestFiles, Tail
 from appliance.storage.schema import vm_runtimes
 from tests.support.machines import machine
 from tests.support.qa import Installation
@@ -243,3 +245,57 @@ def test_there_may_be_no_logs(qa: Installation, log: Path) -> None:
     assert (qa.ok(*LOGS, "-o", "json").json, qa.ok(*LOGS, "lines=3").out) == ([], "")
     log.parent.rmdir()
     assert "web-1 has no /var/log" in qa(*LOGS).err
+
+
+def test_logs_that_are_the_users_own_are_read_with_a_line_in_the_audit_log(
+    qa: Installation, log: Path
+) -> None:
+    (log.parent / "hers").mkdir()
+    qa.ok(*LOGS, "lines=3")
+    assert qa.listed("event", "what=vm logs") == []
+    log.unlink()
+    (log.parent / "hers").rmdir()
+    log.parent.rmdir()
+    log.parent.symlink_to("/home/alice")
+    assert qa.ok(*LOGS, "lines=3").out.splitlines()[1:] == ["hers"]
+    (row,) = qa.listed("event", "what=vm logs")
+    assert (row["object"], row["now"]) == ("vm 1", "/var/log/notes")
+
+
+def test_a_home_that_is_not_there_is_said_whatever_leads_there(qa: Installation, log: Path) -> None:
+    log.unlink()
+    log.parent.rmdir()
+    log.parent.symlink_to("/home/alice")
+    (qa.storage / "homefs/1-fs").rename(qa.storage / "homefs/gone")
+    assert "web-1 is stopped, and has no home here: a start makes one" in qa(*LOGS).err
+    assert "web-1 is stopped, and has no home here: a start makes one" in qa(*CAT, "path=/home/x").err
+
+
+def test_more_logs_than_are_looked_at_are_noted(
+    qa: Installation, log: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (log.parent / "other").write_text("x\n")
+    assert qa.ok(*LOGS).err == qa.ok(*LOGS, "lines=1").err == ""
+    monkeypatch.setattr(guest_files, "MOST_LOGS", 1)
+    for words in ((), ("lines=1",), ("-o", "json")):
+        assert "There is more below /var/log" in qa.ok(*LOGS, *words).err
+
+
+def test_a_packed_log_is_not_even_read(qa: Installation, log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (log.parent / "syslog.1.gz").write_text("x")
+    read: list[str] = []
+    real = GuestFiles.tail
+
+    def tail(files: GuestFiles, path: str, lines: int | None = None, *, most: int) -> Tail:
+        read.append(path)
+        return real(files, path, lines, most=most)
+
+    monkeypatch.setattr(GuestFiles, "tail", tail)
+    qa.ok(*LOGS, "lines=1")
+    assert read == ["/var/log/syslog"]
+
+
+def test_lines_are_counted_whether_or_not_the_last_one_ends(qa: Installation, log: Path) -> None:
+    log.write_text("\n".join(f"line {number}" for number in range(1, 301)))
+    said = qa.ok(*CAT, "path=/var/log/syslog")
+    assert said.err == "These are its last 200 lines: lines=all shows up to 1 MiB.\n"

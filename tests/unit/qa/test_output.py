@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import csv
 import io
+import json
+from collections.abc import Callable
 from datetime import UTC, datetime
 
 import pytest
 import yaml
 
-from appliance.qa.forms import as_csv, as_paragraph, as_wide_table, as_yaml
-from appliance.qa.output import Cell, Column, Json, instant, span, table
+from appliance.qa.context import Context, Streams
+from appliance.qa.forms import Record, as_csv, as_paragraph, as_wide_table, as_yaml
+from appliance.qa.grammar import Invocation, parse
+from appliance.qa.output import Cell, Column, Json, as_json, instant, span, table
 
 COLUMNS: tuple[Column[tuple[Cell, Cell, Cell]], ...] = (
     Column("Id", lambda row: row[0]),
@@ -94,3 +98,52 @@ def test_one_object_has_a_line_for_each_key() -> None:
 )
 def test_spans_show_their_two_largest_units(seconds: float | None, shown: str | None) -> None:
     assert span(seconds) == shown
+
+
+ACTING = "\x00\x1b\x7f\x85\x9b\xad\u061c\u200e\u2028\u202e\u2066\ufeff\U000e0001"
+
+
+@pytest.mark.parametrize(("form", "read"), [(as_json, json.loads), (as_yaml, yaml.safe_load)])
+def test_what_acts_is_written_by_its_number(
+    form: Callable[[Record], str], read: Callable[[str], object]
+) -> None:
+    text = f"é日本\t{ACTING}"
+    written = form({"name": text})
+    assert all(char.isprintable() or char == "\n" for char in written)
+    assert read(written) == {"name": text}
+    assert "é日本" in form({"name": "é日本"})
+
+
+def test_half_characters_are_written_by_their_numbers() -> None:
+    written = as_json({"name": "\udc9b"})
+    assert written.isascii()
+    assert json.loads(written) == {"name": "\udc9b"}
+    assert as_yaml({"name": "\udc9b"}).isascii()
+
+
+class Terminal(io.StringIO):
+    """What shows what is written."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def invocation(*words: str) -> Invocation:
+    return parse([*words, "vm", "list"])
+
+
+def test_csv_is_harmless_on_a_terminal_and_as_it_is_elsewhere() -> None:
+    for stream, shown in ((Terminal(), "a\n [2Jb\tc "), (io.StringIO(), "a\n\x1b[2Jb\tc\x9b")):
+        Context(invocation("-o", "csv"), streams=Streams(output=stream)).data(
+            {"id": 1, "text": "a\n\x1b[2Jb\tc\x9b"}
+        )
+        assert list(csv.reader(io.StringIO(stream.getvalue()))) == [["id", "text"], ["1", shown]]
+
+
+def test_words_for_people_do_nothing_at_their_terminal() -> None:
+    output, words = io.StringIO(), io.StringIO()
+    context = Context(invocation(), streams=Streams(output, words))
+    context.note("Warning: \x1b]52;c;eA==\x07\nand more\r")
+    context.say("Done: \x9b2J")
+    assert words.getvalue() == "Warning:  ]52;c;eA== \nand more \n"
+    assert output.getvalue() == "Done:  2J\n"

@@ -54,14 +54,14 @@ def busy(qa: Installation) -> Installation:
 
 
 @contextmanager
-def daemon(qa: Installation) -> Iterator[list[Mapping[str, object]]]:
+def daemon(qa: Installation, *frames: Mapping[str, object]) -> Iterator[list[Mapping[str, object]]]:
     """The stream `samples` beside the test, and what was asked of it."""
     asked: list[Mapping[str, object]] = []
     ready, over = threading.Event(), asyncio.Event()
 
     async def tell(stream: Stream, request: Mapping[str, object]) -> None:
         asked.append(request)
-        for frame in (FIRST, PART, LAST):
+        for frame in frames or (FIRST, PART, LAST):
             stream.offer(FrameKind.EVENT, frame)
         await stream.receive()
 
@@ -99,6 +99,21 @@ def test_the_busiest_come_first(busy: Installation) -> None:
     assert asked == [{"want": "samples", "every_s": 1.0}]
 
 
+def test_desktops_that_others_do_not_watch_are_looked_at_twice(busy: Installation) -> None:
+    watched = {"host": HOST, "vms": {"1": [0.25, 100 * MIB], "3": [None, 1]}, "more": False}
+    all_known = {"host": HOST, "vms": {"1": [0.5, 1], "3": [1.0, 1]}, "more": False}
+    for frames, shares in (((watched, PART, LAST), {25.0, 150.0}), ((all_known, PART, LAST), {50.0, 100.0})):
+        with daemon(busy, *frames):
+            rows = busy.ok("vm", "top", "-o", "json").json
+        assert {row["cpu_percent"] for row in rows} == shares | {None}
+
+
+def test_a_desktop_of_which_nothing_can_be_told_is_not_waited_for(busy: Installation) -> None:
+    unknown = {"host": HOST, "vms": {"3": [None, 1]}, "more": False}
+    with daemon(busy, FIRST, unknown):
+        assert len(busy.ok("vm", "top", "-o", "json").json) == 3
+
+
 def test_programs_get_numbers_or_null(busy: Installation) -> None:
     with daemon(busy):
         rows = busy.ok("vm", "top", "-f", "name=web-1", "-o", "json").json
@@ -123,9 +138,10 @@ def test_a_filter_that_matches_nothing_says_so(busy: Installation) -> None:
 
 
 def test_the_host_is_one_line(busy: Installation) -> None:
-    with daemon(busy):
+    with daemon(busy) as asked:
         rows = busy.ok("host", "top", "-o", "json").json
         table = busy.ok("host", "top").out
+    assert asked == [{"want": "samples", "every_s": 1.0, "vms": []}] * 2, "of the host alone"
     name = busy.listed("host")[0]["name"]
     assert rows == [
         {

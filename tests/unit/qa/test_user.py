@@ -126,3 +126,23 @@ def test_an_empty_filter_is_no_filter(qa: Installation, monkeypatch: pytest.Monk
     monkeypatch.setattr("sys.stdin", io.StringIO("y\n"))
     assert qa("user", "del", "-f", " ").status == 1
     assert len(qa.listed("user")) == 1
+
+
+def test_whoever_gives_no_password_at_the_prompt_changes_nothing(
+    qa: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As at Ctrl-D."""
+
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    def ended(prompt: str, stream: object) -> str:
+        raise EOFError
+
+    monkeypatch.setattr("sys.stdin", Terminal())
+    monkeypatch.setattr("getpass.getpass", ended)
+    said = qa("user", "add", "login=alice")
+    assert said.status == 1
+    assert said.err == "Error: no password was given (nothing was changed)\n"
+    assert qa.listed("user") == []

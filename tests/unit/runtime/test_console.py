@@ -251,6 +251,7 @@ async def test_a_mebibyte_of_history_and_what_is_said_meanwhile_come_whole_and_o
 ) -> None:
     monkeypatch.setattr(console, "FLOOD_BYTES_PER_S", 20_000_000)
     monkeypatch.setattr(console, "PAUSE_S", 0)
+    monkeypatch.setattr(console, "IDLE_FOR_EACH_BUSY", 0)
     said = 0
 
     async def say(until: int) -> None:
@@ -342,6 +343,7 @@ async def test_a_viewer_that_does_not_read_loses_its_view_and_the_others_do_not(
     monkeypatch.setattr(control, "BACKLOG_BYTES", 20_000)
     monkeypatch.setattr(console, "FLOOD_BYTES_PER_S", 100_000_000)
     monkeypatch.setattr(console, "PAUSE_S", 0)
+    monkeypatch.setattr(console, "IDLE_FOR_EACH_BUSY", 0)
     async with bench.viewer() as slow, bench.viewer() as good:
         await slow.until(lambda: len(list_of(slow.state.get("others"))) == 1)
 
@@ -373,6 +375,33 @@ async def test_a_flood_leaves_the_loop_to_others(bench: Bench, line: PtyLine) ->
         longest = max(longest, loop.time() - before)
     assert longest < 0.5
     assert bench.capture.stat().st_size < console.FLOOD_BYTES_PER_S
+
+
+class Busy(SystemClock):
+    """The clock of a machine on which everything takes a second."""
+
+    def __init__(self) -> None:
+        self._looks = 0
+
+    def monotonic(self) -> float:
+        self._looks += 1
+        return float(self._looks)
+
+
+async def test_a_guest_whose_words_are_costly_is_left_alone_for_longer(
+    line: PtyLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(console, "LONGEST_PAUSE_S", 30)
+    capture = tmp_path / "7.tty"
+    async with asyncio.TaskGroup() as tasks:
+        consoles = Consoles(lambda vm_id: line, lambda vm_id: capture, tasks, Busy())
+        consoles.guest_runs(VM)
+        line.print(b"one ")
+        await eventually(lambda: capture.exists() and capture.stat().st_size > 0)
+        line.print(b"two")
+        await asyncio.sleep(0.1)
+        consoles.guest_gone(VM)
+    assert capture.read_bytes() == b"one "
 
 
 async def test_a_trickle_is_read_in_gulps(
@@ -422,6 +451,180 @@ async def test_input_that_the_guest_never_reads_is_thrown_away_and_the_writer_to
         assert "does not read its console" in str(seen.notices[0])
         while line.typed():
             await asyncio.sleep(0.01)
+
+
+async def test_input_has_its_time_anew_whenever_the_guest_has_read_some(
+    bench: Bench, line: PtyLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(console, "INPUT_PATIENCE_S", 1.0)
+    sent = b"".join(b"%05d\n" % number for number in range(6000))
+    got = b""
+    async with bench.viewer() as seen:
+        await seen.type(sent)
+        async with asyncio.timeout(30):
+            while len(got) < len(sent):
+                with contextlib.suppress(BlockingIOError):
+                    got += os.read(line.guest, 1000)
+                await asyncio.sleep(0.06)
+        await seen.order("release")
+        await seen.until(lambda: seen.state.get("you_write") is False)
+        assert seen.notices == []
+    assert got == sent
+
+
+async def closed(bench: Bench, line: PtyLine) -> None:
+    """Let somebody else hold the line."""
+    await eventually(lambda: line.busy)
+    bench.consoles.guest_gone(VM)
+    await eventually(lambda: not line.busy)
+    line.busy = True
+    bench.consoles.guest_runs(VM)
+
+
+async def test_a_command_typed_while_the_line_is_closed_is_refused_as_a_whole(
+    bench: Bench, line: PtyLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(console, "INPUT_PATIENCE_S", 0.2)
+    monkeypatch.setattr(console, "RETRY_LONGEST_S", 0.05)
+    monkeypatch.setattr(console, "REFUSED_S", 1000)
+    await closed(bench, line)
+    command = b"rm -rf /tmp/x /keep\n"
+    async with bench.viewer() as seen:
+        for key in command[:-6]:
+            await seen.type(bytes([key]))
+        await seen.until(lambda: bool(seen.notices))
+        line.busy = False
+        await seen.until(lambda: seen.state.get("waiting_for") is None)
+        for key in command[-6:]:
+            await seen.type(bytes([key]))
+        await seen.until(lambda: len(seen.notices) == 7)
+        assert set(seen.notices) == {"not sent: somebody else holds the line"}
+        await seen.order("claim")
+        await seen.type(b"ls\n")
+        typed = b""
+        async with asyncio.timeout(30):
+            while not typed.endswith(b"\n"):
+                typed += line.typed()
+                await asyncio.sleep(0.005)
+        assert typed == b"ls\n"
+
+
+async def test_a_command_typed_just_before_the_line_opens_arrives_whole(bench: Bench, line: PtyLine) -> None:
+    await closed(bench, line)
+    async with bench.viewer() as seen:
+        for key in b"reboot\n":
+            await seen.type(bytes([key]))
+        await seen.until(lambda: seen.state.get("waiting_for") == "somebody else holds the line")
+        line.busy = False
+        await seen.until(lambda: seen.state.get("waiting_for") is None)
+        await eventually(lambda: line.typed() == b"reboot\n")
+
+
+async def test_who_has_typed_while_the_line_is_closed_can_leave_at_once(
+    bench: Bench, line: PtyLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(console, "INPUT_PATIENCE_S", 1000)
+    await closed(bench, line)
+    async with bench.viewer(write="later") as other:
+        async with bench.viewer() as seen:
+            for _ in range(16):
+                await seen.type(b"x")
+            await other.until(lambda: other.state.get("writer") is not None)
+        await other.until(lambda: other.state.get("writer") is None)
+
+
+async def test_a_guest_that_is_gone_keeps_nobody_who_has_typed(
+    bench: Bench, line: PtyLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(console, "INPUT_PATIENCE_S", 1000)
+    await closed(bench, line)
+    async with bench.viewer() as seen:
+        for _ in range(8):
+            await seen.type(bytes(20_000))
+        await seen.until(lambda: seen.state.get("you_write") is True)
+        hub, _ = bench.consoles._hubs[VM]
+        bench.consoles.guest_gone(VM)
+        await eventually(lambda: hub._viewers == [])
+
+
+async def test_what_was_typed_before_another_took_the_role_is_not_sent(bench: Bench, line: PtyLine) -> None:
+    await closed(bench, line)
+    async with bench.viewer() as alice, bench.viewer(write="later", who="bob") as bob:
+        await alice.type(b"reboot\n")
+        await alice.until(lambda: len(list_of(alice.state.get("others"))) == 1)
+        await bob.order("take")
+        await alice.until(lambda: bool(alice.notices))
+        assert str(alice.notices[0]).startswith("not sent: bob")
+        line.busy = False
+        await bob.until(lambda: bob.state.get("waiting_for", "") is None)
+        await bob.type(b"b")
+        typed = b""
+        async with asyncio.timeout(30):
+            while not typed.endswith(b"b"):
+                typed += line.typed()
+                await asyncio.sleep(0.005)
+        assert typed == b"b"
+
+
+async def test_what_a_script_has_typed_before_it_left_is_not_lost_to_who_comes_next(
+    bench: Bench, line: PtyLine
+) -> None:
+    async with bench.viewer() as first:
+        sent = 0
+        while not bench.consoles._hubs[VM][0]._typed.pending:
+            await first.type(bytes(1000))
+            sent += 1000
+            await asyncio.sleep(0.02)
+    async with bench.viewer() as next_one:
+        await next_one.until(lambda: next_one.state.get("you_write") is True)
+        await next_one.type(b"b")
+        typed = b""
+        async with asyncio.timeout(30):
+            while not typed.endswith(b"b"):
+                typed += line.typed()
+                await asyncio.sleep(0.005)
+    assert typed == bytes(sent) + b"b"
+
+
+class Failing(PtyLine):
+    """A line of which the first opening fails in a way that nobody has thought of."""
+
+    async def open(self) -> int:
+        if not self.opened:
+            self.opened += 1
+            await asyncio.sleep(0.05)
+            raise RuntimeError("a defect")
+        return await super().open()
+
+
+async def test_a_hub_that_fails_says_so_and_runs_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(console, "FAILED_PAUSE_S", 0.2)
+    async with asyncio.TaskGroup() as tasks:
+        with Failing() as line:
+            consoles = Consoles(lambda vm_id: line, lambda vm_id: tmp_path / "7.tty", tasks, SystemClock())
+            async with ControlServer(tmp_path / "s", {"console": consoles.view}, tasks):
+                bench = Bench(consoles, tmp_path / "s", tmp_path)
+                consoles.guest_runs(VM)
+                async with bench.viewer() as seen:
+                    with pytest.raises(AdminError, match="the console failed"):
+                        await seen.until(lambda: False)
+                async with bench.viewer() as seen:
+                    await seen.until(lambda: seen.state.get("waiting_for", "") is None)
+                    line.print(b"here")
+                    await seen.until_it_ends(b"here")
+            consoles.guest_gone(VM)
+
+
+async def test_a_crowd_of_viewers_fits_into_an_event(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(console, "MOST_NAMED", 2)
+    async with contextlib.AsyncExitStack() as stack:
+        for _ in range(4):
+            await stack.enter_async_context(bench.viewer())
+        last = await stack.enter_async_context(bench.viewer())
+        await last.until(lambda: "others" in last.state)
+        assert len(list_of(last.state["others"])) == 2
 
 
 async def test_a_busy_line_is_tried_again_and_the_viewer_told(

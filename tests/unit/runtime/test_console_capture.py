@@ -94,3 +94,32 @@ def test_files_that_somebody_has_removed_are_left_out(tmp_path: Path) -> None:
     assert 200 <= len(capture.tail(1000)) < 1000
     assert capture.tail(1000).endswith(b"298 299 ")
     capture.close()
+
+
+def test_a_reader_goes_on_where_it_was_over_what_was_lost(tmp_path: Path) -> None:
+    file = tmp_path / "7.tty"
+    capture = Capture(file, limit=1_000_000)
+    said = [b"%05d\n" % number for number in range(50_000)]
+    capture.append(b"".join(said[:10_000]))
+    within_the_file = capture.read(0, 30_000)
+    for round_ in range(2):
+        capture.close()
+        file.rename(tmp_path / "aside")
+        file.mkdir()
+        for number in range(10_000 + 15_000 * round_, 25_000 + 15_000 * round_, 1000):
+            capture.append(b"".join(said[number : number + 1000]))
+        after_the_loss = capture.read(capture.end - 6000, 3000)
+        file.rmdir()
+        (tmp_path / "aside").rename(file)
+        capture.append(said[40_000 + round_])
+        assert capture.read(after_the_loss[1], 10**6)[0].startswith(
+            b"".join(said[24_500 + 15_000 * round_ : 25_000 + 15_000 * round_])
+        )
+    rest, end = capture.read(within_the_file[1], 10**6)
+    assert end == capture.end
+    assert (within_the_file[0] + rest).startswith(b"".join(said[:10_000]) + LOST)
+    assert (within_the_file[0] + rest).count(LOST) == 2
+    whole = [word for word in (within_the_file[0] + rest).replace(LOST, b"").split() if len(word) == 5]
+    assert len(whole) == len(set(whole)) > 31_000
+    assert (capture.first, capture.read(capture.first, 6)[0]) == (0, said[0])
+    capture.close()

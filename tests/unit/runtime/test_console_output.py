@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from appliance.runtime.console_output import LONGEST_STRING, HarmlessOutput
+from appliance.runtime.console_output import LONGEST_STRING, TOKEN, HarmlessOutput
 
 ATTACKS = {
     "primary device attributes": b"\x1b[c",
@@ -63,6 +63,10 @@ ATTACKS = {
     "OSC as a character": "\u009d52;c;cHduZWQ=\u009c".encode(),
     "DCS as a character": "\u0090$qm\u009c".encode(),
     "highlight tracking": b"\x1b[1;2;3;4;5T",
+    "erase the scrollback": b"\x1b[3J",
+    "erase the scrollback, written differently": b"\x1b[03J\x1b[2;3J\x1b[3;J\x1b[2:3J",
+    "clear tab stops": b"\x1b[3g\x1b[g",
+    "set a tab stop": b"\x1bH",
     "endless repeat": b"\x1b[999999999b",
     "newline inside": b"\x1b[6\nn",
     "escape inside": b"\x1b[\x1b[6n",
@@ -72,10 +76,10 @@ ATTACKS = {
 
 CONTROLS = set("\x07\x08\t\n\x0b\x0c\r\x0e\x0f")
 ALLOWED_CSI = re.compile(
-    r"\x1b\[(?:[0-9;:]*[@A-HIJKLMPSTXZ`abdefgmr]|[su]|4[hl]|!p|[0-6]? q"
+    r"\x1b\[(?:[0-9;:]*[@A-HIJKLMPSTXZ`abdefmr]|[su]|4[hl]|!p|[0-6]? q"
     r"|\?(?:1|5|7|12|25|47|104[789]|100[026]|2004)(?:;(?:1|5|7|12|25|47|104[789]|100[026]|2004))*[hl])"
 )
-ALLOWED_ESCAPE = re.compile(r"\x1b(?:[78=>DEHM]|[()][AB0])")
+ALLOWED_ESCAPE = re.compile(r"\x1b(?:[78=>DEM]|[()][AB0])")
 
 
 def filtered(*chunks: bytes) -> bytes:
@@ -168,6 +172,14 @@ def test_an_unfinished_string_does_not_swallow_the_console_for_ever() -> None:
     shown = filtered(b"\x1b]0;", b"x" * LONGEST_STRING, b"visible again")
     assert shown == b"xxvisible again"
     assert filtered(b"\x1b]0;half a title", b"\r\nlogin: ") == b"\r\nlogin: "
+
+
+def test_coloured_text_is_looked_at_once() -> None:
+    coloured = "\x1b[m\x1b[1;38;5;208mword\x1b[0m \x1b[38:2::1:2:3mmore\r\n" * 50
+    token = TOKEN.match(coloured)
+    assert token is not None
+    assert token[0] == coloured
+    assert filtered(b"\x1b[99999m\x1b[" + b"1;" * 20 + b"m") == b"\x1b[" + b"1;" * 20 + b"m"
 
 
 def test_an_endless_sequence_is_not_kept() -> None:

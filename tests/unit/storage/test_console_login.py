@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from appliance.storage import console_login
+from appliance.storage import console_login, image_root, systemd_login
+from appliance.storage.image_root import ImageRoot, TooMuchError
 
 ELF = "\x7fELF\x02\x01\x01"
 GETTY = """\
@@ -327,3 +329,116 @@ def test_our_own_image_has_one(busybox: Tree) -> None:
     assert busybox.lacks == ""
     (busybox.root / "usr/sbin/agetty").unlink()
     assert busybox.lacks, "it is this line that makes it one"
+
+
+LONG = "a" * 60_000
+
+
+def test_words_of_the_image_are_few_and_do_nothing_at_a_terminal(busybox: Tree) -> None:
+    busybox.file("/etc/inittab", f"tty1::respawn:/\x1b]52;c;eA==\x07{LONG}\x1b\n")
+    found = console_login.missing(busybox.root)
+    assert found is not None
+    assert found.reason.startswith("/etc/inittab starts /?]52;c;eA==?aaa")
+    assert found.reason.endswith("aaa? there, which is not in it")
+    assert len(found.reason) == console_login.LONGEST_REASON
+    assert found.reason.isprintable()
+
+
+@pytest.mark.parametrize("setting", [f"ConditionPathExists=/dev/tty{LONG}", f"ExecStart=/{LONG}\x1b tty1"])
+def test_words_of_units_are_few_as_well(systemd: Tree, setting: str) -> None:
+    systemd.file(f"{OWN}/getty@tty1.service", f"[Service]\nExecStart=x tty1\n{setting}\n")
+    found = console_login.missing(systemd.root)
+    assert found is not None
+    assert found.reason.startswith("getty@tty1.service ")
+    assert (found.reason.isprintable(), len(found.reason)) == (True, console_login.LONGEST_REASON)
+
+
+def bomb(tree: Tree) -> None:
+    """Units that all read the same drop-ins."""
+    tree.file(
+        f"{UNITS}/default.target", "[Unit]\nWants=" + " ".join(f"x@{n}.service" for n in range(20)) + "\n"
+    )
+    tree.file(f"{UNITS}/x@.service", "[Service]\nExecStart=x\n")
+    for number in range(20):
+        tree.file(f"{UNITS}/x@.service.d/{number}.conf", "[Unit]\n" + "Wants=other.service\n" * 50)
+
+
+def runit(tree: Tree) -> None:
+    """An init with many services."""
+    tree.link("/usr/sbin/init", "runit-init")
+    tree.file("/usr/sbin/runit-init", ELF)
+    for number in range(100):
+        tree.file(f"/etc/service/{number}/run", "#!/bin/sh\n" + "# nothing\n" * 500)
+
+
+def upstart(tree: Tree) -> None:
+    """An init with many jobs."""
+    tree.file("/usr/sbin/init", ELF)
+    for number in range(100):
+        tree.file(f"/etc/init/{number}.conf", "start on boot\n" + "# nothing\n" * 500)
+
+
+@pytest.mark.parametrize("limit", ["MOST_BYTES", "MOST_OPENED"])
+@pytest.mark.parametrize("fill", [bomb, runit, upstart])
+def test_an_image_that_has_no_end_is_given_up(
+    tree: Tree, fill: Callable[[Tree], None], limit: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if fill is bomb:
+        tree.link("/usr/sbin/init", "/usr/lib/systemd/systemd")
+        tree.file("/usr/lib/systemd/systemd", ELF)
+    fill(tree)
+    assert tree.lacks, "it has no login"
+    monkeypatch.setattr(image_root, limit, {"MOST_BYTES": 200_000, "MOST_OPENED": 200}[limit])
+    assert tree.lacks == "", "which nobody knows who has not read it all"
+
+
+def test_more_units_than_anybody_has_are_given_up(systemd: Tree) -> None:
+    for number in range(3):
+        wanted = " ".join(f"{number}-{unit}" for unit in range(2000))
+        systemd.file(f"{UNITS}/default.target.d/{number}.conf", f"[Unit]\nWants={wanted}\n")
+    (systemd.root / UNITS[1:] / "default.target").unlink()
+    systemd.file(f"{UNITS}/default.target", "[Unit]\n")
+    assert systemd.lacks == ""
+
+
+def test_of_a_unit_only_what_decides_is_kept(tree: Tree) -> None:
+    tree.file(
+        f"{UNITS}/x@.service",
+        "Description=x\nWants=y.service\nExecStart=x %i\nExecStop=x\nTTYPath=/dev/%I\n",
+    )
+    units = systemd_login.Units(ImageRoot(tree.root))
+    unit = units.load("x@tty1.service")
+    assert unit is not None
+    assert unit.settings == [("Wants", "y.service"), ("ExecStart", "x tty1"), ("TTYPath", "/dev/tty1")]
+
+
+def test_an_instance_that_stands_in_it_ten_thousand_times_is_too_much(tree: Tree) -> None:
+    for number in range(10):
+        tree.file(f"{UNITS}/x@.service.d/{number}.conf", f"[Unit]\nWants={'%i' * 30_000}\n")
+    tree.file(f"{UNITS}/x@.service", "[Unit]\n")
+    tree.link(f"{OWN}/x@{'i' * 200}.service", f"{UNITS}/x@.service")
+    with pytest.raises(TooMuchError):
+        systemd_login.Units(ImageRoot(tree.root)).load(f"x@{'i' * 200}.service")
+
+
+def test_a_root_is_read_so_far_and_no_farther(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(image_root, "MOST_BYTES", 10)
+    tree.file("/etc/file", "12345")
+    tree.file("/etc/folder/123456")
+    image = ImageRoot(tree.root)
+    assert image.text("/etc/file") == "12345"
+    with pytest.raises(TooMuchError):
+        image.names("/etc/folder")
+
+
+def test_a_path_that_cannot_be_written_is_not_there(tree: Tree) -> None:
+    image = ImageRoot(tree.root)
+    assert image.text("/\ud800") is None
+    assert image.leads_to("/\ud800") is None
+    assert image.link("/\ud800", "\ud800") is None
+    assert image.names("/\ud800") == ()
+
+
+def test_what_is_no_file_has_no_text(tree: Tree) -> None:
+    os.mkfifo(tree.root / "pipe")
+    assert ImageRoot(tree.root).text("/pipe") is None

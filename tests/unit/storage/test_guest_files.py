@@ -13,7 +13,17 @@ import pytest
 
 from appliance.errors import ConflictError, NotFoundError
 from appliance.runtime.lxc_config import MOUNT_POINTS
-from appliance.storage.guest_files import HOME, IN_MEMORY, GuestFiles, LogFile, is_text, last_lines
+from appliance.storage import guest_files
+from appliance.storage.guest_files import (
+    HOME,
+    IN_MEMORY,
+    GuestFiles,
+    LogFile,
+    NoPlaceError,
+    is_packed,
+    is_text,
+    last_lines,
+)
 
 SECRET = "of the host"
 
@@ -201,7 +211,7 @@ def test_only_regular_files_are_read_and_none_is_waited_for(
     make(guest / "root/odd")
     with pytest.raises(ConflictError, match=f"/odd is {kind}, and only regular files are shown"):
         files.tail("/odd")
-    assert [log.path for log in files.logs()] == ["/var/log/syslog"]
+    assert [log.path for log in files.logs()[0]] == ["/var/log/syslog"]
 
 
 def test_a_file_is_no_folder(files: GuestFiles) -> None:
@@ -248,7 +258,8 @@ def test_logs_are_listed_the_newest_first(guest: Path, files: GuestFiles) -> Non
     os.mkfifo(guest / "root/var/log/pipe")
     os.utime(guest / "root/var/log/syslog", (1_900_000_000, 1_900_000_000))
     os.utime(guest / "root/var/log/apt/history.log", (1_800_000_000, 1_800_000_000))
-    found = files.logs()
+    found, is_whole = files.logs()
+    assert is_whole
     assert [(log.path, log.size, log.modified.timestamp()) for log in found] == [
         ("/var/log/syslog", 14, 1_900_000_000),
         ("/var/log/apt/history.log", 3, 1_800_000_000),
@@ -258,24 +269,60 @@ def test_logs_are_listed_the_newest_first(guest: Path, files: GuestFiles) -> Non
 def test_a_folder_of_logs_that_leads_out_is_none(guest: Path, files: GuestFiles) -> None:
     (guest / "root/var/log/apt").rmdir()
     (guest / "root/var/log/apt").symlink_to(guest)
-    assert [log.path for log in files.logs()] == ["/var/log/syslog"]
+    assert [log.path for log in files.logs()[0]] == ["/var/log/syslog"]
     (guest / "root/var/log").rename(guest / "root/var/logs")
     (guest / "root/var/log").symlink_to("../../home")
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(NoPlaceError) as refused:
         GuestFiles(guest / "root", guest / "nowhere").logs()
-    assert [log.path for log in files.logs()] == ["/var/log/alice/notes"], "as the guest sees it"
+    assert refused.value.what == "home"
+    assert [log.path for log in files.logs()[0]] == ["/var/log/alice/notes"], "as the guest sees it"
 
 
 def test_times_that_nobody_lives_to_see_are_shown(guest: Path, files: GuestFiles) -> None:
     os.utime(guest / "root/var/log/syslog", (-5, -5))
-    assert files.logs()[0].modified.year == 1970
+    assert files.logs()[0][0].modified.year == 1970
 
 
 def test_what_is_text() -> None:
-    assert is_text_named("/var/log/syslog", b"x")
-    assert not is_text_named("/var/log/syslog.2.gz", b"x")
-    assert not is_text_named("/var/log/wtmp", b"x\0y")
+    assert is_text(b"x")
+    assert not is_text(b"x\0y")
+    at = datetime(2030, 1, 1, tzinfo=UTC)
+    assert not is_packed(LogFile("/var/log/syslog", 1, at))
+    assert is_packed(LogFile("/var/log/syslog.2.gz", 1, at))
 
 
-def is_text_named(path: str, data: bytes) -> bool:
-    return is_text(LogFile(path, len(data), datetime(2030, 1, 1, tzinfo=UTC)), data)
+def test_of_many_logs_the_newest_are_kept(
+    guest: Path, files: GuestFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(20):
+        (guest / f"root/var/log/{number}").touch()
+        os.utime(guest / f"root/var/log/{number}", (1_000_000 + number, 1_000_000 + number))
+    os.utime(guest / "root/var/log/syslog", (1, 1))
+    monkeypatch.setattr(guest_files, "MOST_LOGS", 3)
+    found, is_whole = files.logs()
+    assert ([log.path for log in found], is_whole) == (
+        [f"/var/log/{number}" for number in (19, 18, 17)],
+        False,
+    )
+    monkeypatch.setattr(guest_files, "MOST_LOGS", 21)
+    assert files.logs()[1]
+
+
+def test_what_is_no_log_is_counted_too(
+    guest: Path, files: GuestFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(20):
+        (guest / f"root/var/log/link{number}").symlink_to("nowhere")
+    monkeypatch.setattr(guest_files, "MOST_ENTRIES", 21)
+    found, is_whole = files.logs()
+    assert not is_whole
+    assert len(found) <= 1
+    monkeypatch.setattr(guest_files, "MOST_ENTRIES", 22)
+    assert files.logs()[1], "20 links, a folder and a file"
+
+
+@pytest.mark.parametrize(
+    ("most", "data"), [(6, b"three\n"), (7, b"three\n"), (10, b"two\nthree\n"), (3, b"ee\n")]
+)
+def test_a_line_that_begins_where_reading_begins_is_whole(files: GuestFiles, most: int, data: bytes) -> None:
+    assert files.tail("/var/log/syslog", most=most).data == data

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -64,3 +65,9 @@ def test_nothing_is_left_of_a_write_that_fails(root: Path) -> None:
     with pytest.raises(IsADirectoryError):
         openat.write_text(root, "/etc", "hosts", "new\n")
     assert [entry.name for entry in (root / "etc").iterdir()] == ["hosts"]
+
+
+def test_only_regular_files_are_read(root: Path) -> None:
+    os.mkfifo(root / "etc" / "hosts")
+    with pytest.raises(OSError, match="not a regular file"):
+        openat.read_text(root, "/etc/hosts")

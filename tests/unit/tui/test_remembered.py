@@ -75,7 +75,39 @@ def test_a_damaged_file_is_done_without_and_written_anew(tmp_path: Path, content
     assert all(isinstance(key, str) for key in kept.columns("vms"))
     assert kept.save_view(VIEW) is None
     assert kept.set_columns("vms", ("name",)) is None
-    assert VIEW in Remembered.read(file).views("vms")
+    again = Remembered.read(file)
+    assert VIEW in again.views("vms")
+    assert again.problem is None
+    if kept_aside := [one for one in tmp_path.iterdir() if one != file]:
+        assert [one.read_bytes() for one in kept_aside] == [content], "nothing that somebody wrote is lost"
+
+
+def test_a_damaged_file_is_said_to_be_and_put_aside(tmp_path: Path) -> None:
+    file = tmp_path / "kept.json"
+    file.write_text('{"theme": "qvd-light",}')
+    kept = Remembered.read(file)
+    assert "is damaged" in (kept.problem or "")
+    assert file.read_text() == '{"theme": "qvd-light",}', "reading changes nothing"
+    assert kept.set_text("theme", "qvd-dark") is None
+    assert (tmp_path / "kept.json.bad").read_text() == '{"theme": "qvd-light",}'
+    assert Remembered.read(file).text("theme") == "qvd-dark"
+
+
+def test_what_another_tui_has_kept_meanwhile_stays(tmp_path: Path) -> None:
+    ours, theirs = Remembered.read(tmp_path / "kept.json"), Remembered.read(tmp_path / "kept.json")
+    ours.save_view(VIEW)
+    theirs.set_text("theme", "qvd-light")
+    ours.set_columns("vms", ("name",))
+    again = Remembered.read(tmp_path / "kept.json")
+    assert again.views("vms") == [VIEW]
+    assert again.text("theme") == "qvd-light"
+    assert again.columns("vms") == ("name",)
+
+
+def test_what_cannot_be_written_down_is_told(tmp_path: Path) -> None:
+    file = tmp_path / "kept.json"
+    assert "cannot be written" in (Remembered.read(file).set_text("theme", "\ud800") or "")
+    assert list(tmp_path.iterdir()) == []
 
 
 json_values = st.recursive(
@@ -105,7 +137,9 @@ def test_no_json_breaks_it(value: object) -> None:
 def test_a_directory_is_no_file(tmp_path: Path) -> None:
     kept = Remembered.read(tmp_path)
     assert kept.views("vms") == []
-    assert "cannot be written" in (kept.set_text("theme", "x") or "")
+    assert "cannot be read: Is a directory" in (kept.problem or "")
+    assert kept.set_text("theme", "x") == kept.problem
+    assert tmp_path.is_dir()
     assert list(tmp_path.parent.glob(f".{tmp_path.name}*")) == []
 
 

@@ -63,6 +63,14 @@ def test_history_is_never_left_out_while_nothing_floods() -> None:
     assert drained(backlog) == [history + b"live"]
 
 
+def test_history_that_never_ends_is_bounded_too() -> None:
+    backlog = Backlog(500_000)
+    for _ in range(100):
+        backlog.add(b"x" * 60_000 + b"\n", whole=True)
+        assert len(backlog) <= 500_000 + MOST_BYTES
+    assert isinstance(backlog.take(1), Skipped)
+
+
 def test_without_lines_the_rest_begins_with_a_sequence_or_a_character() -> None:
     backlog = Backlog()
     backlog.add(b"\x1b[5;5Hxyz" * 30_000)

@@ -88,6 +88,8 @@ def test_the_key_that_gives_the_keys_back_is_called_so_by_textual() -> None:
     [
         ("ls\nid\r\n", False, b"ls\rid\r"),
         ("é\t", True, "\x1b[200~é\t\x1b[201~".encode()),
+        ("a\u00a0b\u3000c\u200dd\u2028e", False, "a\u00a0b\u3000c\u200dd\u2028e".encode()),
+        ("x\x9b201~rm\x7f", True, b"\x1b[200~x201~rm\x1b[201~"),
         ("x\x1b[201~rm\x03\ud800", True, b"\x1b[200~x[201~rm\x1b[201~"),
     ],
 )

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import pytest
+
 from appliance.tui.console.interpreter import Interpreter
 from appliance.tui.console.reading import Reading
 from appliance.tui.console.screen import GuestScreen
@@ -48,6 +50,40 @@ def test_search_goes_up_and_down_and_around() -> None:
     assert reading.found == (0, 0)
     assert not reading.search("nothing of this kind")
     assert not reading.search("")
+
+
+def test_a_search_looks_no_further_than_it_must(monkeypatch: pytest.MonkeyPatch) -> None:
+    reading = reading_of("\r\n".join("many words" for _ in range(1000)))
+    looked_at: list[int] = []
+    occurrences = Reading.occurrences
+
+    def counted(self: Reading, number: int) -> list[tuple[int, int]]:
+        looked_at.append(number)
+        return occurrences(self, number)
+
+    monkeypatch.setattr(Reading, "occurrences", counted)
+    assert reading.search("words")
+    for older in (True, True, False):
+        assert reading.search_on(older=older)
+    assert reading.found == (998, 5)
+    assert len(looked_at) < 20
+
+
+def test_search_finds_every_place_of_a_line_in_both_directions() -> None:
+    reading = reading_of("x x\r\n\r\nx x")
+    found = []
+    assert reading.search("x")
+    for older in (True, True, True, True, False, False, False):
+        found.append(reading.found)
+        reading.search_on(older=older)
+    assert found == [(2, 2), (2, 0), (0, 2), (0, 0), (2, 2), (0, 0), (0, 2)]
+    assert reading.found == (2, 0)
+
+
+def test_capitals_that_are_longer_in_small_letters_move_nothing() -> None:
+    reading = reading_of("\u0130\u0130 x Abc")
+    reading.search("abc")
+    assert reading.occurrences(0) == [(5, 8)]
 
 
 def test_occurrences_are_columns_also_behind_wide_characters() -> None:

@@ -49,6 +49,8 @@ def kept(screen: GuestScreen) -> list[str]:
         ("abcd\x1b[2G\x1b[2X", ["a  d", "", "", ""]),
         ("abcd\x1b[2G\x1b[4hX\x1b[4l", ["aXbcd", "", "", ""]),
         ("a\x1b[3b", ["aaaa", "", "", ""]),
+        ("日\x1b[9999b", ["日日日日日"] * 2 + ["日", ""]),
+        ("\x1b(0q\x1b(Aq", ["─q", "", "", ""]),
         ("a\r\nb\r\nc\x1b[2;1H\x1b[L", ["a", "", "b", "c"]),
         ("a\r\nb\r\nc\x1b[2;1H\x1b[M", ["a", "c", "", ""]),
         ("a\r\nb\r\nc\r\nd\x1b[2;3r\x1b[3;1H\nX\x1b[r", ["a", "c", "X", "d"]),
@@ -82,6 +84,39 @@ def test_what_scrolls_off_is_kept_and_keeps_its_numbers() -> None:
 
 def test_a_part_that_scrolls_below_others_is_not_kept() -> None:
     assert kept(shown("a\r\nb\x1b[2;3r\x1b[3;1H\n\n\n\n")) == []
+
+
+def test_a_guest_cannot_make_anybody_forget_what_has_scrolled_off() -> None:
+    assert kept(shown("\r\n".join("abcdef") + "\x1b[3J")) == ["a", "b"]
+
+
+def test_what_was_taken_is_done_in_parts_of_one_sequence() -> None:
+    screen = GuestScreen(10, 4)
+    interpreter = Interpreter(screen)
+    interpreter.take(b"one\x1b[2;1Htwo\x1b[3")
+    asked = 0
+
+    def goes_on() -> bool:
+        nonlocal asked
+        asked += 1
+        return False
+
+    while not interpreter.work(goes_on):
+        assert not interpreter.is_idle
+    assert interpreter.is_idle
+    assert asked == 3
+    interpreter.feed(b";1Hthree")
+    assert rows(screen) == ["one", "two", "three", ""]
+
+
+def test_no_tab_stop_is_beyond_the_margin() -> None:
+    screen = GuestScreen(30, 2)
+    screen.resize(2, 20)
+    Interpreter(screen).feed(b"\x1b[1;18Ha\tb")
+    assert rows(screen) == [" " * 17 + "a b", ""]
+    screen.resize(2, 30)
+    Interpreter(screen).feed(b"\r\n\t\t\tc")
+    assert rows(screen)[-1] == " " * 24 + "c"
 
 
 def test_the_other_screen_has_no_scrollback_and_gives_the_first_back() -> None:
