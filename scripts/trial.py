@@ -31,6 +31,8 @@ IN_NETNS = ROOT / "scripts" / "in-netns"
 LOGIN = "alice"
 NETWORK = "10.44.0"
 PORT = 8443
+TESSERACT = ("env", "OMP_THREAD_LIMIT=1", "tesseract")
+"""Reads text in pictures. With several threads on few cores it takes four times as much of them."""
 BELONGS = "QVD_TRIAL"
 """In the environment of every process that a trial starts: the trial's directory."""
 TOOLS = re.compile(r"lxc-.+|qemu-system-.+|dnsmasq|qvd-appliance|qvd-client|nxproxy")
@@ -544,7 +546,7 @@ def take_picture(display: str, file: Path) -> None:
 
 def read_picture(file: Path) -> str:
     """The text in a picture, as far as it can be recognised."""
-    return output("tesseract", str(file), "-", "--psm", "11")
+    return output(*TESSERACT, str(file), "-", "--psm", "11")
 
 
 def type_text(display: str, text: str) -> None:

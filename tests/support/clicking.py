@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 from typing import NamedTuple
 
-from scripts.trial import output, take_picture
+from scripts.trial import TESSERACT, output, take_picture
 
 
 class Place(NamedTuple):
@@ -19,7 +19,7 @@ class Place(NamedTuple):
 
 def places(picture: Path) -> dict[str, Place]:
     """The words in a picture and where they stand; of a word that stands there twice, the last."""
-    table = output("env", "OMP_THREAD_LIMIT=1", "tesseract", str(picture), "-", "--psm", "11", "tsv")
+    table = output(*TESSERACT, str(picture), "-", "--psm", "11", "tsv")
     rows = csv.DictReader(table.splitlines(), delimiter="\t", quoting=csv.QUOTE_NONE)
     return {
         word: Place(int(row["left"]) + int(row["width"]) // 2, int(row["top"]) + int(row["height"]) // 2)

@@ -37,12 +37,17 @@ class Screen:
     log: Path
     patience: int = 1
     """How many times as long as a container the guest may take."""
+    picture: bytes = b""
+    words: str = ""
+    """What can be read in `picture`: reading takes a second or two."""
 
     def text(self) -> str:
         """What can be read on the display now."""
-        picture = self.log.with_suffix(".png")
-        take_picture(self.display.name, picture)
-        return read_picture(picture)
+        file = self.log.with_suffix(".png")
+        take_picture(self.display.name, file)
+        if (picture := file.read_bytes()) != self.picture:
+            self.picture, self.words = picture, read_picture(file)
+        return self.words
 
     def shows(self, *words: str, limit_s: float = SEEN_WITHIN_S) -> str:
         """Wait until all `words` can be read; the text in which they are."""
