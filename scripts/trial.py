@@ -7,10 +7,10 @@ killed.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import dataclasses
 import hashlib
-import json
 import os
 import re
 import secrets
@@ -22,8 +22,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Self
+
+from appliance.tui.calls import Caller
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = ROOT / ".venv" / "bin"
@@ -260,9 +263,16 @@ class Trial:
         return done
 
     def listed(self, noun: str, filter_: str = "") -> list[dict[str, Any]]:
-        """What `qa NOUN list -o json` says."""
+        """What `qa NOUN list -o json` says; asked without a process for each time: whoever waits asks often.
+
+        :raises TrialError: it failed
+        """
         words = [noun, "list", "-o", "json", *(["-f", filter_] if filter_ else [])]
-        rows: list[dict[str, Any]] = json.loads(self.qa(*words).stdout)
+        with ThreadPoolExecutor(1) as own:  # there may be a loop in ours
+            outcome = own.submit(asyncio.run, Caller(self.config)(words)).result()
+        if not outcome.ok:
+            raise TrialError(f"qa {shlex.join(words)}: {outcome.err}")
+        rows: list[dict[str, Any]] = outcome.json
         return rows
 
     def vm(self, name: str) -> dict[str, Any]:

@@ -32,8 +32,8 @@ FRONT = "tui"
 LEAST = 0.002
 """A share of work that moves no bar is not told."""
 
-NO_SECRETS = ("password-file",)
-"""Arguments that sound secret, and only say where the secret is."""
+NO_SECRETS = ("password-file", "passwords-out")
+"""Arguments that sound secret, and only say where secrets are."""
 
 Told = Callable[[str, float], None]
 """Told a step and its share, from 0 to 1, in the event loop."""

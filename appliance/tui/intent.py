@@ -117,7 +117,7 @@ class Intent:
         by_id = self.ask is Ask.TYPED
         return [
             [noun, *verb, *filter_of(noun, list(group), by_id=by_id)]
-            for noun, group in groupby(rows, self.noun)
+            for noun, group in groupby(sorted(rows, key=self.noun), self.noun)
         ]
 
 
