@@ -73,7 +73,7 @@ class ConsoleLine(Protocol):
     """The line to a guest's login, held by the guest's own monitor."""
 
     async def open(self) -> int:
-        """A descriptor of the line, to be closed by the caller; one holder at a time.
+        """A descriptor of the line, non-blocking, to be closed by the caller; one holder at a time.
 
         :raises BackendError: the guest does not run, or somebody else holds the line
         """

@@ -211,7 +211,6 @@ class Hub:
         self._open = opened = OpenLine(descriptor, loop.create_future())
         output = HarmlessOutput()
         try:
-            os.set_blocking(descriptor, False)
             self._waiting_for = None
             self._role_changed()
             self._be_patient()

@@ -33,7 +33,7 @@ class Line:
         self._connection: socket.socket | None = None
 
     async def open(self) -> int:
-        """A descriptor of the line, to be closed by the caller.
+        """A descriptor of the line, non-blocking, to be closed by the caller.
 
         :raises BackendError: the guest does not run, or somebody else holds the line
         """
@@ -61,6 +61,7 @@ class Line:
             raise BackendError(f"the monitor of {self._container} does not answer: {exc}") from exc
         try:
             descriptor = lxc_command.terminal(connection, GETTY)
+            os.set_blocking(descriptor, False)
         except BaseException:
             connection.close()
             raise

@@ -28,7 +28,9 @@ class PtyLine:
             raise BackendError("somebody else holds the line")
         self.busy = True
         self.opened += 1
-        return os.dup(self._master)
+        descriptor = os.dup(self._master)
+        os.set_blocking(descriptor, False)
+        return descriptor
 
     def close(self) -> None:
         self.busy = False
