@@ -43,7 +43,7 @@ from appliance.tui.panes.vms import SessionsPane, VmsPane
 from appliance.tui.remembered import Remembered
 from appliance.tui.site import Site
 from appliance.tui.summary import summary
-from appliance.tui.textual_repairs import forget_removed_widgets
+from appliance.tui.textual_repairs import forget_removed_widgets, write_on_without_terminal
 from appliance.tui.view import clock
 from appliance.tui.widgets.bars import HintBar, Tab, TabBar, TopBar
 from appliance.tui.widgets.command_log import CommandLog
@@ -111,6 +111,7 @@ class QvdTui(GuestKeyboard, ActingApp):
         """By their names: looking for them among all widgets, many times a second, is dear."""
         escapes.lose_no_key()
         forget_removed_widgets()
+        write_on_without_terminal()
         themes.register(self)
         use_whole_cells()
         if (theme := remembered.text("theme")) in self.available_themes:
