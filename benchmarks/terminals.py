@@ -168,6 +168,7 @@ def _become(slave: int, argv: Sequence[str], environment: Mapping[str, str]) -> 
         for descriptor in range(3):
             os.dup2(slave, descriptor)
         os.closerange(3, 256)
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # ignored where tests run in the background of a shell
         os.execve(argv[0], list(argv), dict(environment))
     finally:
         os._exit(127)
