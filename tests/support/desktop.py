@@ -18,7 +18,7 @@ from tests.support.traces import traces
 
 SEEN_WITHIN_S = 60
 APPEARS_WITHIN_S = 15
-DRAWINGS = 2
+DRAWINGS = 4
 """How often a desktop that shows nothing is asked to draw itself anew."""
 SLOWLY = 10
 """How many times as long an emulated guest may take."""
