@@ -7,12 +7,13 @@ from pathlib import Path
 
 from appliance.config import L7R_CLIENT_CERT, is_hidden
 from appliance.errors import AdminError, UsageError
+from appliance.harmless import printable
 from appliance.model import Secret
 from appliance.ops import explain as explaining
 from appliance.ops import settings
 from appliance.ops.explain import Explanation
 from appliance.qa.context import Context
-from appliance.qa.output import ABSENT, Column, printable, yes_no
+from appliance.qa.output import ABSENT, Column, yes_no
 from appliance.qa.verbs import Argument, Given, Verb
 from appliance.scalars import boolean
 

@@ -11,7 +11,8 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
-from appliance.qa.output import ABSENT, Cell, Column, Json, acts, printable, table, yes_no
+from appliance.harmless import printable
+from appliance.qa.output import ABSENT, Cell, Column, Json, acts, table, yes_no
 
 Record: TypeAlias = Mapping[str, Json]
 

@@ -8,9 +8,10 @@ from contextlib import contextmanager
 
 from appliance import config, console_log
 from appliance.errors import AdminError, ConflictError, NotFoundError
+from appliance.harmless import printable
 from appliance.model import BackendKind, Vm
 from appliance.qa.context import Context
-from appliance.qa.output import Column, Json, instant, local_time, printable
+from appliance.qa.output import Column, Json, instant, local_time
 from appliance.qa.reach import one_vm
 from appliance.qa.verbs import Argument, Given, Verb, amount, limit
 from appliance.storage.guest_files import (

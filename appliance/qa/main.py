@@ -15,6 +15,7 @@ import sys
 from collections.abc import Sequence
 
 from appliance.errors import ApplianceError, HostError, TimeExpressionError, UsageError
+from appliance.harmless import printable
 from appliance.qa.calls import (
     COMMANDS,
     DONE,
@@ -30,7 +31,6 @@ from appliance.qa.calls import (
 )
 from appliance.qa.context import Context
 from appliance.qa.grammar import OPTIONS_HELP, Invocation, parse
-from appliance.qa.output import printable
 from appliance.qa.verbs import SyntaxErrors
 
 __all__ = ["NOUNS", "main"]

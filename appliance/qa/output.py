@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Generic, TypeAlias, TypeVar
 
-from appliance.harmless import printable as printable
+from appliance.harmless import printable
 
 T = TypeVar("T")
 

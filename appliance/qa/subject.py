@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
 from appliance.filters import Filter
+from appliance.harmless import printable
 from appliance.ops import properties
 from appliance.qa.context import Context
-from appliance.qa.output import Json, printable
+from appliance.qa.output import Json
 from appliance.qa.verbs import Given, Verb
 from appliance.storage.properties import Owner
 from appliance.storage.store import Tx

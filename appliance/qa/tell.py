@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from appliance import config
+from appliance.harmless import printable
 from appliance.ops import messages
 from appliance.qa.context import Context
-from appliance.qa.output import printable
 from appliance.qa.reach import one_vm, reachable
 from appliance.qa.verbs import Argument, Given, Verb
 from appliance.vma_client import GuestLogs, VmaClient

@@ -477,6 +477,7 @@ class Consoles:
             logger.info("console left", extra=facts(vm=vm_id, who=viewer.who))
 
     async def _run(self, vm_id: VmId, hub: Hub) -> None:
+        """Run a hub, and again whenever it fails, by whatever defect: no guest is left without."""
         while True:
             try:
                 await hub.run()

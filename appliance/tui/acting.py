@@ -13,6 +13,7 @@ from textual.notifications import SeverityLevel
 from appliance.clock import SystemClock
 from appliance.config import is_secret
 from appliance.errors import ApplianceError
+from appliance.harmless import printable, printable_lines
 from appliance.tui.actions import Action, Ask, How, chosen, count
 from appliance.tui.calls import Outcome, Told, twin
 from appliance.tui.intent import WORDS_OF_NOUNS, Intent, filter_of
@@ -20,7 +21,6 @@ from appliance.tui.panes.base import Pane
 from appliance.tui.remembered import Remembered
 from appliance.tui.site import Site
 from appliance.tui.widgets.command_log import CommandLog
-from appliance.tui.widgets.details import printable, printable_lines
 from appliance.tui.workers import start
 
 if TYPE_CHECKING:

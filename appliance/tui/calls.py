@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from appliance.config import is_secret
 from appliance.errors import AdminError, ApplianceError, HostError, TimeExpressionError
-from appliance.qa.output import printable
+from appliance.harmless import printable
 from appliance.threads import in_thread
 
 if TYPE_CHECKING:

@@ -13,10 +13,10 @@ from textual.strip import Strip
 from textual.widgets import Input, OptionList, SelectionList, Static
 from textual.widgets.option_list import Option
 
+from appliance.harmless import printable
 from appliance.tui.columns import Column
 from appliance.tui.dialogs.dialog import Dialog, Push
 from appliance.tui.remembered import SavedView
-from appliance.tui.widgets.details import printable
 
 
 class Ticks(SelectionList[str]):

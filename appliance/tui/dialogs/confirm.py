@@ -11,8 +11,8 @@ from textual.containers import VerticalScroll
 from textual.content import Content
 from textual.widgets import Input, Static
 
+from appliance.harmless import printable
 from appliance.tui.dialogs.dialog import Dialog, Item, Push, Twin, glyphs_of
-from appliance.tui.widgets.details import printable
 
 NAMED = 24
 """How many of those concerned are named."""

@@ -21,9 +21,9 @@ from textual.widget import Widget
 from textual.widgets import Static
 from textual.worker import Worker
 
+from appliance.harmless import printable, printable_lines
 from appliance.tui.calls import twin
 from appliance.tui.glyphs import ASCII, FULL, Glyphs
-from appliance.tui.widgets.details import printable, printable_lines
 
 T = TypeVar("T")
 TWIN_LINES = 4

@@ -15,7 +15,7 @@ from textual.suggester import SuggestFromList
 from textual.widgets import Input, Static
 
 from appliance.errors import ConfigError, UsageError
-from appliance.tui.widgets.details import printable, printable_lines
+from appliance.harmless import printable, printable_lines
 
 ACRONYMS = {"di": "DI", "osf": "OSF", "ip": "IP", "cpus": "CPUs", "vm": "VM", "io": "I/O"}
 LABEL_WIDTH = 22

@@ -23,6 +23,7 @@ from textual.widgets import Input, Static
 from appliance import attime
 from appliance.clock import Calendar, SystemClock
 from appliance.config import is_secret
+from appliance.harmless import printable
 from appliance.qa.verbs import Argument, SyntaxErrors, Verb
 from appliance.threads import in_thread
 from appliance.tui.calls import Calls, Outcome
@@ -32,7 +33,6 @@ from appliance.tui.dialogs.dialog import Push, Twin, drawn
 from appliance.tui.dialogs.field import Field, Question
 from appliance.tui.dialogs.times import Kind, Meaning
 from appliance.tui.dialogs.working import WorkingDialog, sentence
-from appliance.tui.widgets.details import printable
 
 SOFT, HARD = "expire-soft", "expire-hard"
 TIMES = (SOFT, HARD)

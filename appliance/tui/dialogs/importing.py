@@ -24,13 +24,13 @@ from textual.worker import Worker
 
 from appliance.clock import Calendar, SystemClock, Timers
 from appliance.config import PATH_STORAGE_STAGING, Settings
+from appliance.harmless import printable
 from appliance.qa.verbs import Verb
 from appliance.threads import in_thread
 from appliance.tui.calls import Calls, Outcome
 from appliance.tui.dialogs import times
 from appliance.tui.dialogs.dialog import Push, glyphs_of
 from appliance.tui.dialogs.form import HARD, SOFT, VerbForm
-from appliance.tui.widgets.details import printable
 
 ASKED = ("path", "osf", "version", "notes", SOFT, HARD, "delete")
 SIZES = ("B", "KiB", "MiB", "GiB", "TiB")

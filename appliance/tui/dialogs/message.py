@@ -10,9 +10,9 @@ from textual.containers import VerticalScroll
 from textual.content import Content
 from textual.widgets import Static
 
+from appliance.harmless import printable_lines
 from appliance.tui.calls import Outcome
 from appliance.tui.dialogs.dialog import Dialog, Push, Twin
-from appliance.tui.widgets.details import printable_lines
 
 
 class Message(Dialog[None]):

@@ -15,13 +15,13 @@ from textual.containers import Vertical, VerticalScroll
 from textual.widgets import Input, Static
 
 from appliance.config import is_secret
+from appliance.harmless import printable
 from appliance.tui.calls import Calls, Outcome
 from appliance.tui.dialogs.confirm import named
 from appliance.tui.dialogs.dialog import Push, Twin
 from appliance.tui.dialogs.field import Field, Question
 from appliance.tui.dialogs.working import WorkingDialog
 from appliance.tui.facts import HIDDEN
-from appliance.tui.widgets.details import printable
 
 NEW = "new"
 FEW = 3

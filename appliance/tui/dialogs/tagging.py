@@ -13,13 +13,13 @@ from textual.content import Content
 from textual.timer import Timer
 from textual.widgets import Static
 
+from appliance.harmless import printable
 from appliance.model import UserState
 from appliance.tui.actions import count
 from appliance.tui.calls import Outcome
 from appliance.tui.dialogs.dialog import glyphs_of
 from appliance.tui.dialogs.form import VerbForm
 from appliance.tui.glyphs import Glyphs
-from appliance.tui.widgets.details import printable
 
 PAUSE_S = 0.3
 """How long nothing must be written before a rehearsal begins."""

@@ -17,6 +17,7 @@ from textual.widgets import Static
 
 from appliance.clock import SystemClock
 from appliance.errors import ApplianceError
+from appliance.harmless import printable
 from appliance.model import VmState
 from appliance.storage.live import AlarmLine, Delta, EventLine
 from appliance.tui.actions import count
@@ -27,7 +28,7 @@ from appliance.tui.offers.installation import ALARM_ACTIONS
 from appliance.tui.panes.base import Pane, bindings
 from appliance.tui.panes.events import change, named
 from appliance.tui.view import STATE_STYLES, amount, countdown, instant
-from appliance.tui.widgets.details import PAINT, printable
+from appliance.tui.widgets.details import PAINT
 from appliance.tui.workers import start
 
 Part = tuple[str, str]

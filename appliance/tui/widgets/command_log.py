@@ -9,8 +9,8 @@ from datetime import datetime
 from textual.content import Content
 from textual.widgets import Static
 
+from appliance.harmless import printable
 from appliance.tui.glyphs import Glyphs
-from appliance.tui.widgets.details import printable
 
 KEPT = 500
 SHOWN = 8

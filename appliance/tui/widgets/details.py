@@ -12,8 +12,7 @@ from textual.containers import VerticalScroll
 from textual.content import Content
 from textual.widgets import Static
 
-from appliance.harmless import printable as printable
-from appliance.harmless import printable_lines as printable_lines
+from appliance.harmless import printable
 from appliance.tui.columns import Cell
 
 PAINT = {

@@ -12,7 +12,7 @@ from textual.containers import Horizontal
 from textual.message import Message
 from textual.widgets import Input, Label
 
-from appliance.tui.widgets.details import printable
+from appliance.harmless import printable
 
 GRAMMAR = re.compile(r"[=<>]|\bin\s*\(", re.IGNORECASE)
 SETTLE_S = 0.12

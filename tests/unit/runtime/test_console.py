@@ -99,6 +99,16 @@ async def eventually(true: Callable[[], bool]) -> None:
             await asyncio.sleep(0.005)
 
 
+async def arrived(line: PtyLine, end: bytes) -> bytes:
+    """What the guest reads until something ends it."""
+    typed = b""
+    async with asyncio.timeout(30):
+        while not typed.endswith(end):
+            typed += line.typed()
+            await asyncio.sleep(0.005)
+    return typed
+
+
 async def test_a_viewer_sees_what_was_said_before_and_then_live(bench: Bench, line: PtyLine) -> None:
     line.print(b"booted\r\nlogin: ")
     await eventually(bench.capture.exists)
@@ -501,11 +511,7 @@ async def test_a_command_typed_while_the_line_is_closed_is_refused_as_a_whole(
         assert set(seen.notices) == {"not sent: somebody else holds the line"}
         await seen.order("claim")
         await seen.type(b"ls\n")
-        typed = b""
-        async with asyncio.timeout(30):
-            while not typed.endswith(b"\n"):
-                typed += line.typed()
-                await asyncio.sleep(0.005)
+        typed = await arrived(line, b"\n")
         assert typed == b"ls\n"
 
 
@@ -558,11 +564,7 @@ async def test_what_was_typed_before_another_took_the_role_is_not_sent(bench: Be
         line.busy = False
         await bob.until(lambda: bob.state.get("waiting_for", "") is None)
         await bob.type(b"b")
-        typed = b""
-        async with asyncio.timeout(30):
-            while not typed.endswith(b"b"):
-                typed += line.typed()
-                await asyncio.sleep(0.005)
+        typed = await arrived(line, b"b")
         assert typed == b"b"
 
 
@@ -578,11 +580,7 @@ async def test_what_a_script_has_typed_before_it_left_is_not_lost_to_who_comes_n
     async with bench.viewer() as next_one:
         await next_one.until(lambda: next_one.state.get("you_write") is True)
         await next_one.type(b"b")
-        typed = b""
-        async with asyncio.timeout(30):
-            while not typed.endswith(b"b"):
-                typed += line.typed()
-                await asyncio.sleep(0.005)
+        typed = await arrived(line, b"b")
     assert typed == bytes(sent) + b"b"
 
 
