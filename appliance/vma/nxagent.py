@@ -21,6 +21,7 @@ from functools import partial
 from typing import Callable, Mapping, NamedTuple, Optional
 
 from appliance.vma import files, login, provision
+from appliance.vma.ballast import Ballast
 from appliance.vma.conf import Conf, parse
 from appliance.vma.files import say
 from appliance.vma.hooks import STATE, Hooks
@@ -80,6 +81,7 @@ class Desktop:
         self._record_file = f"{run}/nxagent.launch"
         self._fifo = f"{run}/nxagent.out"
         self._log = files.BoundedLog(conf["path.log"] + "/qvd-nxagent.log", conf.number("vma.log.limit"))
+        self._ballast = Ballast(loop, f"/tmp/.X11-unix/X{conf.number('internal.nxagent.display')}")
         self._launched: Optional[Launched] = None
         self._partial = b""
         self._reported: Optional[XState] = None
@@ -155,6 +157,8 @@ class Desktop:
             self._forget()
         else:
             _write(self._state_file, f"{action.phase.word}:{int(time.time())}\n")
+        if state is XState.CONNECTED:
+            self._ballast.shift()
         if state is not self._reported:
             say(f"X session {state}")
             self._reported = state
@@ -261,6 +265,7 @@ class Desktop:
     def _forget(self) -> None:
         self._launched = None
         self._partial = b""
+        self._ballast.drop()
         for path in (self._state_file, self._pid_file, self._record_file):
             files.remove(path)
 

@@ -18,8 +18,6 @@ from tests.support.traces import traces
 
 SEEN_WITHIN_S = 60
 APPEARS_WITHIN_S = 15
-DRAWINGS = 4
-"""How often a desktop that shows nothing is asked to draw itself anew."""
 SLOWLY = 10
 """How many times as long an emulated guest may take."""
 FAR = "%24"
@@ -68,15 +66,12 @@ class Screen:
     def appears(self, *words: str) -> None:
         """Wait until `words` can be read on the desktop.
 
-        nxagent sometimes resumes with a window that stays black until its program draws again, or that
-        hangs beyond the display's left edge.
+        nxagent sometimes resumes with a window that hangs beyond the display's left edge.
         """
-        for _ in range(DRAWINGS):
-            with contextlib.suppress(AssertionError):
-                self.shows(*words, limit_s=APPEARS_WITHIN_S)
-                return
-            self.pull_into_view()
-            self.type("clear\n")
+        with contextlib.suppress(AssertionError):
+            self.shows(*words, limit_s=APPEARS_WITHIN_S)
+            return
+        self.pull_into_view()
         self.shows(*words)
 
     def pull_into_view(self) -> None:
