@@ -16,7 +16,7 @@ from appliance.model import UserState, VmState
 from appliance.vma.wire import XState
 from appliance.vma_client import VmaClient
 from tests.support.broker import PASSWORD, Installation, installation
-from tests.support.vma_guest import DISPLAY, GUEST, PORT, Guest, guest, screen
+from tests.support.vma_guest import DISPLAY, GUEST, PORT, SCREENS, Guest, guest, screen
 
 pytestmark = [pytest.mark.host, pytest.mark.timeout(180)]
 
@@ -75,13 +75,13 @@ async def scene(vm: Guest) -> None:
             vm_vma_port=PORT,
             vm_x_port=4000 + DISPLAY,
         )
-        first = qvd_client(vm, node, 55)
+        first = qvd_client(vm, node, SCREENS)
         await shown(vm, node)
         await until(lambda: bool(vm.processes("xterm")), "xterm", vm)
         agent, xterm = vm.processes("nxagent"), vm.processes("xterm")
 
         owner = (await node.row(VM)).l7r_session
-        second = qvd_client(vm, node, 56)
+        second = qvd_client(vm, node, SCREENS + 1)
         await until(lambda: first.poll() is not None, "end of the first client", vm)
         async with asyncio.timeout(30):
             while (
@@ -93,7 +93,7 @@ async def scene(vm: Guest) -> None:
 
         second.send_signal(signal.SIGKILL)
         await node.until_user_state(VM, UserState.DISCONNECTED)
-        third = qvd_client(vm, node, 55)
+        third = qvd_client(vm, node, SCREENS)
         await shown(vm, node)
         assert (vm.processes("nxagent"), vm.processes("xterm")) == (agent, xterm), "the same programs"
         log = vm.nx_log()
@@ -105,5 +105,5 @@ async def scene(vm: Guest) -> None:
 
 
 def test_a_desktop_goes_from_client_to_client_and_keeps_its_programs(vm: Guest) -> None:
-    with screen(vm, 55), screen(vm, 56):
+    with screen(vm, SCREENS), screen(vm, SCREENS + 1):
         vm.run(lambda: scene(vm))

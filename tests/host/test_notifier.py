@@ -15,12 +15,11 @@ from appliance.vma.wire import XState
 from appliance.vma_client import Answer, ExpireAnswer, Told
 from images import debian
 from tests.support.clicking import Place, click, seen
-from tests.support.vma_guest import Guest, guest, screen, until, viewer
+from tests.support.vma_guest import SCREENS, Guest, guest, screen, until, viewer
 
 pytestmark = [pytest.mark.host, pytest.mark.timeout(180)]
 
 NOTIFIER = debian.OVERLAY / "usr/lib/qvd/notifier"
-SCREEN = 55
 
 
 @pytest.fixture
@@ -28,7 +27,7 @@ def vm() -> Iterator[Guest]:
     with guest() as found:
         found.settings(**{f"vma.on_action.{action}": str(NOTIFIER) for action in ("expire", "message")})
         found.boot()
-        with screen(found, SCREEN):
+        with screen(found):
             yield found
 
 
@@ -57,7 +56,7 @@ def read(vm: Guest, *words: str) -> dict[str, Place]:
 
     def readable() -> bool:
         found.clear()
-        found.update(seen(f":{SCREEN}", vm.work / "display.png"))
+        found.update(seen(f":{SCREENS}", vm.work / "display.png"))
         return set(words) <= set(found)
 
     until(readable, 30, f"{words}", lambda: f"read: {sorted(found)}\n{vm.logs()}")
@@ -65,7 +64,7 @@ def read(vm: Guest, *words: str) -> dict[str, Place]:
 
 
 def press(place: Place) -> None:
-    click(f":{SCREEN}", place)
+    click(f":{SCREENS}", place)
 
 
 def dialogs(vm: Guest) -> list[int]:
@@ -90,7 +89,7 @@ def test_without_a_session_nobody_is_asked_for_long(vm: Guest) -> None:
 def test_the_user_is_asked_reminded_and_told(vm: Guest) -> None:
     vm.start(vm_user_uid="2001", vm_user_gid="2001")
     vm.wait(XState.LISTENING)
-    viewer(vm, SCREEN)
+    viewer(vm)
     vm.wait(XState.CONNECTED)
 
     assert ask(vm, 1, hard=timedelta(hours=26, minutes=30))
@@ -98,7 +97,7 @@ def test_the_user_is_asked_reminded_and_told(vm: Guest) -> None:
     assert "seconds" not in words
     (dialog,) = dialogs(vm)
     assert Path(f"/proc/{dialog}").stat().st_uid == 2001, "the dialog is the user's, not root's"
-    subprocess.run(["xdotool", "key", "Return", "space"], env={"DISPLAY": f":{SCREEN}"}, check=True)
+    subprocess.run(["xdotool", "key", "Return", "space"], env={"DISPLAY": f":{SCREENS}"}, check=True)
 
     assert ask(vm, 2, hard=timedelta(minutes=9), final=True)
     words = read(vm, "soon", "Save", "minutes", "Restart", "Later")

@@ -29,6 +29,8 @@ from images.build_vma import zipapp
 T = TypeVar("T")
 HOST, GUEST = "10.77.0.1", "10.77.0.2"
 DISPLAY = 77
+SCREENS = 1000 + 2 * (os.getpid() % 20000)
+"""Two display numbers at the host's end: others test at the same time, and X locks numbers for all."""
 PORT = 3030
 CLIENT = {
     "qvd.client.keyboard": "pc105/us",
@@ -205,12 +207,14 @@ def guest(**settings: str) -> Iterator[Guest]:
 
 
 @contextlib.contextmanager
-def screen(of: Guest, number: int = 55) -> Iterator[None]:
+def screen(of: Guest, number: int = SCREENS) -> Iterator[None]:
     """A display with a window manager at the client's end; `viewer` connects it."""
+    socket = Path(f"/tmp/.X11-unix/X{number}")
+    socket.unlink(missing_ok=True)  # of one that was killed, long ago
     server = of.host("Xvfb", f":{number}", "-screen", "0", "1024x768x24", "-nolisten", "tcp")
     manager = None
     try:
-        until(lambda: Path(f"/tmp/.X11-unix/X{number}").exists(), 30, "Xvfb", str)
+        until(socket.exists, 30, "Xvfb", str)
         manager = of.host("openbox", DISPLAY=f":{number}")
         yield
     finally:
@@ -220,7 +224,7 @@ def screen(of: Guest, number: int = 55) -> Iterator[None]:
                 child.wait(10)
 
 
-def viewer(of: Guest, number: int = 55) -> subprocess.Popen[bytes]:
+def viewer(of: Guest, number: int = SCREENS) -> subprocess.Popen[bytes]:
     """An NX client on that display, connected to the guest's session."""
     return of.host("nxproxy", "-S", f"{GUEST}:{DISPLAY}", DISPLAY=f":{number}", HOME=str(of.work))
 
