@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import shlex
 import unicodedata
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from textual import events
 from textual.drivers.headless_driver import HeadlessDriver
 from textual.geometry import Size
 from textual.keys import REPLACED_KEYS, _character_to_key, _get_unicode_name_from_key
+from textual.message_pump import MessagePump
 from textual.pilot import Pilot
 
 from appliance import config
@@ -57,18 +58,24 @@ class Seat:
 
     def strike(self, key: str) -> None:
         """Press a key, and do not wait for what comes of it."""
-        self.app.post_message(_key(key).set_sender(self.app))
+        self.app.post_message(key_event(key).set_sender(self.app))
 
     async def settle(self) -> None:
         """Wait until app, screen and focus have seen what was sent to them, and what they sent on."""
+        await self._passed([self.app])
+        await self.until(lambda: not self.app.turns.busy or self.app._exception is not None, every_s=0.001)
         for _ in range(ROUNDS):
             focused = self.app.screen.focused
             nodes = focused.ancestors_with_self if focused is not None else [self.app.screen, self.app]
-            waiting: list[bool] = []
-            waiting += [True for node in nodes if node.call_later(waiting.pop)]
-            async with asyncio.timeout(30):
-                while waiting and self.app._exception is None:
-                    await asyncio.sleep(0.001)
+            await self._passed(nodes)
+
+    async def _passed(self, nodes: Iterable[MessagePump]) -> None:
+        """Wait until all these have dealt with what they had been sent."""
+        waiting: list[bool] = []
+        waiting += [True for node in nodes if node.call_later(waiting.pop)]
+        async with asyncio.timeout(30):
+            while waiting and self.app._exception is None:
+                await asyncio.sleep(0.001)
 
     async def resize(self, columns: int, lines: int) -> None:
         """Give the terminal another size."""
@@ -211,7 +218,7 @@ class Seat:
         return next(vm for vm in self.app.site.tally.vms.values() if vm.name == name)
 
 
-def _key(name: str) -> events.Key:
+def key_event(name: str) -> events.Key:
     """The event of a key: `ctrl+a`, `space`, or the letter itself."""
     if len(name) > 1:
         plain = REPLACED_KEYS.get(name, name)

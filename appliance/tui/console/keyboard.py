@@ -1,4 +1,4 @@
-"""Keys for the guest, before any binding sees them."""
+"""Keys in their order, and for the guest before any binding sees them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from textual import events
 from textual.app import App
 
 from appliance.tui.console.typed import typed_into
+from appliance.tui.in_turn import Input, Turns
 
 
 class GuestKeyboard(App[None]):
@@ -16,13 +17,29 @@ class GuestKeyboard(App[None]):
     taken here, where they come in. A dialog on top has the focus of its own screen, and gets its keys.
     """
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.turns = Turns(self, self._deal_with)
+        """The keys that have come."""
+
     async def on_event(self, event: events.Event) -> None:
-        """Give a key to the terminal that is typed into, if there is one; anything else to Textual."""
-        if isinstance(event, events.Key) and not event.is_forwarded:
+        """Let keys and pastes wait for their turn; leave anything else to Textual."""
+        if isinstance(event, events.Key | events.Paste) and not event.is_forwarded:
+            await self.turns.add(event)
+        else:
+            await super().on_event(event)
+
+    async def _deal_with(self, event: Input) -> bool:
+        """Give a key to the terminal that is typed into, if there is one; anything else to Textual.
+
+        Whether more may come of it: not of what a guest is sent.
+        """
+        if isinstance(event, events.Key):
             if not self.app_focus:
                 self.app_focus = True
             terminal = typed_into(self.focused)
             if terminal is not None:
                 terminal.take_key(event)
-                return
+                return not terminal.typing
         await super().on_event(event)
+        return True

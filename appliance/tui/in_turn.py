@@ -1,0 +1,70 @@
+"""Keys one after the other: each is looked at when all that the key before it led to has happened.
+
+Over a slow line several keys come in one packet. Textual hands each on at once to what has the focus then,
+and the focus moves a few messages later; so in `/desk`, typed quickly, `d`, `e` and `s` would be actions on
+the row at the cursor instead of letters of a filter.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import TypeAlias
+
+from textual import events
+from textual.app import App
+from textual.message_pump import MessagePump
+
+Input: TypeAlias = events.Key | events.Paste
+ROUNDS = 4
+"""How often the way of a key is gone: it may lead to a message, that to another, and that to a new focus."""
+PATIENCE_S = 1.0
+"""A widget that was removed meanwhile passes nothing on; the next key waits no longer than this."""
+
+
+class Turns:
+    """The keys and pastes that came to an app, and whose turn it is."""
+
+    def __init__(self, app: App[None], deal: Callable[[Input], Awaitable[bool]]) -> None:
+        """`deal` is given each in its turn, and says whether more may come of it than it has done itself."""
+        self._app = app
+        self._deal = deal
+        self._waiting: deque[Input] = deque()
+        self._number = 0
+        self.busy = False
+        """Whether the next key would have to wait."""
+
+    async def add(self, event: Input) -> None:
+        """Deal with a key or a paste, now or in its turn."""
+        self._waiting.append(event)
+        if not self.busy:
+            await self._next()
+
+    async def _next(self) -> None:
+        self.busy = True
+        while self._waiting:
+            if await self._deal(self._waiting.popleft()):
+                self._number += 1
+                self._app.set_timer(PATIENCE_S, partial(self._over, self._number))
+                self._follow(self._number, ROUNDS)
+                return
+        self.busy = False
+
+    def _follow(self, number: int, rounds: int) -> None:
+        """Go behind the key, from what has the focus up to the app, and then again."""
+        if rounds:
+            self._pass(self._app.focused or self._app.screen, number, rounds)
+        else:
+            self._over(number)
+
+    def _pass(self, node: MessagePump, number: int, rounds: int) -> None:
+        """Wait for all that `node` has been sent so far, then for its parent; not for one that is closed."""
+        if node is not self._app and node.call_later(self._pass, node._parent or self._app, number, rounds):
+            return
+        self._app.call_later(self._follow, number, rounds - 1)
+
+    def _over(self, number: int) -> None:
+        if number == self._number:
+            self._number += 1
+            self._app.call_later(self._next)

@@ -1,0 +1,101 @@
+"""Keys that come in one packet, as over a slow line, do what they would do one by one."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from appliance.tui import in_turn
+from appliance.tui.panes.base import TablePane
+from tests.support.console_desk import VM, ConsoleApp, Daemon, daemon, painted, until
+from tests.support.tui import Seat, key_event, seated
+from tests.support.tui_office import Office
+
+
+@pytest.fixture(autouse=True)
+def endless_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No key is dealt with only because another took too long."""
+    monkeypatch.setattr(in_turn, "PATIENCE_S", 3600.0)
+
+
+@pytest.fixture
+async def desk(tmp_path: Path) -> AsyncIterator[Daemon]:
+    async with daemon(tmp_path, VM) as made:
+        yield made
+
+
+async def at_once(seat: Seat, *keys: str) -> None:
+    """Press keys faster than anything can come of them."""
+    for key in keys:
+        seat.strike(key)
+    await seat.settle()
+
+
+def filtered(seat: Seat) -> str:
+    """What the pane is filtered by."""
+    assert isinstance(seat.app.pane, TablePane)
+    return seat.app.pane.filter_bar.text
+
+
+async def test_the_letters_of_a_filter_are_no_actions(office: Office) -> None:
+    async with seated(office) as seat:
+        await seat.go("vms")
+        await at_once(seat, "slash", *"desk", "minus", "2")
+        await seat.until(lambda: seat.rows == ["desk-2"])
+        assert filtered(seat) == "desk-2"
+        assert (seat.log, seat.asks, seat.notices) == ([], False, "")
+
+
+async def test_what_follows_a_filter_goes_to_the_rows(office: Office) -> None:
+    async with seated(office) as seat:
+        await seat.go("vms")
+        await at_once(seat, "slash", *"lab", "enter", "j", "space")
+        assert filtered(seat) == "lab"
+        assert len(seat.marked) == 1
+
+
+async def test_a_pane_is_gone_to_and_moved_in(office: Office) -> None:
+    async with seated(office) as seat:
+        await seat.go("vms")
+        await at_once(seat, "colon", *"users", "enter", "j")
+        await seat.until(lambda: seat.app.pane is not None and seat.app.pane.name_ == "users")
+        assert seat.log == []
+
+
+async def test_a_dialog_that_was_left_keeps_no_key_back(office: Office) -> None:
+    async with seated(office) as seat:
+        await seat.go("vms")
+        await seat.point("desk-0")
+        await seat.press("e")
+        await seat.asked()
+        await at_once(seat, "escape", "j", "j")
+        await seat.answered()
+        assert seat.here == "desk-2"
+
+
+async def test_every_way_of_leaving_ends_a_key_of_its_own(office: Office) -> None:
+    """Whatever is removed while a key is under way, the next is not waited for."""
+    async with seated(office) as seat:
+        await seat.go("vms")
+        for opens in ("question_mark", "e", "v", "ctrl+p", "slash", "colon"):
+            await at_once(seat, opens)
+            await at_once(seat, "escape")
+        await seat.answered()
+        await seat.point("desk-0")
+        await at_once(seat, *"jj")
+        assert seat.here == "desk-2"
+
+
+async def test_a_search_in_a_console_is_not_told_to_the_guest(desk: Daemon) -> None:
+    app, line = ConsoleApp(desk.control), desk.lines[VM]
+    async with app.run_test(size=(80, 24)) as pilot:
+        app.pane.open(VM, "alice-desktop")
+        await until(pilot, lambda: app.terminal.company.you_write)
+        line.print(b"".join(b"%03d\r\n" % number for number in range(300)))
+        await until(pilot, lambda: any(row.startswith("299") for row in painted(app.terminal)))
+        for key in ("l", "s", "ctrl+right_square_bracket", "slash", *"042", "enter"):
+            app.post_message(key_event(key).set_sender(app))
+        await until(pilot, lambda: any(row.startswith("042") for row in painted(app.terminal)))
+        assert line.typed() == b"ls"
