@@ -107,6 +107,9 @@ class Terminal(TypedInto):
     # What the pane does
 
     def on_mount(self) -> None:
+        self.call_after_refresh(self._begin_link)  # laid out by then: history is wrapped at the right width
+
+    def _begin_link(self) -> None:
         self.run_worker(self.link.run(), name=f"console of VM {self.vm_id}", group="console")
 
     def type(self, on: bool) -> None:
@@ -380,13 +383,13 @@ class Terminal(TypedInto):
     def _fit(self) -> None:
         """Give the model the guest's size, if somebody else decides on it, else ours."""
         columns, lines = self.size
-        if not columns or not lines:
-            return
-        self.reading.height = lines
+        if columns and lines:
+            self.reading.height = lines
         if self.company.size is not None and not self.company.you_write:
             lines, columns = self.company.size
-        self.screen_model.resize(lines, columns)
-        self._paint_soon()
+        if columns and lines:
+            self.screen_model.resize(lines, columns)
+            self._paint_soon()
 
     def _skip(self, skipped: Skipped) -> None:
         if not self.is_flooded:
