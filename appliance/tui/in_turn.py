@@ -15,6 +15,7 @@ from typing import TypeAlias
 from textual import events
 from textual.app import App
 from textual.message_pump import MessagePump
+from textual.timer import Timer
 
 Input: TypeAlias = events.Key | events.Paste
 ROUNDS = 4
@@ -32,6 +33,7 @@ class Turns:
         self._deal = deal
         self._waiting: deque[Input] = deque()
         self._number = 0
+        self._patience: Timer | None = None
         self.busy = False
         """Whether the next key would have to wait."""
 
@@ -43,17 +45,17 @@ class Turns:
 
     async def _next(self) -> None:
         self.busy = True
-        while self._waiting:
+        while self._waiting and self._app.is_running:
             if await self._deal(self._waiting.popleft()):
                 self._number += 1
-                self._app.set_timer(PATIENCE_S, partial(self._over, self._number))
+                self._patience = self._app.set_timer(PATIENCE_S, partial(self._over, self._number))
                 self._follow(self._number, ROUNDS)
                 return
         self.busy = False
 
     def _follow(self, number: int, rounds: int) -> None:
         """Go behind the key, from what has the focus up to the app, and then again."""
-        if rounds:
+        if rounds and self._app.is_running:
             self._pass(self._app.focused or self._app.screen, number, rounds)
         else:
             self._over(number)
@@ -67,4 +69,6 @@ class Turns:
     def _over(self, number: int) -> None:
         if number == self._number:
             self._number += 1
+            if self._patience is not None:
+                self._patience.stop()
             self._app.call_later(self._next)
