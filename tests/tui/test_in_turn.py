@@ -51,9 +51,11 @@ async def test_the_letters_of_a_filter_are_no_actions(office: Office) -> None:
 async def test_what_follows_a_filter_goes_to_the_rows(office: Office) -> None:
     async with seated(office) as seat:
         await seat.go("vms")
-        await at_once(seat, "slash", *"lab", "enter", "j", "space")
+        await at_once(seat, "slash", *"lab", "enter", "j", "space", "e")
+        await seat.asked()
         assert filtered(seat) == "lab"
-        assert len(seat.marked) == 1
+        assert (seat.rows, seat.marked) == (["lab-0", "lab-1", "lab-2"], {"lab-1"})
+        await seat.shown("lab-1")
 
 
 async def test_a_pane_is_gone_to_and_moved_in(office: Office) -> None:

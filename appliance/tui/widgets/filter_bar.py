@@ -56,6 +56,8 @@ class FilterBar(Horizontal):
         """Keys shall go to the table again."""
 
     _verdict = ""
+    _pending: str | None = None
+    """A filter that was written and is not tried yet."""
 
     def compose(self) -> ComposeResult:
         """The sign, the words, and what came of them."""
@@ -93,7 +95,12 @@ class FilterBar(Horizontal):
 
     def _settled(self, text: str) -> None:
         if text == self._pending and self.is_mounted:
-            self.post_message(self.Changed(text))
+            self._try()
+
+    def _try(self) -> None:
+        if self._pending is not None:
+            self.post_message(self.Changed(self._pending))
+            self._pending = None
 
     @on(Input.Submitted)
     def _submitted(self, event: Input.Submitted) -> None:
@@ -101,7 +108,8 @@ class FilterBar(Horizontal):
         self.action_leave()
 
     def action_leave(self) -> None:
-        """Go on in the table, with this filter."""
+        """Go on in the table, with this filter: at once, as the next key means the rows that it leaves."""
+        self._try()
         if not self.text:
             self.remove_class("-open")
         self.post_message(self.Left())
@@ -111,5 +119,5 @@ class FilterBar(Horizontal):
         self.query_one(Input).value = ""
         self.remove_class("-open")
         self._pending = ""
-        self.post_message(self.Changed(""))
+        self._try()
         self.post_message(self.Left())
