@@ -19,6 +19,7 @@ from appliance.vma.loop import Loop
 
 PIXMAPS = 101  # far more than the handful of resources by which an idle desktop differs between two clients
 _MAX_SETUP = 1 << 18
+CREATE_PIXMAP, FREE_PIXMAP = 53, 54
 HELLO = struct.pack("<BxHHHHxx", ord("l"), 11, 0, 0, 0)
 
 
@@ -59,6 +60,7 @@ class Ballast:
 
     @property
     def connected(self) -> bool:
+        """Whether there is a line to the X server."""
         return self._socket is not None
 
     def shift(self) -> None:
@@ -66,7 +68,7 @@ class Ballast:
         if self._socket is None:
             self._connect()
         elif self.own is not None:
-            self._change(*self.own)
+            self._change(self._socket, *self.own)
 
     def drop(self) -> None:
         """The session is over."""
@@ -84,13 +86,12 @@ class Ballast:
             sock.close()
             return
         self._socket = sock
-        self._loop.on_read(sock, self._read)
+        self._loop.on_read(sock, lambda: self._read(sock))
 
-    def _read(self) -> None:
-        assert self._socket is not None
+    def _read(self, sock: socket.socket) -> None:
         data = b""
         with contextlib.suppress(OSError):
-            data = self._socket.recv(65536)
+            data = sock.recv(65536)
         if not data:
             self.drop()
         elif self.own is None:
@@ -101,20 +102,18 @@ class Ballast:
                 self.drop()
                 return
             if self.own is not None:
-                self._change(*self.own)
+                self._change(sock, *self.own)
 
-    def _change(self, first: int, root: int) -> None:
-        free, create = 54, 53
+    def _change(self, sock: socket.socket, first: int, root: int) -> None:
         numbers = range(first, first + PIXMAPS)
         if self._held:
-            requests = b"".join(struct.pack("<BxHI", free, 2, number) for number in numbers)
+            requests = b"".join(struct.pack("<BxHI", FREE_PIXMAP, 2, number) for number in numbers)
         else:
             requests = b"".join(
-                struct.pack("<BBHIIHH", create, 1, 4, number, root, 1, 1) for number in numbers
+                struct.pack("<BBHIIHH", CREATE_PIXMAP, 1, 4, number, root, 1, 1) for number in numbers
             )
         try:
-            assert self._socket is not None
-            self._socket.sendall(requests)
+            sock.sendall(requests)
             self._held = not self._held
         except OSError:
             self.drop()

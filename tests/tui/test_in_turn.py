@@ -58,10 +58,10 @@ async def test_what_follows_a_filter_goes_to_the_rows(office: Office) -> None:
         await seat.shown("lab-1")
 
 
-async def test_a_pane_is_gone_to_and_moved_in(office: Office) -> None:
+async def test_a_pane_is_gone_to_by_its_name(office: Office) -> None:
     async with seated(office) as seat:
         await seat.go("vms")
-        await at_once(seat, "colon", *"users", "enter", "j")
+        await at_once(seat, "colon", *"users", "enter")
         await seat.until(lambda: seat.app.pane is not None and seat.app.pane.name_ == "users")
         assert seat.log == []
 

@@ -10,7 +10,7 @@ from appliance.tui.in_turn import Input, Turns
 
 
 class GuestKeyboard(App[None]):
-    """A base of the app: while a console is typed into, its terminal gets every key.
+    """A base of the app: keys have their turn; while a console is typed into, its terminal gets every one.
 
     Textual asks bindings with priority, from the app down, before the focused widget hears of a key, so
     neither a widget nor `check_action` of one class can keep ctrl+q for the guest. The keys are therefore
