@@ -190,6 +190,8 @@ def hide():
     signal.pause()
 threading.Thread(target=hide).start()
 """
+FAR = ["-"] * 1024
+"""So many words that their pointers keep the main thread's frames off the page that HIDDEN takes away."""
 
 
 async def test_an_init_that_hides_its_command_line_is_found(site: Site) -> None:
@@ -200,7 +202,7 @@ async def test_an_init_that_hides_its_command_line_is_found(site: Site) -> None:
         enter = ["unshare", "--pid", "--fork", "--kill-child"]
         words = ["sh", "-c", 'echo $$ >"$1/cgroup.procs"; shift; exec "$@"', "sh", str(group), *enter]
         with subprocess.Popen(
-            [*words, "/usr/bin/python3", "-I", "-c", HIDDEN], stdout=subprocess.PIPE, text=True
+            [*words, "/usr/bin/python3", "-I", "-c", HIDDEN, *FAR], stdout=subprocess.PIPE, text=True
         ) as process:
             assert process.stdout is not None
             assert process.stdout.readline() == "hidden\n"
