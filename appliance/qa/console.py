@@ -21,6 +21,7 @@ import tty
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from appliance.console_output import TIDY
 from appliance.control import Stream, open_stream
 from appliance.control_frames import Frame, FrameKind
 from appliance.errors import AdminError, ApplianceError, DaemonDownError
@@ -32,12 +33,6 @@ LARGEST_SIDE = 1000
 QUIET_S = 1.0
 """How long the console must be quiet, after the end of standard input, to be left."""
 READ_BYTES = 4096
-
-TIDY = (
-    b"\x1b[?1000;1002;1006;2004;1047l\x1b[?1;5l\x1b>\x1b[?7;25h\x1b[4l"  # mouse, screens, keys, wrapping
-    b"\x1b7\x1b[r\x1b8\x0f\x1b(B\x1b)B\x1b[m\x1b[0 q"  # scroll region, character sets, colours, cursor
-)
-"""Undoes every lasting thing that a console's output may do to a terminal. See `console_output`."""
 
 READER_GONE = {errno.EPIPE, errno.EIO}
 """What writing fails with when the reader of a pipe, or the terminal, has gone away."""

@@ -28,6 +28,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from appliance.clock import Timers
+from appliance.console_output import TIDY, HarmlessOutput
 from appliance.control import Stream
 from appliance.control_frames import FrameKind
 from appliance.errors import AdminError, ApplianceError, ConflictError, UsageError
@@ -36,7 +37,6 @@ from appliance.model import VmId
 from appliance.runtime.backend import ConsoleLine
 from appliance.runtime.console_capture import Capture
 from appliance.runtime.console_history import send_history
-from appliance.runtime.console_output import HarmlessOutput
 
 logger = logging.getLogger(__name__)
 
@@ -135,6 +135,7 @@ class Hub:
         self._waiting_for: str | None = "the line is being opened"
         self._logged_reason: str | None = None
         self._heard = False
+        self._is_tidy = capture.end == capture.first
         self._typed = Typed()
         self._typed.room.set()
         self._runs = True
@@ -152,9 +153,18 @@ class Hub:
         finally:
             self._runs = False
             self._throw_away("")
-            self._capture.close()
-            if self._record is not None:
-                self._record.close()
+
+    def close(self) -> None:
+        """Close the files of what was shown."""
+        self._capture.close()
+        if self._record is not None:
+            self._record.close()
+
+    def tidy(self) -> None:
+        """Undo what programs that ended with the guest or the line may have left of screens and modes."""
+        if not self._is_tidy:
+            self._show(TIDY)
+            self._is_tidy = True
 
     def end_views(self, reason: str) -> None:
         """End every view, with a word why."""
@@ -216,7 +226,9 @@ class Hub:
             self._be_patient()
             self._write()
             loop.add_reader(descriptor, self._read, opened, output)
-            return await opened.ended
+            reason = await opened.ended
+            self.tidy()
+            return reason
         finally:
             self._throw_away("not sent: the line has ended")
             self._open = None
@@ -255,6 +267,7 @@ class Hub:
         loop.call_later(max(PAUSE_S, count / FLOOD_BYTES_PER_S, idle_s), go_on)
 
     def _show(self, shown: bytes) -> None:
+        self._is_tidy = False
         self._capture.append(shown)
         if self._record is not None:
             self._record.append(shown)
@@ -445,6 +458,7 @@ class Consoles:
         record = None if self._record_file is None else Capture(self._record_file(vm_id), RECORD_BYTES)
         hub = Hub(vm_id, self._line, Capture(self._capture_file(vm_id)), self._timers, record)
         task = self._tasks.create_task(self._run(vm_id, hub), name=f"console of VM {vm_id}")
+        task.add_done_callback(lambda _: hub.close())
         self._hubs[vm_id] = (hub, task)
 
     def guest_gone(self, vm_id: VmId) -> None:
@@ -452,6 +466,7 @@ class Consoles:
         hub, task = self._hubs.pop(vm_id, (None, None))
         if hub is not None and task is not None:
             task.cancel()
+            hub.tidy()
             hub.end_views("the VM has stopped")
 
     async def view(self, stream: Stream, request: Mapping[str, object]) -> None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from appliance.clock import Timers
+from appliance.console_output import HarmlessOutput
 from appliance.control import Stream
 from appliance.control_frames import MAX_PAYLOAD, FrameKind
 from appliance.runtime.console_capture import Capture
-from appliance.runtime.console_output import HarmlessOutput
 
 FIRST_LINE_BYTES = 4096
 """A history that begins within a line begins with the next one, unless that is further away."""

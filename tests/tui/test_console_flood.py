@@ -19,6 +19,7 @@ from appliance.tui.console.backlog import MOST_BYTES
 from appliance.tui.console.link import Standing
 from appliance.tui.console.screen import SCROLLBACK_BYTES, SCROLLBACK_LINES
 from appliance.tui.console.terminal import Terminal
+from tests.support.console_bench import list_of
 from tests.support.console_desk import VM, ConsoleApp, Daemon, daemon, model_text, painted, until
 
 SIZE = (100, 30)
@@ -216,7 +217,3 @@ async def test_a_hub_forgets_who_has_closed_a_tab(desk: Daemon) -> None:
                 frame = await other.receive()
                 assert frame is not None
                 others = len(list_of(frame.content().get("others"))) if frame.payload[:1] == b"{" else others
-
-
-def list_of(value: object) -> list[object]:
-    return value if isinstance(value, list) else []

@@ -9,18 +9,20 @@ import os
 import signal
 import struct
 import termios
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
 from appliance.clock import SystemClock
+from appliance.console_output import TIDY
 from appliance.control import ControlServer
 from appliance.control_frames import FrameKind, encode
 from appliance.errors import AdminError, ConflictError, DaemonDownError
 from appliance.model import VmId
-from appliance.qa.console import TIDY, run_console
+from appliance.qa.console import run_console
 from appliance.runtime.console import Consoles
+from tests.support.console_bench import eventually
 from tests.support.lines import PtyLine
 
 VM = VmId(7)
@@ -81,12 +83,6 @@ async def consoles(path: Path, line: PtyLine, tmp_path: Path) -> AsyncIterator[C
             await eventually(lambda: line.busy)
             yield consoles
         consoles.guest_gone(VM)
-
-
-async def eventually(true: Callable[[], bool]) -> None:
-    async with asyncio.timeout(5):
-        while not true():
-            await asyncio.sleep(0.005)
 
 
 @contextlib.asynccontextmanager

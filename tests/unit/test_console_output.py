@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from appliance.runtime.console_output import LONGEST_STRING, TOKEN, HarmlessOutput
+from appliance.console_output import LONGEST_STRING, TOKEN, HarmlessOutput
 
 ATTACKS = {
     "primary device attributes": b"\x1b[c",

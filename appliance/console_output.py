@@ -56,6 +56,12 @@ FULL_RESET = "c"
 GENTLE_RESET = "\x1b[!p\x1b[m\x1b[H\x1b[2J"
 """Stands in for a full reset, which would also undo the administrator's own settings."""
 
+TIDY = (
+    b"\x1b[?1000;1002;1006;2004;1047l\x1b[?1;5l\x1b>\x1b[?7;25h\x1b[4l"  # mouse, screens, keys, wrapping
+    b"\x1b7\x1b[r\x1b8\x0f\x1b(B\x1b)B\x1b[m\x1b[0 q"  # scroll region, character sets, colours, cursor
+)
+"""Undoes every lasting thing that what passes may do to a terminal; what is shown stays."""
+
 
 class HarmlessOutput:
     """The filter of one line: keeps its place between chunks."""
