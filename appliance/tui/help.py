@@ -36,6 +36,7 @@ IN_CONSOLES = (
     ("pgup pgdn", "scroll back"),
     ("/  n N", "search, next, previous"),
     ("y", "copy"),
+    ("mouse", "drag copies, the wheel scrolls; with shift if the guest wants it"),
     ("w", "close (detach)"),
     ("escape", "back to the desktops"),
 )

@@ -20,6 +20,7 @@ from appliance.tui.console.backlog import Backlog, Skipped
 from appliance.tui.console.interpreter import Interpreter
 from appliance.tui.console.keys import LEAVE, guest_bytes, pasted
 from appliance.tui.console.link import Company, Link, Standing
+from appliance.tui.console.mouse import CURSOR_KEYS, WHEEL_LINES, Mouse
 from appliance.tui.console.reading import Position, Reading
 from appliance.tui.console.screen import SCROLLBACK_LINES, GuestScreen
 from appliance.tui.console.strips import marked, strip_of
@@ -33,11 +34,9 @@ PAINT_A_FLOOD_EVERY_S = 1 / 6
 IDLE_FOR_EACH_PAINTING = 4
 """A screen that is costly to paint is painted less often, but every PAINT_AT_LEAST_EVERY_S."""
 PAINT_AT_LEAST_EVERY_S = 1.0
-WHEEL_LINES = 3
 NOTICE_S = 6.0
 """How long a notice stays, unless keys go through before."""
 
-CURSOR_KEYS_MODE = 1
 PASTE_MODE = 2004
 
 CURSOR = Style(reverse=True)
@@ -245,7 +244,7 @@ class Terminal(TypedInto):
             self.post_message(self.KeysBack())
             return
         keys = guest_bytes(
-            event.key, event.character, cursor_keys=CURSOR_KEYS_MODE in self.screen_model.private_modes
+            event.key, event.character, cursor_keys=CURSOR_KEYS in self.screen_model.private_modes
         )
         if keys:
             self._send(keys)
@@ -278,31 +277,32 @@ class Terminal(TypedInto):
             self.repaint()
 
     def on_mouse_scroll_up(self, event: events.MouseScrollUp) -> None:
-        event.stop()
-        self.scroll_lines(-WHEEL_LINES)
+        self._turn_wheel(event, -WHEEL_LINES)
 
     def on_mouse_scroll_down(self, event: events.MouseScrollDown) -> None:
-        event.stop()
-        self.scroll_lines(WHEEL_LINES)
+        self._turn_wheel(event, WHEEL_LINES)
 
     def on_mouse_down(self, event: events.MouseDown) -> None:
-        if event.button == 1:
+        if self._told_guest(event):
+            self.capture_mouse()
+        elif event.button == 1:
             self.reading.select(self._position(event), begin=True)
             self.capture_mouse()
             self.repaint()
 
     def on_mouse_move(self, event: events.MouseMove) -> None:
-        if self.app.mouse_captured is self:
+        if not self._told_guest(event) and self._is_selecting:
             self.reading.select(self._position(event), begin=False)
             self.repaint()
 
     def on_mouse_up(self, event: events.MouseUp) -> None:
-        if self.app.mouse_captured is self:
-            self.release_mouse()
+        if not self._told_guest(event) and self._is_selecting:
             if self.reading.head is None:
                 self.reading.select_nothing()
             else:
                 self.post_message(self.Copied(self.reading.text()))
+        if self.app.mouse_captured is self:
+            self.release_mouse()
 
     # How it is painted
 
@@ -376,6 +376,7 @@ class Terminal(TypedInto):
         columns, lines = self.size if self.is_mounted and self.size.area else FIRST_SIZE
         self.screen_model = GuestScreen(columns, lines)
         self.reading = Reading(self.screen_model, height=lines)
+        self._mouse = Mouse(self.screen_model)
         self._interpreter = Interpreter(self.screen_model)
         self._backlog = Backlog(self._ring_bytes)
         self._history_bytes = 0
@@ -411,6 +412,25 @@ class Terminal(TypedInto):
             self.notice = ""
             self.post_message(self.Changed())
         self.link.type(keys)
+
+    def _turn_wheel(self, event: events.MouseEvent, lines: int) -> None:
+        event.stop()
+        if not self._told_guest(event):
+            self.scroll_lines(lines)
+
+    def _told_guest(self, event: events.MouseEvent) -> bool:
+        """Whether an event of the mouse was the guest's: who types has it there, if the guest wants it."""
+        is_there = self.typing and self.company.you_write and self.reading.top is None
+        if not is_there or self._is_selecting or not self._mouse.is_for_guest(event):
+            return False
+        line, column = self._position(event)
+        if told := self._mouse.sent(event, column, line - self.screen_model.top):
+            self._send(told)
+        return True
+
+    @property
+    def _is_selecting(self) -> bool:
+        return self.app.mouse_captured is self and self.reading.anchor is not None
 
     def _position(self, event: events.MouseEvent) -> Position:
         offset = event.get_content_offset_capture(self)
