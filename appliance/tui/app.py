@@ -102,6 +102,7 @@ class QvdTui(GuestKeyboard, ActingApp):
         self.remembered = remembered
         self._pauses = timers
         self._at = VmsPane.name_
+        self._has_looked = False
         self._trouble: str | None = None
         self._counts_differ = False
         self._told_at = 0.0
@@ -166,6 +167,14 @@ class QvdTui(GuestKeyboard, ActingApp):
         return pane if pane is not None and pane.is_attached else None
 
     @property
+    def is_preparing(self) -> bool:
+        """Whether the dialog of an action, or the rows that keys would go to, are still to come."""
+        if len(self.screen_stack) > 1:
+            return False
+        is_awaited = self.pane is not None and self.pane.awaits_rows
+        return self._prepared is not None or is_awaited or not self._has_looked
+
+    @property
     def consoles(self) -> ConsolesPane:
         """The consoles."""
         return self.query_one(ConsolesPane)
@@ -176,12 +185,14 @@ class QvdTui(GuestKeyboard, ActingApp):
             try:
                 delta = await self.site.read(LiveReader.look)
             except ApplianceError as exc:
+                self._has_looked = True
                 self._in_trouble(str(exc))
                 await self._pauses.sleep(TROUBLE_S)
                 continue
             self._in_trouble(None)
             if delta is not None:
                 self.take(delta)
+            self._has_looked = True
             now = self._pauses.monotonic()
             if self._counts_differ and now >= self._told_at + TELL_S:
                 self._told_at = now

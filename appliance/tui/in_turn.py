@@ -20,17 +20,25 @@ from textual.timer import Timer
 Input: TypeAlias = events.Key | events.Paste
 ROUNDS = 4
 """How often the way of a key is gone: it may lead to a message, that to another, and that to a new focus."""
+LOOK_AGAIN_S = 0.02
+"""How soon is asked again whether what a key has begun is prepared."""
 PATIENCE_S = 1.0
-"""A widget that was removed meanwhile passes nothing on; the next key waits no longer than this."""
+"""The next key waits no longer than this: a widget that was removed meanwhile passes nothing on."""
 
 
 class Turns:
     """The keys and pastes that came to an app, and whose turn it is."""
 
-    def __init__(self, app: App[None], deal: Callable[[Input], Awaitable[bool]]) -> None:
-        """`deal` is given each in its turn, and says whether more may come of it than it has done itself."""
+    def __init__(
+        self, app: App[None], deal: Callable[[Input], Awaitable[bool]], is_preparing: Callable[[], bool]
+    ) -> None:
+        """`deal` is given each in its turn, and says whether more may come of it than it has done itself.
+
+        `is_preparing` says whether something else is read first: a dialog, or the rows of a pane.
+        """
         self._app = app
         self._deal = deal
+        self._is_preparing = is_preparing
         self._waiting: deque[Input] = deque()
         self._number = 0
         self._patience: Timer | None = None
@@ -40,23 +48,36 @@ class Turns:
     async def add(self, event: Input) -> None:
         """Deal with a key or a paste, now or in its turn."""
         self._waiting.append(event)
-        if not self.busy:
+        if self.busy:
+            return
+        if self._is_preparing():
+            self._wait()
+        else:
             await self._next()
 
     async def _next(self) -> None:
         self.busy = True
         while self._waiting and self._app.is_running:
             if await self._deal(self._waiting.popleft()):
-                self._number += 1
-                self._patience = self._app.set_timer(PATIENCE_S, partial(self._over, self._number))
-                self._follow(self._number, ROUNDS)
+                self._wait()
                 return
         self.busy = False
 
+    def _wait(self) -> None:
+        """Let the next key wait for what the one before it led to."""
+        self.busy = True
+        self._number += 1
+        self._patience = self._app.set_timer(PATIENCE_S, partial(self._over, self._number))
+        self._follow(self._number, ROUNDS)
+
     def _follow(self, number: int, rounds: int) -> None:
         """Go behind the key, from what has the focus up to the app, and then again."""
+        if number != self._number:
+            return
         if rounds and self._app.is_running:
             self._pass(self._app.focused or self._app.screen, number, rounds)
+        elif self._app.is_running and self._is_preparing():
+            self._app.set_timer(LOOK_AGAIN_S, partial(self._follow, number, ROUNDS))
         else:
             self._over(number)
 

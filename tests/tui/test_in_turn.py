@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
+from textual.widgets import Input
 
 from appliance.tui import in_turn
+from appliance.tui.dialogs.form import VerbForm
 from appliance.tui.panes.base import TablePane
+from appliance.tui.panes.users import UsersPane
+from appliance.tui.site import Site
 from tests.support.console_desk import VM, ConsoleApp, Daemon, daemon, painted, until
 from tests.support.tui import Seat, key_event, seated
 from tests.support.tui_office import Office
+
+T = TypeVar("T")
 
 
 @pytest.fixture(autouse=True)
@@ -64,6 +72,52 @@ async def test_a_pane_is_gone_to_by_its_name(office: Office) -> None:
         await at_once(seat, "colon", *"users", "enter")
         await seat.until(lambda: seat.app.pane is not None and seat.app.pane.name_ == "users")
         assert seat.log == []
+
+
+async def test_what_is_typed_after_an_action_goes_to_its_form(office: Office) -> None:
+    """A form is made from what is read first."""
+    async with seated(office, "users") as seat:
+        await at_once(seat, "a", *"zoe")
+        form = seat.app.screen
+        assert isinstance(form, VerbForm)
+        assert [field.text for field in form.fields][:2] == ["zoe", ""]
+
+
+async def test_what_is_typed_after_an_action_answers_its_question(office: Office) -> None:
+    async with seated(office) as seat:
+        await seat.point("desk-0")
+        await at_once(seat, "D", *"desk", "minus", "0")
+        assert seat.asks
+        assert seat.app.screen.query_one(Input).value == "desk-0"
+        assert seat.log == []
+
+
+def slowly(look: Callable[..., Awaitable[T]]) -> Callable[..., Awaitable[T]]:
+    """The same, and later than keys come."""
+
+    async def waiting(*of: object) -> T:
+        await asyncio.sleep(0.5)
+        return await look(*of)
+
+    return waiting
+
+
+async def test_a_pane_has_its_rows_before_the_cursor_moves(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(UsersPane, "fetch", slowly(UsersPane.fetch))
+    async with seated(office) as seat:
+        await at_once(seat, "3", "j")
+        assert seat.here == seat.rows[1]
+
+
+async def test_keys_that_come_before_the_first_rows_wait_for_them(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Site, "read", slowly(Site.read))
+    async with seated(office, pane=None) as seat:
+        await at_once(seat, "j", "space")
+        assert seat.marked == {seat.rows[1]}
 
 
 async def test_a_dialog_that_was_left_keeps_no_key_back(office: Office) -> None:

@@ -19,8 +19,13 @@ class GuestKeyboard(App[None]):
 
     def __init__(self) -> None:
         super().__init__()
-        self.turns = Turns(self, self._deal_with)
+        self.turns = Turns(self, self._deal_with, lambda: self.is_preparing)
         """The keys that have come."""
+
+    @property
+    def is_preparing(self) -> bool:
+        """Whether what the last key began is still to come, so that the next one has to wait."""
+        return False
 
     async def on_event(self, event: events.Event) -> None:
         """Let keys and pastes wait for their turn; leave anything else to Textual."""

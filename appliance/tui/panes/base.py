@@ -57,6 +57,11 @@ class Pane(Vertical):
         """Whether somebody can see it."""
         return bool(self.display) and self.is_mounted
 
+    @property
+    def awaits_rows(self) -> bool:
+        """Whether its first rows are still to come."""
+        return False
+
     def take(self, delta: Delta) -> None:
         """Something was committed; called while the pane is shown, and when it comes to be shown."""
 

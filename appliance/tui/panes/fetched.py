@@ -28,6 +28,7 @@ class FetchedPane(TablePane[R], Generic[R]):
         super().__init__(site)
         self._wanted = False
         self._busy = False
+        self._has_tried = False
         self._known: Mapping[Key, R] = {}
         """The rows as they were read last: not all need be in the table yet."""
 
@@ -37,6 +38,11 @@ class FetchedPane(TablePane[R], Generic[R]):
 
         :raises ApplianceError: they cannot be read
         """
+
+    @property
+    def awaits_rows(self) -> bool:
+        """Whether its first rows are still to come."""
+        return self._busy and not self._has_tried
 
     def take(self, delta: Delta) -> None:
         """Read the rows anew if what changed concerns them."""
@@ -62,6 +68,7 @@ class FetchedPane(TablePane[R], Generic[R]):
                     if not self.app.is_running:
                         return
                     self._tell(str(exc))
+                    self._has_tried = True
                     if self.is_shown:
                         self._wanted = True
                         await clock.sleep(TROUBLE_S)
@@ -70,6 +77,7 @@ class FetchedPane(TablePane[R], Generic[R]):
                     return
                 self._tell(type(self).empty)
                 self._show(rows)
+                self._has_tried = True
                 await clock.sleep(max(LEAST_PAUSE_S, SHARE * (clock.monotonic() - begun)))
         finally:
             self._busy = False
