@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import resource
 import socket
@@ -152,6 +153,7 @@ async def test_a_lack_of_descriptors_passes(
 @contextmanager
 def lack_of_descriptors() -> Iterator[None]:
     """This process can open no file any more."""
+    gc.collect()  # what earlier tests dropped is closed now, and not while files lack
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     highest = max(int(each.name) for each in Path("/proc/self/fd").iterdir())
     resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 1, before[1]))

@@ -46,16 +46,11 @@ def files(guest: Path) -> GuestFiles:
     return GuestFiles(guest / "root", guest / "home")
 
 
-def descriptors() -> int:
-    """How many files this process holds open."""
-    return sum(1 for _ in Path("/proc/self/fd").iterdir())
-
-
 @pytest.fixture(autouse=True)
-def _nothing_stays_open() -> Iterator[None]:
-    before = descriptors()
+def _nothing_stays_open(tmp_path: Path) -> Iterator[None]:
     yield
-    assert descriptors() == before
+    opened = [link.readlink() for link in Path("/proc/self/fd").iterdir() if link.exists()]
+    assert [file for file in opened if file.is_relative_to(tmp_path)] == []
 
 
 def read(files: GuestFiles, path: str) -> str:
