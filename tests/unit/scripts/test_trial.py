@@ -30,7 +30,7 @@ def test_tools(line: str) -> None:
         "vim /d/run/lxc/qvd-1-1/config",
         "tail -f /d/lxc-start.log",
         "grep -r qvd-appliance /d/",
-        "/usr/bin/python3 -m pytest tests/host/test_lxc.py --basetemp /d/",
+        "/usr/bin/python3 -m pytest tests/host/lxc/test_limits.py --basetemp /d/",
         "bash -c qvd-client -h 127.0.0.1 --ca /d/server.pem",
         "",
     ],

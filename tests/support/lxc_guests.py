@@ -1,0 +1,37 @@
+"""What tests look at of running containers."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+
+from appliance.model import VmId
+from appliance.runtime import lxc_process
+from appliance.runtime.backend import Departure
+from tests.support.contract import ONE, Rig
+from tests.support.lxc_rig import Site
+
+LONGEST_S = 20.0
+
+
+async def departed(rig: Rig) -> VmId:
+    async with asyncio.timeout(LONGEST_S):
+        departure: Departure = await anext(aiter(rig.backend.departures()))
+        return departure.vm_id
+
+
+def processes(site: Site) -> lxc_process.Found:
+    return lxc_process.find_all(site.installation)[ONE]
+
+
+def is_reached(address: str) -> bool:
+    """Whether a machine answers at all: no service listens, so it refuses."""
+    with socket.socket() as probe:
+        probe.settimeout(2)
+        try:
+            probe.connect((address, 9))
+        except ConnectionRefusedError:
+            return True
+        except OSError:
+            return False
+    return True
