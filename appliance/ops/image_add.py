@@ -82,7 +82,6 @@ async def add(
     timers = timers or SystemClock()
     await sweep_unfinished(store, paths)
     origin, head = await asyncio.to_thread(_check_source, source, name, osf, paths, settings[IMPORT_MAX_SIZE])
-    silent: NoLogin | None = None
     with ExitStack() as held:
         async with store.write() as tx:
             if version is not None:
@@ -107,13 +106,10 @@ async def add(
                     copied = await _take_in_unpacking(
                         paths, settings, di_id, intake, name, head, previous, report
                     )
-                    silent = await _look_for_login(paths.basefs(di_id))
                 else:
-                    copied = await _take_in(intake, None, lambda share: report("copying", share))
-                    async with store.write() as tx:
-                        await tx.operations.progress(operation, COPIED)
-                    if osf.backend is BackendKind.KVM:
-                        await _inspect(paths.image_part(di_id), name, settings[IMPORT_MAX_SIZE], report)
+                    copied = await _take_in_whole(store, operation, intake, report)
+                if osf.backend is BackendKind.KVM:
+                    await _inspect(paths.image_part(di_id), name, settings[IMPORT_MAX_SIZE], report)
                 await in_thread(put_in_place, paths.image_part(di_id), paths.image(di_id, name))
             async with store.write() as tx:
                 await register(tx, osf, di_id, name, copied, version=version, notes=notes, by=by)
@@ -123,11 +119,11 @@ async def add(
         except BaseException as exc:
             await to_the_end(undo(store, paths, di_id, operation, exc))
             raise
-    if silent is not None:
-        note(
-            "Warning: the image has no login on tty1, so the consoles of its desktops stay silent: "
-            f"{silent.reason} ({silent.remedy})"
-        )
+        if osf.backend is BackendKind.LXC and (silent := await _look_for_login(paths.basefs(di_id))):
+            note(
+                "Warning: the image has no login on tty1, so the consoles of its desktops stay silent: "
+                f"{silent.reason} ({silent.remedy})"
+            )
     return di, limited
 
 
@@ -180,6 +176,14 @@ async def _take_in(intake: Intake, sink: int | None, progress: Callable[[float],
     finally:
         intake.stop()
         await to_the_end(asyncio.wait([work]))
+
+
+async def _take_in_whole(store: Store, operation: int, intake: Intake, report: Report) -> Copied:
+    """Take a disk in as it is."""
+    copied = await _take_in(intake, None, lambda share: report("copying", share))
+    async with store.write() as tx:
+        await tx.operations.progress(operation, COPIED)
+    return copied
 
 
 async def _take_in_unpacking(
