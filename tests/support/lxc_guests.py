@@ -35,3 +35,14 @@ def is_reached(address: str) -> bool:
         except OSError:
             return False
     return True
+
+
+async def make_root(rig: Rig, init: str) -> None:
+    """The root of VM 1, with a script as its init, and its home."""
+    mark = rig.guest().mark
+    root = await rig.disks.clone_root(mark, keep=False)
+    await rig.disks.ensure_home(mark, size_mib=None)
+    path = root / "sbin" / "init"
+    path.unlink()
+    path.write_text(init)
+    path.chmod(0o755)

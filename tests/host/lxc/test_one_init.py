@@ -14,7 +14,7 @@ from appliance.model import VmId
 from appliance.runtime import lxc_process
 from appliance.runtime.lxc import Lxc
 from tests.support.contract import ONE
-from tests.support.lxc_guests import LONGEST_S, departed, is_reached, processes
+from tests.support.lxc_guests import LONGEST_S, departed, is_reached, make_root, processes
 from tests.support.lxc_rig import Site
 from tests.support.typist import typist
 
@@ -68,11 +68,7 @@ async def test_an_init_that_outlives_its_monitor_is_found_and_blocks_the_root(si
     await site.connect()
     rig = site.rig()
     guest = rig.guest()
-    root = await rig.disks.clone_root(guest.mark, keep=False)
-    await rig.disks.ensure_home(guest.mark, size_mib=None)
-    (root / "sbin" / "init").unlink()
-    (root / "sbin" / "init").write_text("#!/bin/sh\nexec su user -c 'sleep 1000'\n")
-    (root / "sbin" / "init").chmod(0o755)
+    await make_root(rig, "#!/bin/sh\nexec su user -c 'sleep 1000'\n")
     await rig.backend.define(guest)
     await rig.backend.launch(ONE)
     assert isinstance(rig.backend, Lxc)

@@ -11,7 +11,7 @@ import pytest
 from appliance.runtime import lxc_config, lxc_process
 from appliance.runtime.cgroups import Cgroups
 from tests.support.contract import ONE, Rig
-from tests.support.lxc_guests import LONGEST_S, departed, is_reached, processes
+from tests.support.lxc_guests import LONGEST_S, departed, is_reached, make_root, processes
 from tests.support.lxc_rig import Site
 from tests.support.typist import typist
 
@@ -48,11 +48,7 @@ async def test_a_guest_that_does_nothing_else_is_ended(site: Site) -> None:
     await site.connect()
     rig = site.rig()
     guest = rig.guest()
-    root = await rig.disks.clone_root(guest.mark, keep=False)
-    await rig.disks.ensure_home(guest.mark, size_mib=None)
-    (root / "sbin" / "init").unlink()
-    (root / "sbin" / "init").write_text(REBOOTS)
-    (root / "sbin" / "init").chmod(0o755)
+    await make_root(rig, REBOOTS)
     await rig.fences.fence(guest)
     await rig.backend.define(guest)
     await rig.backend.launch(ONE)

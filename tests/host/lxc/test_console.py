@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -18,23 +18,8 @@ from appliance.qa.console import run_console
 from appliance.runtime.console import HISTORY_BYTES, Consoles
 from tests.support.contract import ONE, Rig
 from tests.support.lxc_rig import Site
-from tests.support.traces import traces
 
 pytestmark = pytest.mark.host
-
-
-@pytest.fixture(autouse=True)
-def nothing_is_left(site: Site) -> Iterator[None]:
-    """Kill what a test left running, and see that nothing of it stays on the host."""
-
-    async def clear() -> None:
-        rig = site.rig()
-        for vm_id in await rig.backend.survey():
-            await rig.remove(vm_id)
-
-    yield
-    asyncio.run(clear())
-    assert traces(site.installation) == []
 
 
 class Desk:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
 
 import pytest
@@ -16,27 +16,12 @@ from appliance.runtime import host_usage
 from appliance.runtime.samples import Samples
 from tests.support.contract import ONE, TWO, Rig
 from tests.support.lxc_rig import Site
-from tests.support.traces import traces
 from tests.support.typist import typist
 
 pytestmark = pytest.mark.host
 
 BURN = "while :; do :; done &"
 MIB = 1 << 20
-
-
-@pytest.fixture(autouse=True)
-def nothing_is_left(site: Site) -> Iterator[None]:
-    """Kill what a test left running, and see that nothing of it stays on the host."""
-
-    async def clear() -> None:
-        rig = site.rig()
-        for vm_id in await rig.backend.survey():
-            await rig.remove(vm_id)
-
-    yield
-    asyncio.run(clear())
-    assert traces(site.installation) == []
 
 
 @asynccontextmanager
