@@ -18,6 +18,7 @@ from appliance.errors import AdminError, ConflictError, UsageError, few
 from appliance.filters import Filter
 from appliance.harmless import printable_lines
 from appliance.model import Secret
+from appliance.qa import rehearsal
 from appliance.qa.grammar import FOR_PROGRAMS, Invocation
 from appliance.qa.output import Column, Json, as_json, table
 from appliance.qa.progress import Passed, Progress, Steps, Told
@@ -105,7 +106,6 @@ class Context:
         """The open database; wakes the daemon afterwards if `ring` was called."""
         from appliance.clock import SystemClock
         from appliance.ops import bell, settings
-        from appliance.qa import rehearsal
         from appliance.storage.store import Store
 
         store = await Store.open(self.file_settings[config.DATABASE_URL], SystemClock())
@@ -119,9 +119,17 @@ class Context:
             store.rehearsal = []
             yield store
             if not self.previewed:
-                await rehearsal.tell(self, store, store.rehearsal)
+                self._tell_rehearsed(await rehearsal.effects(store, store.rehearsal))
         finally:
             await store.close()
+
+    def _tell_rehearsed(self, effects: Sequence[rehearsal.Effect]) -> None:
+        """List what would have been changed, in the form asked for."""
+        if effects:
+            self.show(rehearsal.COLUMNS, effects, rehearsal.plain)
+        elif self.for_programs:
+            self.data([])
+        self.note("Nothing was changed (--dry-run).")
 
     @cached_property
     def by(self) -> str:

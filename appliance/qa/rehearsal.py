@@ -15,7 +15,6 @@ from appliance.model import LogEntry
 from appliance.qa.output import Column, Json
 
 if TYPE_CHECKING:
-    from appliance.qa.context import Context
     from appliance.storage.store import Store, Tx
 
 
@@ -50,19 +49,15 @@ def plain(effect: Effect) -> Mapping[str, Json]:
     }
 
 
-async def tell(context: Context, store: Store, entries: Sequence[LogEntry]) -> None:
-    """List what would have been changed, in the form asked for."""
+async def effects(store: Store, entries: Sequence[LogEntry]) -> list[Effect]:
+    """What would have been changed, by what would have been logged."""
     async with store.read() as tx:
         known = await _known(tx, entries)
-    effects = []
+    found = []
     for entry in entries:
         name, user = known.get(entry.object, (None, None))
-        effects.append(Effect(entry=entry, name=name, user=user))
-    if effects:
-        context.show(COLUMNS, effects, plain)
-    elif context.for_programs:
-        context.data([])
-    context.note("Nothing was changed (--dry-run).")
+        found.append(Effect(entry=entry, name=name, user=user))
+    return found
 
 
 async def _known(tx: Tx, entries: Sequence[LogEntry]) -> dict[str, tuple[str | None, str | None]]:
