@@ -431,7 +431,7 @@ SERIAL_CAPTURE = declare(
     "vm.serial.capture",
     boolean,
     "0",
-    "Whether path.serial.captures keeps 64 MiB of each console, while its VM or the home is there.",
+    "Whether what consoles show is kept in path.serial.captures, 64 MiB of each VM.",
 )
 VM_STARTING_MAX = declare("hkd.vm.starting.max", count, "6", "How many VMs may boot at once.")
 VM_HEAVY_MAX = declare("internal.hkd.max_heavy", count, "10", "How many VMs may be stopped at once.")

@@ -40,8 +40,6 @@ class Found:
     missing: Collection[int] = ()
     """Rows of `kept` of whose thing there is nothing."""
     consoles: Collection[VmId] = ()
-    records: Collection[VmId] = ()
-    """Of consoles, where `vm.serial.capture` wants them."""
     images: Collection[DiId] = ()
     half: Collection[Path] = ()
     """Volumes that are made in a moment, and have been there for long."""
@@ -55,8 +53,6 @@ class Plan:
     """VMs at rest of whose runs something is left, and what."""
     consoles: tuple[VmId, ...]
     """Files of the consoles of deleted VMs."""
-    records: tuple[VmId, ...]
-    """Records of consoles of which neither VM nor home is left."""
     homes: tuple[Mark, ...]
     """Homes without a VM and without a row of `kept`."""
     kept: Mapping[Path, Mark]
@@ -72,8 +68,8 @@ class Plan:
     @property
     def is_empty(self) -> bool:
         """Whether nothing is left behind."""
-        things = (self.homes, self.kept, self.gone, self.images, self.half)
-        return not any((self.tidy, self.consoles, self.records, *things))
+        left = (self.tidy, self.consoles, self.homes, self.kept, self.gone, self.images, self.half)
+        return not any(left)
 
 
 def plan(
@@ -107,7 +103,6 @@ def plan(
             homes.append(mark)
         elif rows.vms.get(vm_id, mark.vm_uuid) != mark.vm_uuid:
             strangers.append(f"{home} belonged to another VM of this number")
-    of_vms = rows.vms.keys() | set(busy)
     unknown = set(found.images) - set(rows.dis)
     strangers += [
         f"the image of number {di_id} was never given this number by this database"
@@ -115,8 +110,7 @@ def plan(
     ]
     return Plan(
         tidy={vm_id: tuple(left) for vm_id, left in tidy.items()},
-        consoles=tuple(sorted(set(found.consoles) - of_vms)),
-        records=tuple(sorted(set(found.records) - of_vms - kept_homes - found.homes.keys())),
+        consoles=tuple(sorted(set(found.consoles) - rows.vms.keys() - set(busy))),
         homes=tuple(homes),
         kept={
             path: mark

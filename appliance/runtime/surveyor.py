@@ -7,7 +7,7 @@ under the image's lock. What cannot be removed becomes an alarm, once, until it 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
@@ -218,20 +218,14 @@ class Surveyor:
         if left.tidy:
             await self._tell_what_stayed(paths, left)
         for vm_id in left.consoles:
-            self._forget_console(vm_id, paths.consoles.glob(f"{vm_id}.*"))
-        for vm_id in left.records:
-            record = paths.console_record(vm_id)
-            self._forget_console(vm_id, (record, *record.parent.glob(f"{record.name}.[0-9]")))
+            with self._trying(f"console files of VM {vm_id}"):
+                for file in paths.consoles.glob(f"{vm_id}.*"):
+                    file.unlink(missing_ok=True)
+                logger.info("console files of a deleted VM removed", extra=facts(vm=vm_id))
         for path in left.half:
             with self._trying(str(path)):
                 await in_thread(volumes.delete, path)
                 logger.warning("half made, removed", extra=facts(path=path))
-
-    def _forget_console(self, vm_id: VmId, files: Iterable[Path]) -> None:
-        with self._trying(f"console files of VM {vm_id}"):
-            for file in files:
-                file.unlink(missing_ok=True)
-            logger.info("console files of a deleted VM removed", extra=facts(vm=vm_id))
 
     async def _tell_what_stayed(self, paths: Paths, left: Plan) -> None:
         found = await in_thread(traces.look, self._places(paths))

@@ -26,7 +26,6 @@ NET = Path("/sys/class/net")
 VOLUME = re.compile(r"([1-9][0-9]*)-fs")
 LOCK = re.compile(r"([1-9][0-9]*)\.lock")
 CONSOLE = re.compile(r"([1-9][0-9]*)\..+")
-RECORD = re.compile(r"([1-9][0-9]*)\.log(?:\.[0-9])?")
 ARCHIVE = re.compile(r"([1-9][0-9]*)-.+|\.([1-9][0-9]*)\.(?:part|adding)")
 BASE = re.compile(r"([1-9][0-9]*)|\.\.?([1-9][0-9]*)\.unpacking.*")
 HALF = re.compile(r"\.[1-9][0-9]*-fs\.[0-9a-f]+")
@@ -66,7 +65,6 @@ def look(places: Places, *, half_before: Iterable[Path] = ()) -> Found:
         homes=dict((*_marked(paths.all_homefs, VOLUME), *_marked(paths.homes, HOME))),
         kept={path: _mark(path) for path in kept_things(paths)},
         consoles=sorted({VmId(number) for number in _numbers(paths.consoles, CONSOLE)}),
-        records=sorted({VmId(number) for number in _numbers(paths.captures, RECORD)}),
         images=sorted(
             {DiId(n) for n in (*_numbers(paths.images, ARCHIVE), *_numbers(paths.all_basefs, BASE))}
         ),

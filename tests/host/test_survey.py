@@ -247,34 +247,6 @@ async def test_homes_are_kept_and_kept_things_end_in_time(site: Site, tmp_path: 
         assert await at.kept() == []
 
 
-async def test_what_consoles_showed_goes_with_the_last_of_its_vm(site: Site, tmp_path: Path) -> None:
-    async with ground(site, tmp_path) as at:
-        home = at.volume(at.paths.homefs(NOBODY), at.mark(NOBODY, "uuid-9"))
-        capture, record, theirs = (
-            at.paths.console_capture(NOBODY),
-            at.paths.console_record(NOBODY),
-            at.paths.console_record(ONE),
-        )
-        notes = record.with_name(f"{NOBODY}.log.of-mine")
-        older = record.with_name(f"{record.name}.4")
-        for file in (capture, record, older, theirs, notes):
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.touch()
-        await at.surveyor.survey()
-        assert not capture.exists()
-        assert record.exists(), "the home may be asked for, and what was done in it"
-        async with at.store.write() as tx:
-            await tx.kept.end_now([row.id for row in await tx.kept.find()])
-        await at.surveyor.purge()
-        assert not home.exists()
-        await at.surveyor.survey()
-        assert not record.exists()
-        assert not older.exists()
-        assert theirs.exists()
-        assert notes.exists()
-        assert (await at.surveyor.survey()).is_empty
-
-
 async def test_a_clock_that_is_ahead_for_a_while_removes_nothing(site: Site, tmp_path: Path) -> None:
     """A host whose clock has no battery may believe for a moment that years have passed."""
     async with ground(site, tmp_path) as at:

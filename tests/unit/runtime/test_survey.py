@@ -96,15 +96,6 @@ def test_consoles_of_deleted_vms_and_images_without_rows_go() -> None:
     assert left.strangers == ()
 
 
-def test_a_record_of_a_console_goes_with_the_last_of_its_vm() -> None:
-    found = Found(records=(ONE, GONE))
-    assert planned(found).records == (GONE,)
-    assert planned(found, busy=(GONE,)).is_empty
-    assert planned(replace(found, homes={GONE: mark(GONE)})).records == ()
-    known = replace(ROWS, kept=[kept("/h/9-fs", GONE, KeptKind.HOME)])
-    assert planned(found, known).is_empty
-
-
 def test_an_image_of_which_this_database_never_heard_is_left_alone() -> None:
     """So after another database was begun, or an older one restored: nobody of ours has left it behind."""
     left = planned(Found(images=(DiId(1), DiId(7))))
