@@ -61,6 +61,19 @@ TIDY = (
     b"\x1b7\x1b[r\x1b8\x0f\x1b(B\x1b)B\x1b[m\x1b[0 q"  # scroll region, character sets, colours, cursor
 )
 """Undoes every lasting thing that what passes may do to a terminal; what is shown stays."""
+ON_THE_NEXT_LINE = b"\x1b[9999;1H\r\n"
+OTHER_SCREEN = re.compile(rb"\x1b\[\?(?:[0-9]+;)*(?:47|1047|1049)(?:;[0-9]+)*([hl])")
+
+
+def tidying(shown: bytes) -> bytes:
+    """What undoes all that programs that are gone have done to a terminal by what was shown.
+
+    Nothing if it is undone already. What comes after the other screen is shown below all of the first.
+    """
+    if not shown or shown.endswith((TIDY, TIDY + ON_THE_NEXT_LINE)):
+        return b""
+    switches = [match[1] for match in OTHER_SCREEN.finditer(shown)]
+    return TIDY + ON_THE_NEXT_LINE if switches[-1:] == [b"h"] else TIDY
 
 
 class HarmlessOutput:

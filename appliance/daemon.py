@@ -367,7 +367,9 @@ def who_runs(supervisor: Supervisor) -> Iterator[VmId]:
 
 def tell(consoles: Consoles, machine: VmMachine) -> None:
     """Let the consoles follow a guest for as long as it may run."""
-    if machine.phase in GUEST_RUNS:
+    if machine.phase is Phase.LAUNCHING:
+        consoles.guest_begins(machine.vm_id)
+    elif machine.phase in GUEST_RUNS:
         consoles.guest_runs(machine.vm_id)
     else:
         consoles.guest_gone(machine.vm_id)

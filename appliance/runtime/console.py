@@ -28,14 +28,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from appliance.clock import Timers
-from appliance.console_output import TIDY, HarmlessOutput
+from appliance.console_output import HarmlessOutput, tidying
 from appliance.control import Stream
 from appliance.control_frames import FrameKind
 from appliance.errors import AdminError, ApplianceError, ConflictError, UsageError
 from appliance.log import facts
 from appliance.model import VmId
 from appliance.runtime.backend import ConsoleLine
-from appliance.runtime.console_capture import Capture
+from appliance.runtime.console_capture import CAPTURE_BYTES, Capture
 from appliance.runtime.console_history import send_history
 
 logger = logging.getLogger(__name__)
@@ -135,7 +135,6 @@ class Hub:
         self._waiting_for: str | None = "the line is being opened"
         self._logged_reason: str | None = None
         self._heard = False
-        self._is_tidy = capture.end == capture.first
         self._typed = Typed()
         self._typed.room.set()
         self._runs = True
@@ -162,9 +161,14 @@ class Hub:
 
     def tidy(self) -> None:
         """Undo what programs that ended with the guest or the line may have left of screens and modes."""
-        if not self._is_tidy:
-            self._show(TIDY)
-            self._is_tidy = True
+        if undoing := tidying(self._capture.tail(CAPTURE_BYTES)):
+            self._show(undoing)
+
+    def let_go(self) -> None:
+        """Read nothing more."""
+        if self._open is not None:
+            asyncio.get_running_loop().remove_reader(self._open.descriptor)
+            self._open = None
 
     def end_views(self, reason: str) -> None:
         """End every view, with a word why."""
@@ -267,7 +271,6 @@ class Hub:
         loop.call_later(max(PAUSE_S, count / FLOOD_BYTES_PER_S, idle_s), go_on)
 
     def _show(self, shown: bytes) -> None:
-        self._is_tidy = False
         self._capture.append(shown)
         if self._record is not None:
             self._record.append(shown)
@@ -450,6 +453,13 @@ class Consoles:
         self._tasks = tasks
         self._timers = timers
         self._hubs: dict[VmId, tuple[Hub, asyncio.Task[None]]] = {}
+        self._begun: set[VmId] = set()
+        """Guests that are launched anew, and did not say anything yet."""
+
+    def guest_begins(self, vm_id: VmId) -> None:
+        """The VM is launched: what the guest before it has done to its screen is past, whoever saw it end."""
+        self.guest_gone(vm_id)
+        self._begun.add(vm_id)
 
     def guest_runs(self, vm_id: VmId) -> None:
         """Hold the guest's line from now on; again for a guest that is known changes nothing."""
@@ -460,12 +470,17 @@ class Consoles:
         task = self._tasks.create_task(self._run(vm_id, hub), name=f"console of VM {vm_id}")
         task.add_done_callback(lambda _: hub.close())
         self._hubs[vm_id] = (hub, task)
+        if vm_id in self._begun:
+            self._begun.remove(vm_id)
+            hub.tidy()
 
     def guest_gone(self, vm_id: VmId) -> None:
         """Let go of the guest's line and end its views; what it showed stays captured."""
+        self._begun.discard(vm_id)
         hub, task = self._hubs.pop(vm_id, (None, None))
         if hub is not None and task is not None:
             task.cancel()
+            hub.let_go()
             hub.tidy()
             hub.end_views("the VM has stopped")
 

@@ -169,7 +169,7 @@ class QvdTui(GuestKeyboard, ActingApp):
     @property
     def is_preparing(self) -> bool:
         """Whether the dialog of an action, or the rows that keys would go to, are still to come."""
-        if len(self.screen_stack) > 1:
+        if len(self.screen_stack) > 1 or self._typing:
             return False
         is_awaited = self.pane is not None and self.pane.awaits_rows
         return self._prepared is not None or is_awaited or not self._has_looked

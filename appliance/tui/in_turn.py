@@ -42,6 +42,8 @@ class Turns:
         self._waiting: deque[Input] = deque()
         self._number = 0
         self._patience: Timer | None = None
+        self._lost_patience = False
+        """Whether what is prepared now takes so long that keys do not wait for it any more."""
         self.busy = False
         """Whether the next key would have to wait."""
 
@@ -50,7 +52,7 @@ class Turns:
         self._waiting.append(event)
         if self.busy:
             return
-        if self._is_preparing():
+        if self._is_awaited():
             self._wait()
         else:
             await self._next()
@@ -67,7 +69,7 @@ class Turns:
         """Let the next key wait for what the one before it led to."""
         self.busy = True
         self._number += 1
-        self._patience = self._app.set_timer(PATIENCE_S, partial(self._over, self._number))
+        self._patience = self._app.set_timer(PATIENCE_S, partial(self._lose_patience, self._number))
         self._follow(self._number, ROUNDS)
 
     def _follow(self, number: int, rounds: int) -> None:
@@ -76,7 +78,7 @@ class Turns:
             return
         if rounds and self._app.is_running:
             self._pass(self._app.focused or self._app.screen, number, rounds)
-        elif self._app.is_running and self._is_preparing():
+        elif self._app.is_running and self._is_awaited():
             self._app.set_timer(LOOK_AGAIN_S, partial(self._follow, number, ROUNDS))
         else:
             self._over(number)
@@ -86,6 +88,15 @@ class Turns:
         if node is not self._app and node.call_later(self._pass, node._parent or self._app, number, rounds):
             return
         self._app.call_later(self._follow, number, rounds - 1)
+
+    def _is_awaited(self) -> bool:
+        is_preparing = self._is_preparing()
+        self._lost_patience = self._lost_patience and is_preparing
+        return is_preparing and not self._lost_patience
+
+    def _lose_patience(self, number: int) -> None:
+        self._lost_patience = number == self._number and self._is_preparing()
+        self._over(number)
 
     def _over(self, number: int) -> None:
         if number == self._number:

@@ -14,7 +14,6 @@ from appliance.control_frames import FrameKind
 from appliance.model import VmId
 from appliance.tui.console.lines import TabLine
 from appliance.tui.console.link import Standing
-from tests.support.console_bench import arrived
 from tests.support.console_desk import VM, ConsoleApp, Daemon, daemon, model_text, painted, until
 
 SIZE = (100, 30)
@@ -216,72 +215,6 @@ async def test_a_vm_that_stops_and_starts_again(desk: Daemon) -> None:
         await until(pilot, lambda: app.terminal.standing is Standing.OPEN)
         desk.lines[VM].print(b"up again\r\n")
         await until(pilot, lambda: painted(app.terminal)[:2] == ["going down", "up again"])
-
-
-async def test_a_selection_with_the_mouse_is_copied_and_the_wheel_scrolls(desk: Daemon) -> None:
-    app = ConsoleApp(desk.control)
-    async with app.run_test(size=SIZE) as pilot:
-        app.pane.open(VM, "alice-desktop")
-        desk.lines[VM].print(b"".join(b"line %02d\r\n" % number for number in range(60)))
-        await until(pilot, lambda: "line 59" in painted(app.terminal))
-        first = painted(app.terminal)[0]
-        await pilot.mouse_down(app.terminal, offset=(5, 0))
-        await pilot.hover(app.terminal, offset=(3, 1))
-        await pilot.mouse_up(app.terminal, offset=(3, 1))
-        await until(pilot, lambda: app.clipboard == f"{first[5:]}\nline")
-        app.terminal.post_message(events.MouseScrollUp(app.terminal, 1, 1, 0, 0, 0, False, False, False))
-        await until(pilot, lambda: painted(app.terminal)[0] == f"line {int(first[5:]) - 3}")
-        assert desk.lines[VM].typed() == b""
-        await pilot.press("x")
-        await until(pilot, lambda: painted(app.terminal)[0] == first)
-        await until(pilot, lambda: desk.lines[VM].typed() == b"x")
-
-
-WANTS_THE_MOUSE = b"\x1b[?1002h\x1b[?1006h"
-
-
-async def test_the_mouse_is_the_guests_while_it_wants_it_and_it_is_typed_into(desk: Daemon) -> None:
-    app = ConsoleApp(desk.control)
-    async with app.run_test(size=SIZE) as pilot:
-        app.pane.open(VM, "alice-desktop")
-        line, terminal = desk.lines[VM], app.terminal
-        line.print(b"some text" + WANTS_THE_MOUSE)
-        await until(pilot, lambda: "some text" in painted(terminal) and terminal.company.you_write)
-
-        async def drag(**held: bool) -> None:
-            """From the first to the fourth place, as a terminal tells it: `pilot.hover()` holds no button."""
-            x, y = terminal.content_region.offset
-            await pilot.mouse_down(terminal, offset=(0, 0), **held)
-            shift = held.get("shift", False)
-            app.post_message(events.MouseMove(None, x + 3, y, 3, 0, 1, shift, False, False, x + 3, y))
-            await pilot.mouse_up(terminal, offset=(3, 0), **held)
-
-        await drag()
-        assert await arrived(line, b"m") == b"\x1b[<0;1;1M\x1b[<32;4;1M\x1b[<0;4;1m"
-        assert app.clipboard == ""
-        await drag(shift=True)
-        await until(pilot, lambda: app.clipboard == "some")
-        await pilot.press("ctrl+right_square_bracket")
-        await drag()
-        terminal.post_message(events.MouseScrollUp(terminal, 1, 1, 0, 0, 0, False, False, False))
-        await pilot.press("enter", "x")
-        assert await arrived(line, b"x") == b"x"
-
-
-async def test_who_only_watches_keeps_the_mouse(desk: Daemon) -> None:
-    app = ConsoleApp(desk.control)
-    request = {"want": "console", "vm": VM, "write": "take"}
-    async with await open_stream(desk.control, request), app.run_test(size=SIZE) as pilot:
-        app.pane.open(VM, "alice-desktop")
-        line, terminal = desk.lines[VM], app.terminal
-        line.print(b"some text" + WANTS_THE_MOUSE)
-        await until(pilot, lambda: "some text" in painted(terminal))
-        await pilot.mouse_down(terminal, offset=(0, 0))
-        await pilot.hover(terminal, offset=(3, 0))
-        await pilot.mouse_up(terminal, offset=(3, 0))
-        await until(pilot, lambda: app.clipboard == "some")
-        assert line.typed() == b""
-        assert terminal.notice == "copied 4 characters"
 
 
 async def test_pasted_text_arrives_as_one_piece_if_the_guest_wants_that(desk: Daemon) -> None:

@@ -15,6 +15,7 @@ from appliance.tui.dialogs.form import VerbForm
 from appliance.tui.panes.base import TablePane
 from appliance.tui.panes.users import UsersPane
 from appliance.tui.site import Site
+from tests.support.console_bench import arrived
 from tests.support.console_desk import VM, ConsoleApp, Daemon, daemon, painted, until
 from tests.support.tui import Seat, key_event, seated
 from tests.support.tui_office import Office
@@ -118,6 +119,36 @@ async def test_keys_that_come_before_the_first_rows_wait_for_them(
     async with seated(office, pane=None) as seat:
         await at_once(seat, "j", "space")
         assert seat.marked == {seat.rows[1]}
+
+
+class Preparing(ConsoleApp):
+    """An app in which something is prepared for ever."""
+
+    prepares = False
+
+    @property
+    def is_preparing(self) -> bool:
+        return self.prepares
+
+
+async def test_patience_is_lost_once_for_each_thing_that_is_prepared(desk: Daemon) -> None:
+    app, line = Preparing(desk.control), desk.lines[VM]
+    async with app.run_test(size=(80, 24)) as pilot:
+        app.pane.open(VM, "alice-desktop")
+        await until(pilot, lambda: app.terminal.company.you_write)
+        for _ in range(2):
+            app.prepares = True
+            app.post_message(key_event("a").set_sender(app))
+            await until(pilot, lambda: app.turns.busy)
+            assert line.typed() == b""
+            app.turns._lose_patience(app.turns._number)
+            assert await arrived(line, b"a") == b"a"
+            for key in ("b", "c"):
+                app.post_message(key_event(key).set_sender(app))
+                assert await arrived(line, key.encode()) == key.encode()
+            app.prepares = False
+            app.post_message(key_event("x").set_sender(app))
+            assert await arrived(line, b"x") == b"x"
 
 
 async def test_a_dialog_that_was_left_keeps_no_key_back(office: Office) -> None:

@@ -7,8 +7,22 @@ import re
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pyte.charsets import LAT1_MAP
 
-from appliance.console_output import LONGEST_STRING, TOKEN, HarmlessOutput
+from appliance.console_output import (
+    ESCAPES,
+    LONGEST_STRING,
+    MODES,
+    ON_THE_NEXT_LINE,
+    PRIVATE_MODES,
+    TIDY,
+    TOKEN,
+    HarmlessOutput,
+    tidying,
+)
+from appliance.tui.console.interpreter import Interpreter
+from appliance.tui.console.rows import text_of
+from appliance.tui.console.screen import GuestScreen
 
 ATTACKS = {
     "primary device attributes": b"\x1b[c",
@@ -186,3 +200,63 @@ def test_an_endless_sequence_is_not_kept() -> None:
     output = HarmlessOutput()
     for _ in range(1000):
         assert_harmless(output.feed(b"\x1b[" + b"1;" * 500))
+
+
+CURSOR_STYLE = "12"
+"""Ends with `ESC [ 0 SP q`, which GuestScreen knows nothing of."""
+LASTING = [
+    *(f"\x1b[?{mode}{on}" for mode in sorted(PRIVATE_MODES - {CURSOR_STYLE}) for on in "hl"),
+    *(f"\x1b[{mode}h" for mode in sorted(MODES)),
+    *(f"\x1b{escape}" for escape in sorted(ESCAPES)),
+    *("\x0e", "\x1b[2;3r", "\x1b[1;31;42m", "\x1b[2;3H\x1b[3;4r"),
+]
+
+
+def state(screen: GuestScreen) -> dict[str, object]:
+    """All that lasts of a screen, but for what it shows and where the cursor is."""
+    names = ["mode", "private_modes", "margins", "charset", "g0_charset", "g1_charset", "is_alternate"]
+    state = {name: getattr(screen, name) for name in names}
+    return state | {"look": screen._look, "hidden": screen.cursor.hidden}
+
+
+@pytest.mark.parametrize("lasting", LASTING, ids=repr)
+def test_whatever_passes_and_lasts_is_undone(lasting: str) -> None:
+    screen = GuestScreen(20, 5)
+    interpreter = Interpreter(screen)
+    shown = HarmlessOutput().feed(f"$ {lasting}".encode())
+    assert shown == f"$ {lasting}".encode()
+    interpreter.feed(shown + TIDY)
+    # The second set of a pyte that has just begun draws lines; that of xterm does not.
+    assert state(screen) == state(GuestScreen(20, 5)) | {"g1_charset": LAT1_MAP}
+
+
+def test_what_undoes_passes() -> None:
+    for words in (TIDY, TIDY + ON_THE_NEXT_LINE):
+        assert HarmlessOutput().feed(words) == words
+
+
+@pytest.mark.parametrize(
+    ("shown", "undone"),
+    [
+        (b"", b""),
+        (b"login: ", TIDY),
+        (b"\x1b[?1049hvi", TIDY + ON_THE_NEXT_LINE),
+        (b"\x1b[?25;1047;7hvi\x1b[?25l", TIDY + ON_THE_NEXT_LINE),
+        (b"\x1b[?1049hvi\x1b[?1049l$ ", TIDY),
+        (b"\x1b[?49hvi", TIDY),
+        (b"login: " + TIDY, b""),
+        (b"\x1b[?47hvi" + TIDY + ON_THE_NEXT_LINE, b""),
+    ],
+    ids=repr,
+)
+def test_undoing_what_was_shown(shown: bytes, undone: bytes) -> None:
+    assert tidying(shown) == undone
+
+
+def test_what_comes_after_a_program_in_the_other_screen_is_shown_below_the_first() -> None:
+    screen = GuestScreen(20, 4)
+    interpreter = Interpreter(screen)
+    shown = b"one\r\ntwo\r\n$ \x1b[?1049h\x1b[2J\x1b[1;1H~ vi\x1b[1;1H"
+    interpreter.feed(shown + tidying(shown) + b"boot")
+    lines = [text_of(screen.line(number)).rstrip() for number in range(screen.first, screen.end)]
+    assert lines == ["one", "two", "$", "", "boot"]

@@ -47,13 +47,15 @@ class Mouse:
             self._place,
             (min(max(column, 0), self._screen.columns - 1), min(max(line, 0), self._screen.lines - 1)),
         )
+        if type(event) in WHEEL:
+            number, key = WHEEL[type(event)]
+            if self._is_wanted:
+                return self._report(event, number)
+            return guest_bytes(key, None, cursor_keys=CURSOR_KEYS in modes) * WHEEL_LINES
+        if not self._is_wanted:
+            return b""
         button = event.button - 1
         match event:
-            case events.MouseScrollUp() | events.MouseScrollDown():
-                number, key = WHEEL[type(event)]
-                if self._is_wanted:
-                    return self._report(event, number)
-                return guest_bytes(key, None, cursor_keys=CURSOR_KEYS in modes) * WHEEL_LINES
             case events.MouseDown() if button >= 0:
                 return self._report(event, button)
             case events.MouseUp() if button >= 0:

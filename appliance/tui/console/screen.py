@@ -228,6 +228,10 @@ class GuestScreen(pyte.Screen):
             case 25:
                 self.cursor.hidden = not on
                 self.dirty.add(self.cursor.y)
+            case 1000 | 1002:  # each is in the other's place
+                self.private_modes -= {1000, 1002}
+                if on:
+                    self.private_modes.add(mode)
             case _:
                 (self.private_modes.add if on else self.private_modes.discard)(mode)
                 if mode == 5:

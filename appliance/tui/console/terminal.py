@@ -6,6 +6,7 @@ lines that have changed are painted, a few times a second at most.
 
 from __future__ import annotations
 
+from enum import Enum, auto
 from pathlib import Path
 from typing import TypeAlias
 
@@ -46,6 +47,13 @@ FOUND = Style(color="black", bgcolor="yellow")
 FOUND_HERE = Style(color="black", bgcolor="bright_cyan", bold=True)
 
 Cursor: TypeAlias = tuple[int, int, bool]
+
+
+class Drag(Enum):
+    """Whose a press of the mouse was, until it is let go."""
+
+    OF_GUEST = auto()
+    SELECTS = auto()
 
 
 class Terminal(TypedInto):
@@ -95,6 +103,7 @@ class Terminal(TypedInto):
         self._strips: dict[int, Strip] = {}
         self._painted_view: tuple[int, int, int] | None = None
         self._painted_cursor: Cursor | None = None
+        self._drag: Drag | None = None
         self.link = Link(control, vm_id, who, self, clock, read_only=read_only, ring_bytes=ring_bytes)
         self._start_anew()
 
@@ -283,25 +292,34 @@ class Terminal(TypedInto):
         self._turn_wheel(event, WHEEL_LINES)
 
     def on_mouse_down(self, event: events.MouseDown) -> None:
-        if self._told_guest(event):
-            self.capture_mouse()
-        elif event.button == 1:
+        if self._drag is None and self._is_for_guest(event):
+            self._drag = Drag.OF_GUEST
+            self._forget_selection()
+        elif self._drag is None and event.button == 1:
+            self._drag = Drag.SELECTS
             self.reading.select(self._position(event), begin=True)
-            self.capture_mouse()
             self.repaint()
+        if self._drag is not None:
+            self.capture_mouse()
+        if self._drag is Drag.OF_GUEST:
+            self._tell_guest(event)
 
     def on_mouse_move(self, event: events.MouseMove) -> None:
-        if not self._told_guest(event) and self._is_selecting:
+        if self._drag is Drag.OF_GUEST:
+            self._tell_guest(event)
+        elif self._drag is Drag.SELECTS:
             self.reading.select(self._position(event), begin=False)
             self.repaint()
 
     def on_mouse_up(self, event: events.MouseUp) -> None:
-        if not self._told_guest(event) and self._is_selecting:
-            if self.reading.head is None:
-                self.reading.select_nothing()
-            else:
-                self.post_message(self.Copied(self.reading.text()))
-        if self.app.mouse_captured is self:
+        if self._drag is Drag.OF_GUEST:
+            self._tell_guest(event)
+        elif self._drag is Drag.SELECTS and self.reading.head is not None:
+            self.post_message(self.Copied(self.reading.text()))
+        elif self._drag is Drag.SELECTS:
+            self.reading.select_nothing()
+        if self._drag is not None:
+            self._drag = None
             self.release_mouse()
 
     # How it is painted
@@ -403,7 +421,7 @@ class Terminal(TypedInto):
             self._interpreter.feed(f"\r\n\x1b[2m… {skipped.count:,} bytes skipped\x1b[m\r\n".encode())
 
     def _send(self, keys: bytes) -> None:
-        self.reading.select_nothing()
+        self._forget_selection()
         if self.reading.top is not None:
             self.reading.show_from(self.screen_model.end)
             self.repaint()
@@ -415,22 +433,29 @@ class Terminal(TypedInto):
 
     def _turn_wheel(self, event: events.MouseEvent, lines: int) -> None:
         event.stop()
-        if not self._told_guest(event):
+        if self._is_for_guest(event):
+            self._tell_guest(event)
+        else:
             self.scroll_lines(lines)
 
-    def _told_guest(self, event: events.MouseEvent) -> bool:
-        """Whether an event of the mouse was the guest's: who types has it there, if the guest wants it."""
-        is_there = self.typing and self.company.you_write and self.reading.top is None
-        if not is_there or self._is_selecting or not self._mouse.is_for_guest(event):
-            return False
+    def _is_for_guest(self, event: events.MouseEvent) -> bool:
+        """Whether the guest gets an event of the mouse: who types has it there, if the guest wants it."""
+        return self._writes and self.reading.top is None and self._mouse.is_for_guest(event)
+
+    def _tell_guest(self, event: events.MouseEvent) -> None:
         line, column = self._position(event)
-        if told := self._mouse.sent(event, column, line - self.screen_model.top):
+        told = self._mouse.sent(event, column, line - self.screen_model.top)
+        if told and self._writes:
             self._send(told)
-        return True
 
     @property
-    def _is_selecting(self) -> bool:
-        return self.app.mouse_captured is self and self.reading.anchor is not None
+    def _writes(self) -> bool:
+        return self.typing and self.company.you_write
+
+    def _forget_selection(self) -> None:
+        if self.reading.anchor is not None:
+            self.reading.select_nothing()
+            self.repaint()
 
     def _position(self, event: events.MouseEvent) -> Position:
         offset = event.get_content_offset_capture(self)
