@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from textual.widgets import Label
 
@@ -42,6 +44,8 @@ CASES: dict[str, dict[str, set[str]]] = {
         "osf=lab": {"lab", "lab v1", "lab v2", "lab v0", "lab v3"},
         "id=6": {"office", "office v3"},
         "id=1": {"office", "office v1"},
+        "v3": {"lab", "lab v3", "office", "office v3"},
+        "lab v3": {"lab", "lab v3"},
     },
     "hosts": {"name=spare*": {"spare", "spare2", "spare3"}, "blocked": {"spare3"}},
     "settings": {"l7r.greeting": {"l7r.greeting"}},
@@ -188,6 +192,51 @@ async def test_a_wrong_filter_says_why_and_keeps_what_was_shown(office: Office) 
         await filtered(seat, "name=desk-1")
         await seat.until(lambda: seat.rows == ["desk-1"])
         assert not bar_of(seat).has_class("-wrong")
+
+
+async def test_a_wrong_filter_is_not_left_for_the_rows(office: Office) -> None:
+    async with seated(office) as seat:
+        await seat.press("slash")
+        for key in (*"stat", "equals_sign", *"running", "enter", "asterisk", "x"):
+            seat.strike(key)
+        await seat.settle()
+        assert bar_of(seat).is_written_in
+        assert bar_of(seat).text == "stat=running*x"
+        assert (seat.marked, seat.asks, seat.log) == (set(), False, [])
+        await filtered(seat, "state=running")
+        await seat.until(lambda: seat.table.has_focus)
+        await seat.press("asterisk")
+        assert seat.marked == CASES["vms"]["state=running"]
+
+
+async def test_a_wrong_filter_that_is_left_by_the_mouse_lets_nothing_through(office: Office) -> None:
+    async with seated(office) as seat:
+        await filtered(seat, "stat=running")
+        assert len(seat.rows) > 5
+        seat.table.focus()
+        await seat.until(lambda: seat.rows == [])
+        await seat.shown("there is no filter key 'stat'")
+        await filtered(seat, "state=running")
+        await seat.until(lambda: set(seat.rows) == CASES["vms"]["state=running"])
+
+
+async def test_a_view_that_was_saved_with_a_wrong_filter_lets_nothing_through(office: Office) -> None:
+    async with seated(office) as seat:
+        pane = seat.app.pane
+        assert isinstance(pane, TablePane)
+        pane.look_as(replace(pane.view("old"), filter="stat=running"))
+        await seat.until(lambda: seat.rows == [])
+        await seat.press("slash", "escape")
+        await seat.until(lambda: len(seat.rows) > 5)
+
+
+async def test_the_tree_of_images_has_one_order(office: Office) -> None:
+    async with seated(office, "images") as seat:
+        rows = seat.rows
+        await seat.press("equals_sign")
+        await seat.press("less_than_sign")
+        assert seat.rows == rows
+        assert "each above its images" in seat.notices
 
 
 async def test_a_wrong_filter_is_quoted_as_it_was_written(office: Office) -> None:

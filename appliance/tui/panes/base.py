@@ -253,7 +253,17 @@ class TablePane(Pane, Generic[R]):
     @on(FilterBar.Left)
     def _filter_left(self, event: FilterBar.Left) -> None:
         event.stop()
-        self.table.focus()
+        self.filtering.leave()
+
+    @on(FilterBar.Abandoned)
+    def _filter_abandoned(self, event: FilterBar.Abandoned) -> None:
+        event.stop()
+        self.filtering.abandon()
+
+    @property
+    def awaits_rows(self) -> bool:
+        """Whether the rows that keys would go to are still to come."""
+        return self.filtering.is_leaving
 
     @on(FilterBar.Changed)
     def _filter_changed(self, event: FilterBar.Changed) -> None:

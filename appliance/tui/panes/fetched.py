@@ -41,8 +41,8 @@ class FetchedPane(TablePane[R], Generic[R]):
 
     @property
     def awaits_rows(self) -> bool:
-        """Whether its first rows are still to come."""
-        return self._busy and not self._has_tried
+        """Whether the rows that keys would go to are still to come."""
+        return (self._busy and not self._has_tried) or super().awaits_rows
 
     def take(self, delta: Delta) -> None:
         """Read the rows anew if what changed concerns them."""

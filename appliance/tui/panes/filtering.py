@@ -68,6 +68,8 @@ class Filtering(Generic[R]):
         self._refusal: str | None = None
         self._trouble: str | None = None
         self._busy = False
+        self.is_leaving = False
+        """Whether keys shall go to the table as soon as it is known what the filter leaves there."""
 
     def by(self, text: str) -> None:
         """Show only rows that pass; a text that is no filter yet changes nothing, and is told to be none."""
@@ -76,8 +78,8 @@ class Filtering(Generic[R]):
             try:
                 self._wanted, self._is_new = Filter.parse(text), True
             except ApplianceError as exc:
-                self._refusal = exc.message
-                self._tell()
+                self._wanted, self._is_new = None, False
+                self._refuse(exc.message)
                 return
             self._begin()
             return
@@ -85,6 +87,18 @@ class Filtering(Generic[R]):
         self._words = text.casefold().split()
         self._bar.tell("")
         self._show()
+
+    def leave(self) -> None:
+        """Let keys go to the table when the filter is judged; not with one that is refused."""
+        self.is_leaving = True
+        if not self._is_new:
+            self._left()
+
+    def abandon(self) -> None:
+        """Keys go elsewhere, whatever is written: a filter that was refused lets no row through."""
+        if self._refusal is not None:
+            self._table.show(lambda _: False)
+            self._changed()
 
     def replace(self, records: Mapping[Key, R]) -> None:
         """These are all the records."""
@@ -133,11 +147,25 @@ class Filtering(Generic[R]):
             passing = await self._judge(wanted, None)
         except ApplianceError as exc:
             if wanted is self._wanted:
-                self._refusal = str(exc)
-            return
-        if wanted is self._wanted:
-            self._filter, self._words, self._passing, self._trouble = wanted, [], passing, None
-            self._table.show(self._is_shown)
+                self._refuse(str(exc))
+        else:
+            if wanted is self._wanted:
+                self._filter, self._words, self._passing, self._trouble = wanted, [], passing, None
+                self._table.show(self._is_shown)
+        if self.is_leaving and not self._is_new:
+            self._left()
+
+    def _refuse(self, why: str) -> None:
+        """Say what is wrong; what was shown before stays as long as somebody is writing."""
+        self._refusal = why
+        self._tell()
+        if not self._bar.is_written_in:
+            self.abandon()
+
+    def _left(self) -> None:
+        self.is_leaving = False
+        if self._refusal is None and self._bar.is_written_in:
+            self._table.focus()
 
     async def _take_in(self) -> None:
         """Take in what waits, each with the judgement on it."""

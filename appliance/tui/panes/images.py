@@ -16,6 +16,7 @@ from appliance.tui.listing import Key
 from appliance.tui.offers.images import IMAGE_ACTIONS
 from appliance.tui.panes.base import bindings
 from appliance.tui.panes.fetched import FetchedPane
+from appliance.tui.site import Site
 from appliance.tui.view import amount
 from appliance.tui.widgets.details import Section
 
@@ -206,14 +207,35 @@ class ImagesPane(FetchedPane[ImageRow]):
     BINDINGS: ClassVar[list[BindingType]] = bindings(IMAGE_ACTIONS)
     empty = "There are no OSFs yet: A adds one, then a imports an image."
 
+    def __init__(self, site: Site) -> None:
+        super().__init__(site)
+        self._beneath: dict[int, list[ImageRow]] = {}
+        """The images of each flavour."""
+
     async def fetch(self) -> dict[Key, ImageRow]:
         """The whole tree."""
         osfs, dis, arriving = await self.site.database.images()
-        return tree(osfs, dis, arriving, self.site.tally.running, self.site.tally.following)
+        rows = tree(osfs, dis, arriving, self.site.tally.running, self.site.tally.following)
+        self._beneath = {osf.id: [] for osf in osfs}
+        for row in rows.values():
+            if not isinstance(row.of, Osf):
+                self._beneath[row.osf_id].append(row)
+        return rows
 
     def searched(self, record: ImageRow) -> str:
-        """Its words, and the flavour to which it belongs."""
-        return f"{record.osf.casefold()}\0{super().searched(record)}"
+        """Its words, and the flavour to which it belongs; a flavour is found by its images too."""
+        words = f"{record.osf.casefold()}\0{super().searched(record)}"
+        if not isinstance(record.of, Osf):
+            return words
+        return "\0".join([words, *map(self.searched, self._beneath.get(record.id, ()))])
+
+    def action_sort(self, by: int) -> None:
+        """Say that there is nothing to choose."""
+        self.notify("Flavours stand by their names, each above its images.", title="Sort")
+
+    def action_reverse(self) -> None:
+        """Say the same."""
+        self.action_sort(0)
 
     def apply(self, changed: Mapping[Key, ImageRow], gone: frozenset[Key] = frozenset()) -> None:
         """With an image comes its flavour, last: whether that is shown depends on its images."""
@@ -229,8 +251,7 @@ class ImagesPane(FetchedPane[ImageRow]):
         """An image that passes, and every flavour that has one."""
         if not isinstance(record.of, Osf):
             return record.id in passing
-        rows = self.table.listing.records.values()
-        return any(row.id in passing for row in rows if row.osf_id == record.id and row is not record)
+        return any(row.id in passing for row in self._beneath.get(record.id, ()))
 
     def noun_of(self, row: Any) -> str:
         """Images and flavours."""

@@ -37,7 +37,8 @@ class FilterBar(Horizontal):
         & > Input { border: none; height: 1; width: 1fr; padding: 0; background: $panel; }
         & > Input:focus { border: none; }
         & > #verdict { width: auto; max-width: 60%; padding: 0 1; color: $text-muted; }
-        &.-wrong > #verdict { color: $text-error; }
+        & > #verdict { text-wrap: nowrap; text-overflow: ellipsis; }
+        &.-wrong > #verdict { max-width: 80%; color: $text-error; }
     }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -55,6 +56,9 @@ class FilterBar(Horizontal):
     class Left(Message):
         """Keys shall go to the table again."""
 
+    class Abandoned(Message):
+        """Keys go elsewhere."""
+
     _verdict = ""
     _pending: str | None = None
     """A filter that was written and is not tried yet."""
@@ -69,6 +73,15 @@ class FilterBar(Horizontal):
     def text(self) -> str:
         """What is filtered by."""
         return self.query_one(Input).value.strip()
+
+    @property
+    def is_written_in(self) -> bool:
+        """Whether keys go here."""
+        return self.query_one(Input).has_focus
+
+    def on_descendant_blur(self) -> None:
+        """Say so, however it was left."""
+        self.post_message(self.Abandoned())
 
     def open(self, text: str | None = None) -> None:
         """Let somebody write a filter, or put one there."""
