@@ -78,6 +78,10 @@ class DaemonDownError(AdminError):
     """The request needs the running daemon: exit status 3."""
 
 
+class DaemonSilentError(DaemonDownError):
+    """The daemon is there, and does not answer."""
+
+
 class ProtocolError(ApplianceError):
     """The client is wrong, or cannot be served: answered with an HTTP status (protocol.md 1.10)."""
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from appliance.control import START_HINT, open_stream
-from appliance.errors import DaemonDownError
+from appliance.control import START_HINT, Stream, open_stream
+from appliance.control_frames import Frame
+from appliance.errors import DaemonDownError, DaemonSilentError
+
+SILENT_S = 20.0
+"""Longer than a look at ten thousand guests makes a watcher wait: after that the daemon hangs."""
 
 VmUsage: TypeAlias = tuple[float | None, int]
 """Cores kept busy (None in the first round) and memory in bytes."""
@@ -47,6 +52,7 @@ async def samples(
     this is open: close it (`contextlib.aclosing`) when nobody looks any more.
 
     :raises DaemonDownError: the daemon is not there, or goes away
+    :raises DaemonSilentError: it says nothing for long
     :raises AdminError: it does not let this user in
     """
     request: dict[str, object] = {"want": "samples", "every_s": every_s}
@@ -54,10 +60,20 @@ async def samples(
         request["vms"] = sorted(vms)
     async with await open_stream(control, request) as stream:
         seen: dict[int, VmUsage] = {}
-        while frame := await stream.receive():
+        while frame := await _soon(stream, every_s + SILENT_S):
             content: Mapping[str, Any] = frame.content()
             seen |= {int(vm): (cpu, memory) for vm, (cpu, memory) in content["vms"].items()}
             if not content["more"]:
                 yield Round(HostUse(**{name: content["host"][name] for name in HostUse.__slots__}), seen)
                 seen = {}
     raise DaemonDownError("the daemon has gone away", hint=START_HINT)
+
+
+async def _soon(stream: Stream, longest_s: float) -> Frame | None:
+    try:
+        async with asyncio.timeout(longest_s):
+            return await stream.receive()
+    except TimeoutError:
+        raise DaemonSilentError(
+            f"the daemon has said nothing for {longest_s:g} s", hint="it hangs, or the host is very busy"
+        ) from None

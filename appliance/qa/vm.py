@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 from appliance.clock import SystemClock
 from appliance.model import TAG_DEFAULT, OsfId, StartedBy, UserId, Vm, VmState
-from appliance.ops import expiry, osfs, users, vms
+from appliance.ops import bell, expiry, osfs, users, vms
 from appliance.qa.context import Context
 from appliance.qa.limits import ARGUMENTS, NAMES, given_limits, report
 from appliance.qa.look import VERBS as LOOK
@@ -242,6 +242,8 @@ def wish(write: Wish, sentence: str | None) -> Callable[[Context, Given], Awaita
         if sentence:
             context.say(sentence.format(number))
         context.note_if_nothing(len(found))
+        if sentence and number and not context.invocation.dry_run and not bell.is_heard(context.settings):
+            context.note("The appliance does not run on this host: what it is to do waits until it starts.")
 
     return run
 

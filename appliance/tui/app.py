@@ -22,7 +22,7 @@ from textual.widgets import ContentSwitcher
 from textual.worker import WorkerError
 
 from appliance.clock import Timers
-from appliance.errors import ApplianceError
+from appliance.errors import ApplianceError, DaemonSilentError
 from appliance.model import VmState
 from appliance.storage.live import Delta, LiveReader
 from appliance.tui import escapes, themes
@@ -227,8 +227,10 @@ class QvdTui(GuestKeyboard, ActingApp):
                             dashboard.sample()
                         if (pane := self.pane) is not None:
                             pane.tick()
+            except DaemonSilentError:
+                self._daemon_is("silent")
             except ApplianceError:
-                self._daemon_is_down()
+                self._daemon_is("down")
             await self._pauses.sleep(RETRY_S)
 
     def _daemon_lives(self) -> None:
@@ -236,10 +238,11 @@ class QvdTui(GuestKeyboard, ActingApp):
             self.site.daemon_known, self.site.daemon_down_since = True, None
             self._tell_state()
 
-    def _daemon_is_down(self) -> None:
-        if self.site.daemon_down_since is None:
-            self.site.daemon_known, self.site.daemon_down_since = True, self.site.now
-            self.site.usage, self.site.host = {}, None
+    def _daemon_is(self, trouble: str) -> None:
+        site = self.site
+        if site.daemon_down_since is None or site.daemon_trouble != trouble:
+            site.daemon_known, site.daemon_down_since, site.daemon_trouble = True, site.now, trouble
+            site.usage, site.host = {}, None
             self._tell_state()
 
     def _in_trouble(self, why: str | None) -> None:
@@ -268,7 +271,7 @@ class QvdTui(GuestKeyboard, ActingApp):
         elif site.daemon_down_since is not None:
             down = clock((site.now - site.daemon_down_since).total_seconds())
             since = local(site.daemon_down_since)[11:]
-            state = (f"{signs.failed} daemon down {down} (since {since})", "bold")
+            state = (f"{signs.failed} daemon {site.daemon_trouble} {down} (since {since})", "bold")
         elif site.daemon_known:
             state = (f"{signs.states[VmState.RUNNING]} daemon up", "")
         room = (self._bar.size.width or self.size.width) - 2

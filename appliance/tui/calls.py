@@ -68,7 +68,7 @@ class Outcome:
 
     @property
     def line(self) -> str:
-        """One line that says how it ended."""
+        """One line that says how it ended: the last of its results, or the first of what went wrong."""
         return next(iter(self._said), "Done." if self.ok else "It failed.")
 
     @property
@@ -78,9 +78,12 @@ class Outcome:
 
     @property
     def _said(self) -> tuple[str, ...]:
-        first, second = (self.out, self.err) if self.ok else (self.err, self.out)
-        lines = [*first.splitlines(), *second.splitlines()]
-        return tuple(printable(line).strip() for line in lines if line.strip())
+        out, err = _lines(self.out), _lines(self.err)
+        return (*out[-1:], *err) if self.ok else (*err, *out)
+
+
+def _lines(text: str) -> list[str]:
+    return [printable(line).strip() for line in text.splitlines() if line.strip()]
 
 
 class Calls(Protocol):

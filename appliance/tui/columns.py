@@ -30,6 +30,8 @@ class Scene:
     glyphs: Glyphs = FULL
     usage: Mapping[int, tuple[float | None, int]] = field(default_factory=dict)
     """Cores and bytes of memory that guests use, by VM."""
+    silent_node: str | None = None
+    """This node, if its daemon is down or hangs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -46,6 +46,8 @@ class Site:
     """Cores and bytes of memory that guests use, by VM; nothing while the daemon is down."""
     host: HostUse | None = None
     daemon_down_since: datetime | None = None
+    daemon_trouble: str = "down"
+    """What is wrong with it since then, in a word."""
     daemon_known: bool = False
     """Whether we have tried to reach the daemon yet."""
     _reader: LiveReader | None = None
@@ -90,4 +92,5 @@ class Site:
 
     def scene(self) -> Scene:
         """What cells depend on, as of now."""
-        return Scene(self.now, self.glyphs, self.usage)
+        silent = self.node if self.daemon_down_since is not None else None
+        return Scene(self.now, self.glyphs, self.usage, silent)

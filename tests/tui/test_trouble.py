@@ -15,6 +15,7 @@ import pytest
 
 from appliance.control import ControlServer, Stream
 from appliance.control_frames import FrameKind
+from appliance.qa import samples
 from tests.support.tui import seated
 from tests.support.tui_office import Office, nothing_changes
 
@@ -69,6 +70,31 @@ async def test_a_daemon_that_is_down_is_said_to_be_and_noticed_when_it_is_back(o
         assert office.names("vm_cmd = 'start'") == {"desk-1"}
         async with daemon(seat.app.site.control):
             await seat.shown("daemon up")
+
+
+async def test_a_daemon_that_hangs_is_not_said_to_be_up(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(samples, "SILENT_S", -0.5)
+    now = "strftime('%Y-%m-%d %H:%M:%f', 'now')"
+    office.sql(f"UPDATE host_runtimes SET state = 'running', ok_ts = {now} WHERE host_id = 1")
+    async with seated(office) as seat, daemon(seat.app.site.control):
+        await seat.shown("daemon up")
+        await seat.shown("daemon silent")
+        await seat.go("hosts")
+        await seat.until(lambda: "✗ silent" in seat.text and "daemon silent" in seat.text)
+        monkeypatch.undo()
+        await seat.shown("daemon up")
+        await seat.unseen("✗ silent")
+
+
+async def test_a_wish_that_waits_for_a_daemon_says_so(office: Office) -> None:
+    async with seated(office) as seat:
+        await seat.point("desk-1")
+        await seat.press("s")
+        outcome = await seat.done()
+        assert outcome.result == "Started 1 VMs."
+        await seat.until(lambda: "does not run on this host" in seat.notices)
 
 
 async def test_a_database_that_comes_later_is_waited_for(office: Office) -> None:

@@ -244,7 +244,7 @@ class DashboardPane(Pane):
         waiting = [vm for vm in tally.vms.values() if vm.waits_for]
         lines: list[list[Part]] = []
         if self.site.daemon_down_since is not None:
-            lines.append([(f"{signs.failed} the daemon is down", "bad")])
+            lines.append([(f"{signs.failed} the daemon is {self.site.daemon_trouble}", "bad")])
         for alarm in self._alarms:
             lines.append([(f"{signs.failed} {alarm.kind}: ", "bad"), (alarm.text, "plain")])
         ill = [vm for vm in tally.vms.values() if vm.failure is not None or vm.state == VmState.ZOMBIE]
@@ -267,9 +267,8 @@ class DashboardPane(Pane):
         use, signs = self.site.host, self.site.glyphs
         width, height = self._room("host")
         if use is None:
-            known = (
-                "no figures yet" if self.site.daemon_down_since is None else "no figures: the daemon is down"
-            )
+            is_down = self.site.daemon_down_since is not None
+            known = f"no figures: the daemon is {self.site.daemon_trouble}" if is_down else "no figures yet"
             self._board("host").tell([[(known, "dim")]])
             return
         memory = use.memory_bytes / max(1, use.memory_total_bytes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any, ClassVar
 
 from textual.binding import BindingType
@@ -24,12 +25,33 @@ STYLES = {
 }
 
 
+SILENT = timedelta(minutes=5)
+"""Daemons give signs of life every two minutes."""
+
+
 def seen(host: Host, scene: Scene) -> Cell:
     """When its daemon gave a sign of life."""
     if host.ok_ts is None:
         return "never", "dim"
     passed = (scene.now - host.ok_ts).total_seconds()
     return f"{clock(passed)} ago", "plain" if passed < 60 else "warn"
+
+
+def is_silent(host: Host, scene: Scene) -> bool:
+    """Whether its daemon has not said that it ends, and nothing tells that it lives."""
+    if host.state in (HostState.STOPPED, HostState.LOST):
+        return False
+    return host.name == scene.silent_node or host.ok_ts is None or scene.now - host.ok_ts > SILENT
+
+
+def state(host: Host, scene: Scene) -> Cell:
+    """What its daemon said last, and what an administrator has."""
+    signs = scene.glyphs
+    if is_silent(host, scene):
+        return f"{signs.failed} silent", "bad"
+    if host.blocked:
+        return f"{signs.blocked} {host.state}, blocked", "bad"
+    return host.state, STYLES[host.state]
 
 
 COLUMNS: tuple[Column[Host], ...] = (
@@ -44,10 +66,7 @@ COLUMNS: tuple[Column[Host], ...] = (
     Column(
         key="state",
         title="State",
-        cell=lambda host, scene: (
-            f"{scene.glyphs.blocked} {host.state}, blocked" if host.blocked else host.state,
-            "bad" if host.blocked else STYLES[host.state],
-        ),
+        cell=state,
         sort=lambda host: host.state,
         least=10,
         most=20,
@@ -132,7 +151,7 @@ class HostsPane(FetchedPane[Host]):
             ("State", (record.state, STYLES[record.state])),
             ("Address", (record.address, "plain")),
             ("Serves", (", ".join(self._roles(record)), "plain")),
-            ("Daemon", (f"pid {record.pid}" if record.pid else "none", "plain")),
+            ("Daemon", self._daemon(record)),
             ("Desktops", (f"{record.vms:,}", "plain")),
             ("Id", (str(record.id), "dim")),
         ]
@@ -148,6 +167,11 @@ class HostsPane(FetchedPane[Host]):
                 now.append(("Pool", (f"{amount(use.pool_bytes)} of {amount(use.pool_total_bytes)}", "plain")))
             found.append(Section("Uses now", now))
         return found
+
+    def _daemon(self, host: Host) -> Cell:
+        if is_silent(host, self.site.scene()):
+            return f"gives no sign of life; was pid {host.pid}", "bad"
+        return f"pid {host.pid}" if host.pid else "none", "plain"
 
     @staticmethod
     def _roles(host: Host) -> list[str]:

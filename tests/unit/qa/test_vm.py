@@ -107,8 +107,16 @@ def test_the_daemon_is_told_after_the_commit(one: Installation) -> None:
         one.ok("vm", "list")
         with pytest.raises(BlockingIOError):
             listening.recv(1)
-        one.ok("vm", "start", "--yes")
+        assert one.ok("vm", "start", "--yes").err == ""
         assert listening.recv(1) == b""
+
+
+def test_who_wishes_something_while_there_is_no_daemon_is_told(one: Installation) -> None:
+    note = "The appliance does not run on this host: what it is to do waits until it starts.\n"
+    assert one.ok("vm", "start", "--yes", "--dry-run").err == "Nothing was changed (--dry-run).\n"
+    assert one.ok("vm", "start", "--yes").err == note
+    assert one.ok("vm", "start", "--yes").err == "", "it is wished already"
+    assert one.ok("vm", "block", "--yes").err == "", "that holds at once"
 
 
 def test_stop_withdraws_a_start_that_nobody_took(one: Installation) -> None:

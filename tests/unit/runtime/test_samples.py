@@ -15,7 +15,7 @@ import pytest
 from appliance.clock import ManualClock
 from appliance.control import ControlServer, Stream, open_stream
 from appliance.control_frames import MAX_PAYLOAD, FrameKind, encode
-from appliance.errors import BackendError, DaemonDownError, UsageError
+from appliance.errors import BackendError, DaemonDownError, DaemonSilentError, UsageError
 from appliance.model import Usage, VmId
 from appliance.qa.samples import Round, samples
 from appliance.runtime.host_usage import HostUsage
@@ -336,6 +336,17 @@ async def test_a_watcher_that_speaks_is_refused(host: Host, control: Path) -> No
 async def test_a_daemon_that_is_not_there_is_told_as_such(tmp_path: Path) -> None:
     with pytest.raises(DaemonDownError):
         await anext(samples(tmp_path / "nobody"))
+
+
+async def test_a_daemon_that_hangs_is_told_as_such(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def hang(stream: Stream, request: object) -> None:
+        await stream.receive()
+
+    monkeypatch.setattr("appliance.qa.samples.SILENT_S", -1.9)
+    path = tmp_path / "socket"
+    async with asyncio.TaskGroup() as tasks, ControlServer(path, {"samples": hang}, tasks):
+        with pytest.raises(DaemonSilentError, match=r"has said nothing for 0\.1 s"):
+            await anext(samples(path))
 
 
 async def test_a_daemon_that_goes_away_is_told_as_such(host: Host, tmp_path: Path) -> None:
