@@ -110,6 +110,14 @@ class QvdTui(GuestKeyboard, ActingApp):
         self._bar = TopBar()
         self._panes = {kind.name_: kind(site) for kind in PANES}
         """By their names: looking for them among all widgets, many times a second, is dear."""
+        self.consoles = ConsolesPane(
+            site.control,
+            site.who,
+            site.read_only,
+            ascii_only=site.glyphs is ASCII,
+            id=f"pane-{CONSOLES}",
+        )
+        """The consoles."""
         escapes.lose_no_key()
         forget_removed_widgets()
         write_on_without_terminal()
@@ -132,13 +140,7 @@ class QvdTui(GuestKeyboard, ActingApp):
                 if isinstance(pane, TablePane):
                     pane.first_columns = self.remembered.columns(pane.name_)
                 yield pane
-            yield ConsolesPane(
-                self.site.control,
-                self.site.who,
-                self.site.read_only,
-                ascii_only=self.site.glyphs is ASCII,
-                id=f"pane-{CONSOLES}",
-            )
+            yield self.consoles
         yield CommandLog(self.site.glyphs)
         yield GoTo([pane.title for pane in PANES] + ["Consoles"])
         yield HintBar()
@@ -174,11 +176,6 @@ class QvdTui(GuestKeyboard, ActingApp):
         is_awaited = self.pane is not None and self.pane.awaits_rows
         return self._prepared is not None or is_awaited or not self._has_looked
 
-    @property
-    def consoles(self) -> ConsolesPane:
-        """The consoles."""
-        return self.query_one(ConsolesPane)
-
     async def _follow(self) -> None:
         """Look for commits, for ever."""
         while True:
@@ -209,7 +206,12 @@ class QvdTui(GuestKeyboard, ActingApp):
             self.site.tally.take(delta)
         if (pane := self.pane) is not None:
             pane.take(delta)
+        self.consoles.vms_are_called(self._name_of)
         self._counts_differ = True
+
+    def _name_of(self, vm_id: int) -> str | None:
+        vm = self.site.tally.vms.get(vm_id)
+        return None if vm is None else vm.name
 
     async def _measure(self) -> None:
         """Follow what guests and host use; as long as that is told, the daemon lives."""
@@ -360,8 +362,7 @@ class QvdTui(GuestKeyboard, ActingApp):
 
     @property
     def _typing(self) -> bool:
-        panes = self.query(ConsolesPane)
-        return bool(panes) and panes.first().typing
+        return self.consoles.typing
 
     def action_act(self, name: str) -> None:
         """Do one of the shown pane's actions, by its name."""

@@ -145,6 +145,25 @@ async def test_a_daemon_that_goes_away_and_comes_back(desk: Daemon) -> None:
         assert not trouble.display
 
 
+async def test_a_vm_that_is_renamed_and_one_that_is_deleted(desk: Daemon) -> None:
+    app = ConsoleApp(desk.control)
+    async with app.run_test(size=SIZE) as pilot:
+        app.pane.open(VM, "alice-desktop")
+        desk.lines[VM].print(b"going down\r\n")
+        await until(pilot, lambda: "going down" in painted(app.terminal))
+        app.pane.vms_are_called(lambda _: "bruno-desktop")
+        await until(pilot, lambda: "bruno-desktop" in str(app.query_one(TabLine).render()))
+        desk.gone(VM)
+        app.pane.vms_are_called(lambda _: None)
+        trouble = app.query_one("#trouble")
+        await until(pilot, lambda: "The VM is deleted" in str(trouble.render()))
+        await until(pilot, lambda: app.terminal.standing is Standing.DELETED)
+        assert "going down" in painted(app.terminal)
+        assert not [worker for worker in app.workers if worker.group == "console" and worker.is_running]
+        await pilot.press("ctrl+right_square_bracket", "w")
+        assert app.pane.active is None
+
+
 async def test_a_link_that_is_lost_within_the_history_shows_what_has_come(desk: Daemon) -> None:
     app = ConsoleApp(desk.control)
     async with app.run_test(size=SIZE) as pilot:

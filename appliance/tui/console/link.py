@@ -37,6 +37,7 @@ class Standing(StrEnum):
     DAEMON_DOWN = "the daemon is down"
     NOT_RUNNING = "the VM does not run"
     REFUSED = "refused"
+    DELETED = "the VM is deleted"
 
 
 @dataclass(frozen=True, slots=True)

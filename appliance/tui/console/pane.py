@@ -6,6 +6,7 @@ writer's role is released, and the consoles stay attached and live.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from appliance.tui.console.terminal import Terminal
 
 RING_BYTES = 1_048_576
+OVER = (Standing.NOT_RUNNING, Standing.DELETED)
 DRAW_EVERY_S = 0.05
 DRAW_FOR_S = 0.01
 """How much of every DRAW_EVERY_S may be spent on drawing, for all consoles together."""
@@ -166,6 +168,11 @@ class ConsolesPane(Vertical):
         await terminal.remove()
         self.post_message(self.CountChanged(len(self._terminals)))
         self._tell()
+
+    def vms_are_called(self, name_of: Callable[[int], str | None]) -> None:
+        """What VMs are called now; None: there is none of this number."""
+        for terminal in self._terminals:
+            terminal.is_called(name_of(terminal.vm_id))
 
     def focus_console(self) -> None:
         """Give the focus to the console in view, else to the pane: to be called when the pane is shown."""
@@ -355,7 +362,7 @@ class ConsolesPane(Vertical):
         line = self.query_one("#trouble", Static)
         line.display = bool(words)
         line.update(words)
-        line.set_class(terminal is not None and terminal.standing is Standing.NOT_RUNNING, "stopped")
+        line.set_class(terminal is not None and terminal.standing in OVER, "stopped")
 
     def _draw(self) -> None:
         """Draw what waits, the console in view first, for a part of each stretch of time."""

@@ -244,6 +244,15 @@ class Terminal(TypedInto):
             self.repaint()
         self.post_message(self.Changed())
 
+    def is_called(self, name: str | None) -> None:
+        """What the VM is called now; None: it is deleted, so its console never comes back."""
+        if name is None:
+            self.workers.cancel_group(self, "console")
+            self.stands(Standing.DELETED, "")
+        elif name != self.vm_name:
+            self.vm_name = name
+            self.post_message(self.Changed())
+
     # What the person does
 
     def take_key(self, event: events.Key) -> None:

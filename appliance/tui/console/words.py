@@ -46,7 +46,7 @@ ASCII = Glyphs(write="*", watch="o", busy="-", waiting="~", off="x", news="+", m
 
 def glyph(glyphs: Glyphs, standing: Standing, company: Company) -> tuple[str, str]:
     """The glyph of a console, and the name of its colour among the theme's variables."""
-    if standing is Standing.NOT_RUNNING:
+    if standing in {Standing.NOT_RUNNING, Standing.DELETED}:
         return glyphs.off, "text-muted"
     if standing in {Standing.DAEMON_DOWN, Standing.REFUSED}:
         return glyphs.off, "text-error"
@@ -94,6 +94,8 @@ def trouble(standing: Standing, reason: str, since: datetime) -> str:
         case Standing.NOT_RUNNING:
             word = "The VM has stopped" if reason == "the VM has stopped" else "The VM does not run"
             return f"{word} ({at}). The console comes back when it runs."
+        case Standing.DELETED:
+            return f"The VM is deleted ({at}). w closes this console."
         case Standing.REFUSED:
             return f"No console {at}: {reason}. It is tried again."
 
