@@ -115,10 +115,13 @@ async def undo_tag(context: Context, given: Given) -> None:
             osf = await osfs.named(tx, given["osf"]) if "osf" in given else None
             move, limited = await tag_undo.take_back(tx, osf, given.get("tag"), by=context.by, limits=limits)
             concerned = await _concerned(context, tx, move.osf_id, move.tag)
+            stay = len(await expiry.content(tx, move.osf_id, move.tag))
         context.changed = True
         now = "at nothing" if move.from_di_id is None else f"at DI {move.from_di_id} ({move.from_version})"
         if context.invocation.dry_run:
             context.note(f"The tag {move.tag} of the OSF {move.osf} would point {now} again.")
+            if stay:
+                context.note(f"{stay} desktops in use run that, and would have no limits any more.")
         context.say(f"The tag {move.tag} of the OSF {move.osf} points {now} again")
         _account(context, limited, limits, concerned)
 

@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 from textual import on
 from textual.app import ComposeResult, SystemCommand
 from textual.binding import Binding, BindingType
+from textual.command import CommandPalette
 from textual.content import Content
 from textual.screen import Screen
 from textual.widgets import ContentSwitcher
@@ -474,6 +475,11 @@ class QvdTui(GuestKeyboard, ActingApp):
     def _complain(self, why: str | None) -> None:
         if why is not None:
             self.notify(why, severity="warning")
+
+    def action_command_palette(self) -> None:
+        """Let somebody choose what to do by its name."""
+        if not CommandPalette.is_open(self):  # type: ignore[arg-type]  # of any app
+            self.push_screen(CommandPalette(placeholder="What to do", id="--command-palette"))
 
     def action_log(self) -> None:
         """Show or hide the commands."""

@@ -51,6 +51,8 @@ class Column(Generic[R]):
     """Columns of a higher rank go first where there is not room for all."""
     right: bool = False
     """Whether cells stand at its right edge."""
+    ends: bool = False
+    """Whether what is too long is told apart by its end, as versions are."""
     optional: bool = False
     """Whether it is shown only when somebody chooses it."""
 

@@ -168,6 +168,7 @@ SESSION_COLUMNS: tuple[Column[VmLine], ...] = (
         sort=lambda vm: vm.di or "",
         least=8,
         most=16,
+        ends=True,
         rank=3,
     ),
     Column(

@@ -32,7 +32,7 @@ def row(
     for one, (text, style) in zip(placed, cells, strict=True):
         if marked and one is placed[0]:
             style = "marked"
-        text = f"{fit(text, one.width, glyphs, right=one.column.right)} "
+        text = f"{fit(text, one.width, glyphs, right=one.column.right, ends=one.column.ends)} "
         if style == styles[-1] or text.isspace():
             texts[-1] += text
         else:
@@ -67,11 +67,13 @@ def wanted(columns: Sequence[Column[R]], records: Iterable[R], scene: Scene) -> 
     return widths
 
 
-def fit(text: str, width: int, glyphs: Glyphs, *, right: bool = False) -> str:
-    """A text that is exactly so wide; of one that is too long, the beginning."""
+def fit(text: str, width: int, glyphs: Glyphs, *, right: bool = False, ends: bool = False) -> str:
+    """A text that is exactly so wide; of one that is too long, the beginning, or with `ends` the end."""
     if not text.isprintable():
         text = "".join(char if char.isprintable() else " " for char in text)
     length = len(text) if text.isascii() else cell_len(text)
+    if length > width and ends:
+        return glyphs.ellipsis + set_cell_size(text[::-1], width - 1)[::-1]
     if length > width:
         return set_cell_size(text, width - 1) + glyphs.ellipsis
     blank = " " * (width - length)

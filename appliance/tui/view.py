@@ -229,6 +229,7 @@ VM_COLUMNS: tuple[Column[VmLine], ...] = (
         sort=lambda vm: vm.di or "",
         least=8,
         most=16,
+        ends=True,
         rank=5,
     ),
     Column(
@@ -238,6 +239,7 @@ VM_COLUMNS: tuple[Column[VmLine], ...] = (
         sort=lambda vm: vm.next_di or "",
         least=8,
         most=16,
+        ends=True,
         rank=6,
     ),
     Column(

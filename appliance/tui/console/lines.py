@@ -88,16 +88,18 @@ class BottomLine(Static):
     BottomLine.typing { background: $primary; color: $text; }
     """
 
-    def __init__(self) -> None:
+    def __init__(self, glyphs: Glyphs) -> None:
         super().__init__(markup=False)
+        self._glyphs = glyphs
 
     def tell(self, terminal: Terminal | None) -> None:
         """Say it for this console."""
         self.set_class(terminal is not None and terminal.typing, "typing")
-        self.update(Content("") if terminal is None else bottom_line(terminal, self.size.width or 80))
+        width = self.size.width or 80
+        self.update(Content("") if terminal is None else bottom_line(terminal, width, self._glyphs))
 
 
-def bottom_line(terminal: Terminal, width: int) -> Content:
+def bottom_line(terminal: Terminal, width: int, glyphs: Glyphs) -> Content:
     """What the line below a console says, within `width`: the more important, the more to the left."""
     screen = terminal.screen_model
     news = terminal.notice or place(
@@ -105,25 +107,27 @@ def bottom_line(terminal: Terminal, width: int) -> Content:
         terminal.skipped_bytes if terminal.is_flooded else 0,
         (screen.lines, screen.columns),
         (terminal.size.height or screen.lines, terminal.size.width or screen.columns),
+        glyphs.between,
     )
-    there = CATCHING_UP if terminal.is_catching_up else who_is_there(terminal.standing, terminal.company)
-    right = Content.assemble((news, "bold"), " · " if news else "", there, " ")
+    there = who_is_there(terminal.standing, terminal.company, glyphs.between)
+    there = CATCHING_UP if terminal.is_catching_up else there
+    right = Content.assemble((news, "bold"), glyphs.between if news else "", there, " ")
     if terminal.typing:
-        return _both(Content.assemble((f" {KEYS_BACK} ", "bold")), right, width)
+        return _both(Content.assemble((f" {KEYS_BACK} ", "bold")), right, width, glyphs)
     hidden = list(READ_ONLY_HIDES) if terminal.read_only else []
     left = _keys(hidden, terminal.read_only)
     for key in LESS_WANTED:
         if left.cell_length + right.cell_length >= width:
             hidden.append(key)
             left = _keys(hidden, terminal.read_only)
-    return _both(left, right, width)
+    return _both(left, right, width, glyphs)
 
 
-def _both(left: Content, right: Content, width: int) -> Content:
+def _both(left: Content, right: Content, width: int, glyphs: Glyphs) -> Content:
     """Two parts at the two ends of a line; the right one gives way."""
     room = max(0, width - left.cell_length - 1)
     if right.cell_length > room:
-        right = right.truncate(room, ellipsis=True)
+        right = Content.assemble(right.truncate(max(0, room - 1)), glyphs.more if room else "")
     return Content.assemble(left, " " * (width - left.cell_length - right.cell_length), right)
 
 

@@ -134,7 +134,7 @@ class ConsolesPane(Vertical):
         search = Input(placeholder="search, upwards", id="search", compact=True)
         search.display = False
         yield search
-        yield BottomLine()
+        yield BottomLine(self._glyphs)
 
     def open(self, vm_id: int, name: str) -> None:
         """Open the console of a VM, or show it if it is open, and give the keys to the guest."""

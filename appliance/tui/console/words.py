@@ -38,10 +38,11 @@ class Glyphs:
     off: str
     news: str
     more: str
+    between: str
 
 
-PRETTY = Glyphs(write="●", watch="○", busy="◐", waiting="◌", off="■", news="•", more="…")
-ASCII = Glyphs(write="*", watch="o", busy="-", waiting="~", off="x", news="+", more=">")
+PRETTY = Glyphs(write="●", watch="○", busy="◐", waiting="◌", off="■", news="•", more="…", between=" · ")
+ASCII = Glyphs(write="*", watch="o", busy="-", waiting="~", off="x", news="+", more=">", between=" - ")
 
 
 def glyph(glyphs: Glyphs, standing: Standing, company: Company) -> tuple[str, str]:
@@ -59,7 +60,7 @@ def glyph(glyphs: Glyphs, standing: Standing, company: Company) -> tuple[str, st
     return (glyphs.busy, "text-warning") if company.writer else (glyphs.watch, "text-muted")
 
 
-def who_is_there(standing: Standing, company: Company) -> str:
+def who_is_there(standing: Standing, company: Company, between: str = PRETTY.between) -> str:
     """Who writes, who watches, and what the line waits for; if there is no link, why not."""
     if standing is not Standing.OPEN:
         return standing.value
@@ -75,7 +76,7 @@ def who_is_there(standing: Standing, company: Company) -> str:
         parts.append(f"{', '.join(watching)} watch{'es' if len(watching) == 1 else ''}")
     if company.waiting_for:
         parts.append(f"waiting: {company.waiting_for}")
-    return " · ".join(parts)
+    return between.join(parts)
 
 
 def _name(label: str) -> str:
@@ -100,7 +101,13 @@ def trouble(standing: Standing, reason: str, since: datetime) -> str:
             return f"No console {at}: {reason}. It is tried again."
 
 
-def place(lines_back: int, skipped: int, guest: tuple[int, int], ours: tuple[int, int]) -> str:
+def place(
+    lines_back: int,
+    skipped: int,
+    guest: tuple[int, int],
+    ours: tuple[int, int],
+    between: str = PRETTY.between,
+) -> str:
     """Where the view is, if it is not where the guest writes, and what is not in it.
 
     `guest` and `ours` are lines and columns of the guest's terminal and of the view.
@@ -112,4 +119,4 @@ def place(lines_back: int, skipped: int, guest: tuple[int, int], ours: tuple[int
         parts.append(f"{skipped:,} bytes skipped")
     if guest[0] > ours[0] or guest[1] > ours[1]:
         parts.append(f"its screen is larger: {guest[1]}x{guest[0]}")
-    return " · ".join(parts)
+    return between.join(parts)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from rich.style import Style
-from textual import on
+from textual import events, on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.strip import Strip
@@ -59,7 +59,9 @@ class Columns(Dialog[tuple[str, ...] | None]):
     def body(self) -> ComposeResult:
         """A list to choose from."""
         yield Ticks(*((column.title, column.key, column.key in self._shown) for column in self._columns))
-        yield Static("Where there is not room for all, the least important are left out.", classes="muted")
+        yield Static(
+            "Where there is not room for all, the least important are left out.", id="told", classes="muted"
+        )
 
     def buttons(self) -> ComposeResult:
         """Cancel and done."""
@@ -79,6 +81,9 @@ class Columns(Dialog[tuple[str, ...] | None]):
             cancel.action_press()
             return
         chosen = set(self.query_one(Ticks).selected)
+        if not chosen:
+            self.query_one("#told", Static).update("One at least must be chosen.")
+            return
         self.dismiss(tuple(column.key for column in self._columns if column.key in chosen))
 
     def action_usual(self) -> None:
@@ -113,7 +118,8 @@ class Views(Dialog[tuple[SavedView, bool] | None]):
             yield OptionList(*(Option(printable(_told(view))) for view in self._views), markup=False)
         else:
             yield Static("None is saved yet.", classes="muted")
-        yield Input(placeholder="a name, to save how the table looks now", max_length=40, compact=True)
+        what = "a name, to save how the table looks now"
+        yield Input(placeholder=what, max_length=40, compact=True, select_on_focus=False)
         yield Static("There is a view of this name: it is replaced.", id="there", classes="muted")
 
     def buttons(self) -> ComposeResult:
@@ -122,6 +128,14 @@ class Views(Dialog[tuple[SavedView, bool] | None]):
 
     def on_mount(self) -> None:
         (self.query_one(OptionList) if self._views else self.query_one(Input)).focus()
+
+    def on_key(self, event: events.Key) -> None:
+        """What is written while the list has the focus is a name."""
+        field = self.query_one(Input)
+        if event.is_printable and event.character and not field.has_focus:
+            event.stop()
+            field.focus()
+            field.insert_text_at_cursor(event.character)
 
     @on(OptionList.OptionSelected)
     def _chosen(self, event: OptionList.OptionSelected) -> None:

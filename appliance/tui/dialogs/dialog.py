@@ -18,7 +18,7 @@ from textual.content import Content
 from textual.message import Message
 from textual.screen import ModalScreen
 from textual.widget import Widget
-from textual.widgets import Static
+from textual.widgets import Input, Static
 from textual.worker import Worker
 
 from appliance.harmless import printable, printable_lines
@@ -178,6 +178,7 @@ class Dialog(ModalScreen[T]):
     AUTO_FOCUS = None
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "leave", "Leave", show=False),
+        Binding("ctrl+c", "interrupt", "Copy, else leave", show=False, priority=True),
         Binding("pageup", "scroll_page(-1)", "Page up", show=False),
         Binding("pagedown", "scroll_page(1)", "Page down", show=False),
     ]
@@ -299,6 +300,14 @@ class Dialog(ModalScreen[T]):
     def action_leave(self) -> None:
         """End it; nothing is done."""
         self.dismiss(None)
+
+    def action_interrupt(self) -> None:
+        """Ctrl-c: copy what is selected, else leave."""
+        field = self.focused
+        if isinstance(field, Input) and field.selected_text:
+            field.action_copy()
+        else:
+            self.action_leave()
 
     def on_push_pressed(self, event: Push.Pressed) -> None:
         """The button called `cancel` leaves; others are for the dialog itself."""

@@ -50,6 +50,8 @@ class Tagging(VerbForm):
     _pause: Timer | None = None
     _rehearsed: tuple[tuple[str, ...], ...] | None = None
     _rows: Sequence[Row] = ()
+    _told: Sequence[str] = ()
+    """What a rehearsal says beside whom it concerns."""
     _heading: Content | None = WAITING
 
     def on_mount(self) -> None:
@@ -85,13 +87,16 @@ class Tagging(VerbForm):
 
     async def _ask(self, calls: tuple[tuple[str, ...], ...]) -> None:
         rows: list[Row] = []
+        told: list[str] = []
         for words in calls:
             outcome = await self.call([*words, "--dry-run", "-o", "json"])
             if not outcome.ok:
                 self._tell(_failure(outcome), ())
                 return
             rows += outcome.json
-        self._rehearsed = calls
+            if self.verb.name.endswith("--undo"):
+                told += outcome.notes[:-1]  # the last one counts what is shown here
+        self._rehearsed, self._told = calls, told
         self._tell(None, rows)
 
     async def _learn_versions(self) -> None:
@@ -109,7 +114,10 @@ class Tagging(VerbForm):
         if not self.is_open:
             return
         rows, glyphs = self._rows, glyphs_of(self.app)
-        heading = summary(rows, self._versions) if self._heading is None else self._heading
+        heading = self._heading
+        if heading is None:
+            said = [Content.styled(printable(line), "$text-primary") for line in self._told]
+            heading = Content("\n").join([*said, summary(rows, self._versions)])
         self.query_one("#summary", Static).update(heading)
         differ = len({row["next_di_id"] for row in rows}) > 1
         lines = [line(row, self._versions, glyphs, then=differ) for row in rows[:MOST]]

@@ -72,6 +72,8 @@ async def test_the_newest_move_is_taken_back(aged: Installation, call: Recorder)
     )
     async with acting(undo) as actor:
         assert actor.shows("$ qa di tag --undo osf=desktop")
+        await actor.until(lambda: actor.shows("The tag default of the OSF desktop would point at DI 1 (one)"))
+        assert actor.shows("1 desktops in use run that, and would have no limits any more.")
         await actor.press("enter")
         assert (await actor.done()).ok
     assert "default" in (await tags(aged))[1]

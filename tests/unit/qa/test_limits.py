@@ -162,6 +162,10 @@ def test_a_move_is_taken_back(aged: Installation) -> None:
     aged.ok("di", "tag", "di_id=2", "tag=default", "expire-hard=2035-02-01T18:00Z")
     assert row(aged)["vm_expiration_hard"] is not None
     assert names(aged, "di", "tag", "--undo") == []
+    assert aged.ok("di", "tag", "--undo", "--dry-run").err.splitlines()[:2] == [
+        "The tag default of the OSF desktop would point at DI 1 (one) again.",
+        "1 desktops in use run that, and would have no limits any more.",
+    ]
     said = aged.ok("di", "tag", "--undo", "osf=desktop", "tag=default")
     assert said.out == "The tag default of the OSF desktop points at DI 1 (one) again\n"
     assert (row(aged)["next_di"], row(aged)["outdated"], row(aged)["vm_expiration_hard"]) == (

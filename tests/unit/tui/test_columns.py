@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 
 from appliance.tui.app import PANES
 from appliance.tui.columns import GAP, MARGIN, Column, place
+from appliance.tui.glyphs import FULL
 from appliance.tui.panes.base import TablePane
+from appliance.tui.rows import fit
 
 
 def column(key: str, least: int, most: int, rank: int) -> Column[Any]:
@@ -73,3 +75,16 @@ def test_every_table_has_its_name_first_and_two_columns_on_a_narrow_terminal(
     keys = [one.key for one in pane.columns]
     assert len(set(keys)) == len(keys)
     assert pane.sort in keys
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("2026-11-28-000", "…-28-000"),
+        ("v3", "v3      "),
+        ("数字数字数字", "… 字数字"),
+        ("数字数字", "数字数字"),
+    ],
+)
+def test_versions_are_told_apart_by_their_ends(text: str, shown: str) -> None:
+    assert fit(text, 8, FULL, ends=True) == shown
