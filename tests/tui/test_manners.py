@@ -180,10 +180,8 @@ async def test_ctrl_c_in_a_filter_or_a_dialog_hurts_nothing(office: Office) -> N
             await seat.press("x")
             await seat.asked()
             await seat.press("ctrl+c")
-            assert seat.app.is_running
-            assert seat.asks
-            await seat.press("escape")
             await seat.answered()
+            assert seat.app.is_running
             assert seat.log == []
 
 

@@ -66,7 +66,12 @@ async def test_marks_by_one_by_range_by_moving_and_all(office: Office) -> None:
         assert seat.marked == {"lab-2"}
 
 
-@pytest.mark.parametrize("pane", [pane.name_ for pane in PANES if issubclass(pane, TablePane)])
+TREES = {"images"}
+
+
+@pytest.mark.parametrize(
+    "pane", [pane.name_ for pane in PANES if issubclass(pane, TablePane) and pane.name_ not in TREES]
+)
 async def test_every_column_that_can_sort_sorts_both_ways(office: Office, pane: str) -> None:
     async with seated(office, pane, size=(220, 40)) as seat:
         kind = next(one for one in PANES if one.name_ == pane)
@@ -142,8 +147,10 @@ async def test_columns_of_which_none_sorts_break_nothing(office: Office) -> None
         await seat.asked()
         seat.app.screen.query_one(SelectionList).deselect_all()
         await seat.press("enter")
+        await seat.shown("One at least must be chosen.")
+        await seat.press("u")
         await seat.answered()
-        assert len(seat.table.columns) > 3, "no column at all would show nothing"
+        assert len(seat.table.columns) > 3
 
 
 async def test_views_are_saved_shown_again_and_forgotten(office: Office, tmp_path: Path) -> None:
