@@ -51,7 +51,7 @@ from appliance.runtime.addressing import AddressedFences
 from appliance.runtime.ageing import Ager
 from appliance.runtime.backend import Backend, ConsoleLine, Fences
 from appliance.runtime.bridge import converge, spec
-from appliance.runtime.console import Consoles
+from appliance.runtime.consoles import Consoles
 from appliance.runtime.dhcp import Dhcp
 from appliance.runtime.firewall import Firewall
 from appliance.runtime.hkd import Hkd

@@ -29,7 +29,7 @@ from appliance.clock import SystemClock
 from appliance.control import ControlServer, Stream
 from appliance.errors import BackendError
 from appliance.model import VmId
-from appliance.runtime.console import Consoles
+from appliance.runtime.consoles import Consoles
 
 PROBE_S = 0.005
 GUEST = Path(__file__).with_name("flooding_guest.py")

@@ -1,4 +1,4 @@
-"""The consoles of guests: one hub per line, which one reads all the time, many watch, and one writes to.
+"""The console of a guest: one hub per line, which one reads all the time, many watch, and one writes to.
 
 The hub is the line's only holder. It reads whether anybody watches or not, so that nothing in the guest
 ever blocks on its console; what it reads is made harmless (`console_output`) once, kept in a bounded
@@ -25,25 +25,21 @@ import struct
 import termios
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from appliance.clock import Timers
 from appliance.console_output import HarmlessOutput, tidying
-from appliance.control import Stream
 from appliance.control_frames import FrameKind
-from appliance.errors import AdminError, ApplianceError, ConflictError, UsageError
+from appliance.errors import AdminError, ApplianceError, UsageError
 from appliance.log import facts
 from appliance.model import VmId
 from appliance.runtime.backend import ConsoleLine
 from appliance.runtime.console_capture import CAPTURE_BYTES, Capture
 from appliance.runtime.console_history import send_history
+from appliance.runtime.console_viewer import Size, Viewer, size_in
 
 logger = logging.getLogger(__name__)
 
-HISTORY_BYTES = 65_536
-"""Sent to a viewer that does not say how much it wants; at most, it gets what the capture keeps."""
 READ_BYTES = 4096
-RECORD_BYTES = 67_108_864
 FLOOD_BYTES_PER_S = 1_048_576
 PAUSE_S = 0.005
 """Between two looks at a line: one that says a little at a time costs the daemon as much for each."""
@@ -58,35 +54,9 @@ REFUSED_S = 1.0
 """Who has been refused is refused on, until nothing has come for so long, or an order about the role."""
 RETRY_FIRST_S = 0.1
 RETRY_LONGEST_S = 5.0
-FAILED_PAUSE_S = 5.0
-"""Before a hub that has failed runs again."""
 FAILED = "the console failed: see the daemon's log"
-LARGEST_SIDE = 1000
 MOST_NAMED = 32
 """Viewers named to another: an event must fit into a frame."""
-WRITE = ("free", "take", "later", "never")
-"""How a viewer comes: it writes if nobody else does, in any case, once it wants to, or not at all."""
-
-
-@dataclass(frozen=True, slots=True)
-class Size:
-    """Of a viewer's terminal, in characters."""
-
-    rows: int
-    columns: int
-
-
-@dataclass(slots=True, eq=False)
-class Viewer:
-    """Somebody who watches."""
-
-    stream: Stream
-    who: str
-    size: Size | None
-    read_only: bool
-    refusal: str = ""
-    """Why what it typed last was refused."""
-    refused_at: float | None = None
 
 
 @dataclass(slots=True)
@@ -381,7 +351,7 @@ class Hub:
     def _obey(self, viewer: Viewer, order: Mapping[str, object]) -> None:
         match order.get("do"):
             case "resize":
-                viewer.size = _size(order)
+                viewer.size = size_in(order)
                 if self._writer is viewer:
                     self._role_changed()
             case "take":
@@ -430,108 +400,3 @@ class Hub:
                     "size": [self._size.rows, self._size.columns] if self._size else None,
                 },
             )
-
-
-class Consoles:
-    """The hubs of all guests here; `view` serves the stream `console` of the control socket."""
-
-    def __init__(
-        self,
-        line: Callable[[VmId], ConsoleLine],
-        capture_file: Callable[[VmId], Path],
-        tasks: asyncio.TaskGroup,
-        timers: Timers,
-        record_file: Callable[[VmId], Path] | None = None,
-    ) -> None:
-        """`line` gives a guest's line, anew for each opening; hubs run as tasks of `tasks`.
-
-        With `record_file`, what consoles show is also kept there, RECORD_BYTES of each.
-        """
-        self._line = line
-        self._capture_file = capture_file
-        self._record_file = record_file
-        self._tasks = tasks
-        self._timers = timers
-        self._hubs: dict[VmId, tuple[Hub, asyncio.Task[None]]] = {}
-        self._begun: set[VmId] = set()
-        """Guests that are launched anew, and did not say anything yet."""
-
-    def guest_begins(self, vm_id: VmId) -> None:
-        """The VM is launched: what the guest before it has done to its screen is past, whoever saw it end."""
-        self.guest_gone(vm_id)
-        self._begun.add(vm_id)
-
-    def guest_runs(self, vm_id: VmId) -> None:
-        """Hold the guest's line from now on; again for a guest that is known changes nothing."""
-        if vm_id in self._hubs:
-            return
-        record = None if self._record_file is None else Capture(self._record_file(vm_id), RECORD_BYTES)
-        hub = Hub(vm_id, self._line, Capture(self._capture_file(vm_id)), self._timers, record)
-        task = self._tasks.create_task(self._run(vm_id, hub), name=f"console of VM {vm_id}")
-        task.add_done_callback(lambda _: hub.close())
-        self._hubs[vm_id] = (hub, task)
-        if vm_id in self._begun:
-            self._begun.remove(vm_id)
-            hub.tidy()
-
-    def guest_gone(self, vm_id: VmId) -> None:
-        """Let go of the guest's line and end its views; what it showed stays captured."""
-        self._begun.discard(vm_id)
-        hub, task = self._hubs.pop(vm_id, (None, None))
-        if hub is not None and task is not None:
-            task.cancel()
-            hub.let_go()
-            hub.tidy()
-            hub.end_views("the VM has stopped")
-
-    async def view(self, stream: Stream, request: Mapping[str, object]) -> None:
-        """Serve one viewer: `{"vm", "rows", "columns", "history_bytes", "who", "write": one of WRITE}`.
-
-        :raises ConflictError: the VM does not run here
-        :raises UsageError: the request is malformed
-        """
-        vm_id = VmId(_number(request, "vm", default=None, most=2**63))
-        history_bytes = _number(request, "history_bytes", default=HISTORY_BYTES, most=2**31)
-        write = request.get("write", "free")
-        if not isinstance(write, str) or write not in WRITE:
-            raise UsageError(f"write is {write!r}", hint=f"one of: {', '.join(WRITE)}")
-        size = _size(request) if {"rows", "columns"} <= request.keys() else None
-        hub, _ = self._hubs.get(vm_id, (None, None))
-        if hub is None:
-            raise ConflictError(f"VM {vm_id} does not run here: it has no console", hint="start it first")
-        viewer = Viewer(stream, _label(request, stream), size, read_only=write == "never")
-        logger.info("console viewed", extra=facts(vm=vm_id, who=viewer.who))
-        try:
-            await hub.view(viewer, history_bytes=history_bytes, write=write)
-        finally:
-            logger.info("console left", extra=facts(vm=vm_id, who=viewer.who))
-
-    async def _run(self, vm_id: VmId, hub: Hub) -> None:
-        """Run a hub, and again whenever it fails, by whatever defect: no guest is left without."""
-        while True:
-            try:
-                await hub.run()
-            except Exception:
-                logger.exception("a console's hub failed", extra=facts(vm=vm_id))
-                hub.fail_views()
-            await self._timers.sleep(FAILED_PAUSE_S)
-
-
-def _label(request: Mapping[str, object], stream: Stream) -> str:
-    """How other viewers see this one: its own word, as far as it can be printed, and its process."""
-    word = "".join(letter for letter in str(request.get("who", "")) if letter.isprintable())[:40]
-    return f"{word or f'uid {stream.peer.uid}'} (pid {stream.peer.pid})"
-
-
-def _size(content: Mapping[str, object]) -> Size:
-    return Size(
-        rows=_number(content, "rows", default=None, most=LARGEST_SIDE),
-        columns=_number(content, "columns", default=None, most=LARGEST_SIDE),
-    )
-
-
-def _number(content: Mapping[str, object], name: str, *, default: int | None, most: int) -> int:
-    value = content.get(name, default)
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= most:
-        raise UsageError(f"{name} is {value!r}", hint=f"a whole number up to {most}")
-    return value

@@ -22,7 +22,7 @@ from appliance.model import VmId
 from appliance.runtime import bridge, kvm_domain, kvm_process, names, processes
 from appliance.runtime.backend import Departure, GuestSpec
 from appliance.runtime.cgroups import Cgroups, tell_weightless
-from appliance.runtime.console import Consoles
+from appliance.runtime.consoles import Consoles
 from appliance.runtime.kvm import LOG_BYTES, Kvm
 from appliance.runtime.kvm_domain import Limits
 from appliance.runtime.libvirt_link import AwayError, Link

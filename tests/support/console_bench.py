@@ -10,7 +10,7 @@ from pathlib import Path
 from appliance.control import Stream, open_stream
 from appliance.control_frames import FrameKind
 from appliance.model import VmId
-from appliance.runtime.console import Consoles
+from appliance.runtime.consoles import Consoles
 from tests.support.lines import PtyLine
 
 VM = VmId(7)

@@ -15,7 +15,7 @@ from textual.pilot import Pilot
 from appliance.clock import SystemClock
 from appliance.control import ControlServer
 from appliance.model import VmId
-from appliance.runtime.console import Consoles
+from appliance.runtime.consoles import Consoles
 from appliance.tui.console.keyboard import GuestKeyboard
 from appliance.tui.console.pane import ConsolesPane
 from appliance.tui.console.rows import text_of

@@ -28,7 +28,7 @@ from appliance.control import ControlServer, Stream
 from appliance.control_frames import FrameKind
 from appliance.model import VmId
 from appliance.qa import samples
-from appliance.runtime.console import Consoles
+from appliance.runtime.consoles import Consoles
 from appliance.tui.app import QvdTui
 from appliance.tui.calls import Caller, Outcome, Told
 from appliance.tui.database import Database

@@ -15,7 +15,7 @@ from appliance.control import ControlServer, Stream, open_stream
 from appliance.control_frames import FrameKind
 from appliance.errors import AdminError, ConflictError
 from appliance.qa.console import run_console
-from appliance.runtime.console import HISTORY_BYTES, Consoles
+from appliance.runtime.consoles import HISTORY_BYTES, Consoles
 from tests.support.contract import ONE, Rig
 from tests.support.lxc_rig import Site
 

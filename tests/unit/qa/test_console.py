@@ -21,7 +21,7 @@ from appliance.control_frames import FrameKind, encode
 from appliance.errors import AdminError, ConflictError, DaemonDownError
 from appliance.model import VmId
 from appliance.qa.console import run_console
-from appliance.runtime.console import Consoles
+from appliance.runtime.consoles import Consoles
 from tests.support.console_bench import eventually
 from tests.support.lines import PtyLine
 

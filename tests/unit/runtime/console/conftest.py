@@ -10,7 +10,7 @@ import pytest
 
 from appliance.clock import SystemClock
 from appliance.control import ControlServer
-from appliance.runtime.console import Consoles
+from appliance.runtime.consoles import Consoles
 from tests.support.console_bench import VM, Bench
 from tests.support.lines import PtyLine
 

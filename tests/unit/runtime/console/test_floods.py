@@ -15,7 +15,7 @@ from appliance.console_output import TIDY
 from appliance.control_frames import FrameKind
 from appliance.errors import AdminError
 from appliance.runtime import console
-from appliance.runtime.console import Consoles
+from appliance.runtime.consoles import HISTORY_BYTES, Consoles
 from tests.support.console_bench import VM, Bench, eventually, list_of
 from tests.support.lines import PtyLine
 
@@ -32,7 +32,7 @@ async def test_the_guest_is_read_though_nobody_watches(bench: Bench, line: PtyLi
     async with bench.viewer() as seen:
         first = await seen.stream.receive()
         assert first is not None
-        assert console.HISTORY_BYTES - 20 < len(first.payload) <= console.HISTORY_BYTES
+        assert HISTORY_BYTES - 20 < len(first.payload) <= HISTORY_BYTES
 
 
 async def test_a_viewer_that_does_not_read_loses_its_view_and_the_others_do_not(

@@ -12,7 +12,7 @@ from appliance.console_output import ON_THE_NEXT_LINE, TIDY
 from appliance.control import ControlServer
 from appliance.errors import AdminError
 from appliance.runtime import console
-from appliance.runtime.console import Consoles
+from appliance.runtime.consoles import Consoles
 from tests.support.console_bench import VM, Bench, eventually
 from tests.support.lines import PtyLine
 
@@ -31,7 +31,7 @@ class Failing(PtyLine):
 async def test_a_hub_that_fails_says_so_and_runs_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(console, "FAILED_PAUSE_S", 0.2)
+    monkeypatch.setattr("appliance.runtime.consoles.FAILED_PAUSE_S", 0.2)
     async with asyncio.TaskGroup() as tasks:
         with Failing() as line:
             consoles = Consoles(lambda vm_id: line, lambda vm_id: tmp_path / "7.tty", tasks, SystemClock())

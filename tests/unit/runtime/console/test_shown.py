@@ -14,8 +14,8 @@ from appliance.console_output import TIDY
 from appliance.control import ControlServer
 from appliance.control_frames import FrameKind
 from appliance.runtime import console
-from appliance.runtime.console import RECORD_BYTES, Consoles
 from appliance.runtime.console_capture import CAPTURE_BYTES
+from appliance.runtime.consoles import RECORD_BYTES, Consoles
 from tests.support.console_bench import VM, Bench, eventually
 from tests.support.lines import PtyLine
 
