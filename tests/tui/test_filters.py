@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from textual.widgets import Label
 
+from appliance.tui.database import Database
 from appliance.tui.panes.base import TablePane
 from appliance.tui.widgets.filter_bar import FilterBar
 from tests.support.tui import Seat, seated
@@ -207,6 +210,29 @@ async def test_a_wrong_filter_is_not_left_for_the_rows(office: Office) -> None:
         await seat.until(lambda: seat.table.has_focus)
         await seat.press("asterisk")
         assert seat.marked == CASES["vms"]["state=running"]
+
+
+async def test_a_filter_is_left_when_it_is_judged(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+    judging, judged = asyncio.Event(), asyncio.Event()
+    passing = Database.passing
+
+    async def slowly(*of: Any) -> set[int]:
+        judging.set()
+        await judged.wait()
+        return await passing(*of)
+
+    async with seated(office) as seat:
+        monkeypatch.setattr(Database, "passing", slowly)
+        await seat.press("slash")
+        await seat.write("stat=running")
+        await judging.wait()
+        for key in ("enter", "asterisk", "x"):
+            seat.strike(key)
+        await seat.until(lambda: seat.app.turns.busy)
+        judged.set()
+        await seat.settle()
+        assert bar_of(seat).text == "stat=running*x"
+        assert (seat.marked, seat.asks, seat.log) == (set(), False, [])
 
 
 async def test_a_wrong_filter_that_is_left_by_the_mouse_lets_nothing_through(office: Office) -> None:

@@ -58,6 +58,7 @@ class Filtering(Generic[R]):
         """The filter that is written, which the database may refuse."""
         self._is_new = False
         """Whether it has not been tried yet."""
+        self._is_judged = True
         self._filter: Filter | None = None
         """The filter in force, to which `_passing` belongs."""
         self._words: list[str] = []
@@ -76,14 +77,15 @@ class Filtering(Generic[R]):
         self._refusal = None
         if self._judge is not None and is_grammar(text):
             try:
-                self._wanted, self._is_new = Filter.parse(text), True
+                self._wanted, self._is_new, self._is_judged = Filter.parse(text), True, False
             except ApplianceError as exc:
-                self._wanted, self._is_new = None, False
+                self._wanted, self._is_new, self._is_judged = None, False, True
                 self._refuse(exc.message)
                 return
             self._begin()
             return
-        self._wanted, self._is_new, self._filter, self._trouble = None, False, None, None
+        self._wanted, self._is_new, self._is_judged = None, False, True
+        self._filter, self._trouble = None, None
         self._words = text.casefold().split()
         self._bar.tell("")
         self._show()
@@ -91,7 +93,7 @@ class Filtering(Generic[R]):
     def leave(self) -> None:
         """Let keys go to the table when the filter is judged; not with one that is refused."""
         self.is_leaving = True
-        if not self._is_new:
+        if self._is_judged:
             self._left()
 
     def abandon(self) -> None:
@@ -152,8 +154,10 @@ class Filtering(Generic[R]):
             if wanted is self._wanted:
                 self._filter, self._words, self._passing, self._trouble = wanted, [], passing, None
                 self._table.show(self._is_shown)
-        if self.is_leaving and not self._is_new:
-            self._left()
+        if wanted is self._wanted:
+            self._is_judged = True
+            if self.is_leaving:
+                self._left()
 
     def _refuse(self, why: str) -> None:
         """Say what is wrong; what was shown before stays as long as somebody is writing."""
@@ -164,7 +168,8 @@ class Filtering(Generic[R]):
 
     def _left(self) -> None:
         self.is_leaving = False
-        if self._refusal is None and self._bar.is_written_in:
+        is_elsewhere = self._owner.screen.focused is not None and not self._bar.is_written_in
+        if self._refusal is None and not is_elsewhere:
             self._table.focus()
 
     async def _take_in(self) -> None:
