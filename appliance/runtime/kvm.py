@@ -34,7 +34,7 @@ from appliance.runtime.followed import Followed
 from appliance.runtime.kvm_console import Line
 from appliance.runtime.kvm_domain import DiskFiles, Platform
 from appliance.runtime.kvm_watch import Watch
-from appliance.runtime.libvirt_link import AwayError, Link, Seen, Told, UnsupportedError
+from appliance.runtime.libvirt_link import AwayError, Link, RefusedForNowError, Seen, Told, UnsupportedError
 from appliance.runtime.processes import started
 from appliance.storage import admission, root_lock
 from appliance.storage.paths import Paths
@@ -348,12 +348,20 @@ class Kvm:
         return unweighed
 
     async def _create(self, xml: str, files: DiskFiles) -> None:
-        try:
-            await self._link.create(xml)
-        except AwayError:
-            raise
-        except BackendError as exc:
-            raise kvm_launch.blamed(exc, files) from exc
+        """Start the domain, later if libvirtd has not wholly removed the one before that it knows no more."""
+        begun = self._timers.monotonic()
+        while True:
+            try:
+                await self._link.create(xml)
+                return
+            except AwayError:
+                raise
+            except RefusedForNowError as exc:
+                if self._timers.monotonic() > begun + FORGET_S:
+                    raise kvm_launch.blamed(exc, files) from exc
+                await self._timers.sleep(LOOK_S)
+            except BackendError as exc:
+                raise kvm_launch.blamed(exc, files) from exc
 
     async def _verify(self, guest: GuestSpec, platform: Platform) -> None:
         wanted, weighed = kvm_domain.limits(guest, platform), guest.io_weight is not None

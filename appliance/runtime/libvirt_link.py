@@ -17,7 +17,7 @@ import contextlib
 import functools
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -44,6 +44,16 @@ class AwayError(BackendError):
 
 class UnsupportedError(BackendError):
     """libvirtd cannot do here what a domain asks for."""
+
+
+class RefusedForNowError(BackendError):
+    """libvirtd does not do it now: it may not be done yet with an earlier domain of that name."""
+
+
+KINDS: Mapping[int, type[BackendError]] = {
+    libvirt.VIR_ERR_CONFIG_UNSUPPORTED: UnsupportedError,
+    libvirt.VIR_ERR_OPERATION_FAILED: RefusedForNowError,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +132,7 @@ class Link:
         """Start a transient domain. One that starts when nobody waits any longer is ended at once.
 
         :raises UnsupportedError: libvirtd cannot do what it asks for
+        :raises RefusedForNowError: it may start later
         :raises BackendError: it does not start
         """
         given_up = threading.Event()
@@ -217,8 +228,7 @@ class Link:
     def _translated(self, what: str, connection: Any, exc: libvirt.libvirtError) -> BackendError:
         if not _is_alive(connection):
             return AwayError(f"libvirtd went away and did not {what}", hint=REMEDY)
-        unsupported = exc.get_error_code() == libvirt.VIR_ERR_CONFIG_UNSUPPORTED
-        kind = UnsupportedError if unsupported else BackendError
+        kind = KINDS.get(exc.get_error_code(), BackendError)
         return kind(f"libvirtd does not {what}: {_reason(exc)}")
 
     def _dial(self) -> Any:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import socket
 import subprocess
+import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
@@ -19,13 +21,13 @@ from appliance.clock import SystemClock
 from appliance.config import KVM_URI, Settings
 from appliance.errors import BackendError, ImageError, VolumeError
 from appliance.model import VmId
-from appliance.runtime import bridge, kvm_domain, kvm_process, names, processes
+from appliance.runtime import bridge, kvm, kvm_domain, kvm_process, names, processes
 from appliance.runtime.backend import Departure, GuestSpec
 from appliance.runtime.cgroups import Cgroups, tell_weightless
 from appliance.runtime.consoles import Consoles
 from appliance.runtime.kvm import LOG_BYTES, Kvm
 from appliance.runtime.kvm_domain import Limits
-from appliance.runtime.libvirt_link import AwayError, Link
+from appliance.runtime.libvirt_link import AwayError, Link, RefusedForNowError
 from tests.support import kvm_rig
 from tests.support.boot_sector import BOOTED
 from tests.support.contract import ONE, Rig
@@ -158,6 +160,36 @@ async def test_the_same_daemon_orders_again_when_libvirtd_is_back(bench: Bench, 
     await bench.until_departed()
     await bench.rig.start()
     assert set(await bench.backend.survey()) == {ONE}
+
+
+async def test_a_name_that_libvirtd_does_not_give_yet_is_asked_for_again(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As libvirtd refuses it is seen with a domain of that name that is another's."""
+    await bench.rig.start()
+    xml = bench.site.paths.domain(ONE).read_text()
+    other = re.sub("<uuid>[^<]*</uuid>", f"<uuid>{uuid.uuid4()}</uuid>", xml)
+    link, refusals = bench.backend._link, 0
+    with pytest.raises(RefusedForNowError, match="already exists"):
+        await link.create(other)
+    await bench.rig.remove(ONE)
+    create = link.create
+
+    async def create_later(xml: str) -> None:
+        nonlocal refusals
+        refusals += 1
+        if refusals < 4:
+            raise RefusedForNowError("libvirtd does not start a domain: it is already being removed")
+        await create(xml)
+
+    monkeypatch.setattr(link, "create", create_later)
+    await bench.rig.start()
+    assert refusals == 4
+    await bench.rig.remove(ONE)
+    refusals = -1_000_000
+    monkeypatch.setattr(kvm, "FORGET_S", 0.1)
+    with pytest.raises(BackendError, match="already being removed"):
+        await bench.rig.start()
 
 
 async def test_the_end_of_qemu_is_noticed_without_libvirtd(bench: Bench, alive: Libvirtd) -> None:
