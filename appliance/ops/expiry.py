@@ -46,7 +46,7 @@ async def concerned(tx: Tx, osf_id: OsfId, tag: str) -> Sequence[AgeingVm]:
     return [vm for vm in await tx.ageing.in_use(osf_id, tag) if vm.differs]
 
 
-async def content(tx: Tx, osf_id: OsfId, tag: str) -> Sequence[AgeingVm]:
+async def up_to_date(tx: Tx, osf_id: OsfId, tag: str) -> Sequence[AgeingVm]:
     """The VMs in use that follow a tag and run what it points at: nobody limits them."""
     return [vm for vm in await tx.ageing.in_use(osf_id, tag) if not vm.differs]
 

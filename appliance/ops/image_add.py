@@ -111,6 +111,9 @@ async def add(
                 if osf.backend is BackendKind.KVM:
                     await _inspect(paths.image_part(di_id), name, settings[IMPORT_MAX_SIZE], report)
                 await in_thread(put_in_place, paths.image_part(di_id), paths.image(di_id, name))
+                silent = (
+                    await _look_for_login(paths.basefs(di_id)) if osf.backend is BackendKind.LXC else None
+                )
             async with store.write() as tx:
                 await register(tx, osf, di_id, name, copied, version=version, notes=notes, by=by)
                 limited = await expiry.stamp_tag(tx, osf.id, TAG_HEAD, di_id, limits, by=by)
@@ -119,11 +122,11 @@ async def add(
         except BaseException as exc:
             await to_the_end(undo(store, paths, di_id, operation, exc))
             raise
-        if osf.backend is BackendKind.LXC and (silent := await _look_for_login(paths.basefs(di_id))):
-            note(
-                "Warning: the image has no login on tty1, so the consoles of its desktops stay silent: "
-                f"{silent.reason} ({silent.remedy})"
-            )
+    if silent is not None:
+        note(
+            "Warning: the image has no login on tty1, so the consoles of its desktops stay silent: "
+            f"{silent.reason} ({silent.remedy})"
+        )
     return di, limited
 
 

@@ -115,7 +115,7 @@ async def undo_tag(context: Context, given: Given) -> None:
             osf = await osfs.named(tx, given["osf"]) if "osf" in given else None
             move, limited = await tag_undo.take_back(tx, osf, given.get("tag"), by=context.by, limits=limits)
             concerned = await _concerned(context, tx, move.osf_id, move.tag)
-            stay = len(await expiry.content(tx, move.osf_id, move.tag))
+            stay = len(await expiry.up_to_date(tx, move.osf_id, move.tag))
         context.changed = True
         now = "at nothing" if move.from_di_id is None else f"at DI {move.from_di_id} ({move.from_version})"
         if context.invocation.dry_run:

@@ -138,7 +138,6 @@ class Hub:
         """Read nothing more."""
         if self._open is not None:
             asyncio.get_running_loop().remove_reader(self._open.descriptor)
-            self._open = None
 
     def end_views(self, reason: str) -> None:
         """End every view, with a word why."""

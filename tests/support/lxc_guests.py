@@ -10,6 +10,7 @@ from appliance.runtime import lxc_process
 from appliance.runtime.backend import Departure
 from tests.support.contract import ONE, Rig
 from tests.support.lxc_rig import Site
+from tests.support.typist import typist
 
 LONGEST_S = 20.0
 
@@ -46,3 +47,14 @@ async def make_root(rig: Rig, init: str) -> None:
     path.unlink()
     path.write_text(init)
     path.chmod(0o755)
+
+
+async def rebooted(rig: Rig, site: Site) -> lxc_process.Found:
+    """Reboot the guest from inside, and wait for its new init."""
+    before = processes(site)
+    async with typist(rig.backend, ONE) as desk:
+        desk.send("reboot\n")
+    async with asyncio.timeout(LONGEST_S):
+        while (after := processes(site)).init in (before.init, None):
+            await asyncio.sleep(0.05)
+    return after

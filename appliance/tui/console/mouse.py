@@ -42,11 +42,8 @@ class Mouse:
 
     def sent(self, event: events.MouseEvent, column: int, line: int) -> bytes:
         """What the guest gets for an event that is for it, at a place of its screen, counted from 0."""
-        modes = self._screen.private_modes
-        before, self._place = (
-            self._place,
-            (min(max(column, 0), self._screen.columns - 1), min(max(line, 0), self._screen.lines - 1)),
-        )
+        screen, modes, before = self._screen, self._screen.private_modes, self._place
+        self._place = (min(max(column, 0), screen.columns - 1), min(max(line, 0), screen.lines - 1))
         if type(event) in WHEEL:
             number, key = WHEEL[type(event)]
             if self._is_wanted:

@@ -301,15 +301,8 @@ class Terminal(TypedInto):
         self._turn_wheel(event, WHEEL_LINES)
 
     def on_mouse_down(self, event: events.MouseDown) -> None:
-        if self._drag is None and self._is_for_guest(event):
-            self._drag = Drag.OF_GUEST
-            self._forget_selection()
-        elif self._drag is None and event.button == 1:
-            self._drag = Drag.SELECTS
-            self.reading.select(self._position(event), begin=True)
-            self.repaint()
-        if self._drag is not None:
-            self.capture_mouse()
+        if self._drag is None:
+            self._begin_drag(event)
         if self._drag is Drag.OF_GUEST:
             self._tell_guest(event)
 
@@ -439,6 +432,18 @@ class Terminal(TypedInto):
             self.notice = ""
             self.post_message(self.Changed())
         self.link.type(keys)
+
+    def _begin_drag(self, event: events.MouseDown) -> None:
+        if self._is_for_guest(event):
+            self._drag = Drag.OF_GUEST
+            self._forget_selection()
+        elif event.button == 1:
+            self._drag = Drag.SELECTS
+            self.reading.select(self._position(event), begin=True)
+            self.repaint()
+        else:
+            return
+        self.capture_mouse()
 
     def _turn_wheel(self, event: events.MouseEvent, lines: int) -> None:
         event.stop()

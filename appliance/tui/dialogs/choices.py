@@ -131,9 +131,9 @@ class Views(Dialog[tuple[SavedView, bool] | None]):
 
     def on_key(self, event: events.Key) -> None:
         """What is written while the list has the focus is a name."""
-        field = self.query_one(Input)
-        if event.is_printable and event.character and not field.has_focus:
+        if event.is_printable and event.character and isinstance(self.focused, OptionList):
             event.stop()
+            field = self.query_one(Input)
             field.focus()
             field.insert_text_at_cursor(event.character)
 

@@ -14,9 +14,8 @@ from appliance.model import VmId
 from appliance.runtime import lxc_process
 from appliance.runtime.lxc import Lxc
 from tests.support.contract import ONE
-from tests.support.lxc_guests import LONGEST_S, departed, is_reached, make_root, processes
+from tests.support.lxc_guests import LONGEST_S, departed, is_reached, make_root, processes, rebooted
 from tests.support.lxc_rig import Site
-from tests.support.typist import typist
 
 pytestmark = pytest.mark.host
 
@@ -102,11 +101,7 @@ async def test_a_reboot_inside_is_not_a_departure(site: Site) -> None:
     rig = site.rig()
     await rig.start()
     before = processes(site)
-    async with typist(rig.backend, ONE) as desk:
-        desk.send("reboot\n")
-    async with asyncio.timeout(LONGEST_S):
-        while (after := processes(site)).init in (before.init, None):
-            await asyncio.sleep(0.05)
+    after = await rebooted(rig, site)
     assert after.monitor == before.monitor
     await asyncio.sleep(0.3)
     with pytest.raises(TimeoutError):

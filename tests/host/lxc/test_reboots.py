@@ -10,23 +10,12 @@ import pytest
 
 from appliance.runtime import lxc_config, lxc_process
 from appliance.runtime.cgroups import Cgroups
-from tests.support.contract import ONE, Rig
-from tests.support.lxc_guests import LONGEST_S, departed, is_reached, make_root, processes
+from tests.support.contract import ONE
+from tests.support.lxc_guests import LONGEST_S, departed, is_reached, make_root, rebooted
 from tests.support.lxc_rig import Site
 from tests.support.typist import typist
 
 pytestmark = pytest.mark.host
-
-
-async def rebooted(rig: Rig, site: Site) -> lxc_process.Found:
-    """Reboot the guest from inside, and wait for its new init."""
-    before = processes(site)
-    async with typist(rig.backend, ONE) as desk:
-        desk.send("reboot\n")
-    async with asyncio.timeout(LONGEST_S):
-        while (after := processes(site)).init in (before.init, None):
-            await asyncio.sleep(0.05)
-    return after
 
 
 REBOOTS = """#!/bin/sh

@@ -28,6 +28,13 @@ async def test_what_is_written_while_the_list_has_the_focus_is_a_name() -> None:
         assert await actor.done() == (SavedView(pane="vms", name="my own"), False)
 
 
+async def test_space_on_cancel_cancels() -> None:
+    mine = SavedView(pane="vms", name="mine")
+    async with acting(Views([mine], mine)) as actor:
+        await actor.press("tab", "tab", "space")
+        assert await actor.done() is None
+
+
 async def test_a_table_has_a_column() -> None:
     async with acting(Columns(VM_COLUMNS, [VM_COLUMNS[0].key])) as actor:
         await actor.press("space", "enter")

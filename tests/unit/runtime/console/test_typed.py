@@ -135,6 +135,20 @@ async def test_a_guest_that_is_gone_keeps_nobody_who_has_typed(
         await eventually(lambda: hub._viewers == [])
 
 
+async def test_nothing_waits_to_write_to_a_guest_that_is_gone(bench: Bench, line: PtyLine) -> None:
+    await eventually(lambda: line.busy)
+    hub, _ = bench.consoles._hubs[VM]
+    async with bench.viewer() as seen:
+        while not hub._typed.pending:
+            await seen.type(bytes(1000))
+            await asyncio.sleep(0.02)
+        assert hub._open is not None
+        descriptor = hub._open.descriptor
+        bench.consoles.guest_gone(VM)
+        await eventually(lambda: not line.busy)
+    assert not asyncio.get_running_loop().remove_writer(descriptor), "the number is somebody else's soon"
+
+
 async def test_what_was_typed_before_another_took_the_role_is_not_sent(bench: Bench, line: PtyLine) -> None:
     await closed(bench, line)
     async with bench.viewer() as alice, bench.viewer(write="later", who="bob") as bob:
